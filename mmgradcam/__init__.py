@@ -1,0 +1,66 @@
+"""See why a vision-language model said what it said: Grad-CAM for captions, answers and heads of your own.
+
+>>> import torch
+>>> from mmgradcam import Target, Task, explain
+>>> class Brightness(Task):
+...     def encode(self, image):
+...         return image
+...     def targets(self, features):
+...         return [Target("brightness")]
+...     def score(self, features, targets):
+...         return features.flatten(1).mean(1)
+>>> explain(Brightness(), torch.rand(3, 16, 16)).map.shape
+torch.Size([16, 16])
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mmgradcam.version import __version__
+
+if TYPE_CHECKING:
+    from mmgradcam.errors import InputError, ModelError
+    from mmgradcam.explaining import explain
+    from mmgradcam.explanation import Explanation
+    from mmgradcam.methods import counterfactual, gradcam, gradcam_pp, hirescam, layercam, mean, product, xgradcam
+    from mmgradcam.seam import Tap
+    from mmgradcam.task import Target, Task, Word
+
+__all__ = [
+    "Explanation",
+    "InputError",
+    "ModelError",
+    "Tap",
+    "Target",
+    "Task",
+    "Word",
+    "__version__",
+    "counterfactual",
+    "explain",
+    "gradcam",
+    "gradcam_pp",
+    "hirescam",
+    "layercam",
+    "mean",
+    "product",
+    "xgradcam",
+]
+
+_ROOMS = ("errors", "task", "seam", "explanation", "methods", "explaining")
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first asked for, so that `mmgradcam --help` need not wait for torch."""
+    if name in __all__:
+        for room in _ROOMS:
+            module = import_module(f"mmgradcam.{room}")
+            if name in vars(module):
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+    raise AttributeError(f"module 'mmgradcam' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

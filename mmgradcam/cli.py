@@ -1,0 +1,262 @@
+"""The command line. Heavy imports wait until a command needs them, so that --help answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmgradcam.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from mmgradcam.explanation import Explanation
+    from mmgradcam.task import Task
+
+app = typer.Typer(
+    help="See where in the picture each word, phrase or answer of a vision-language model came from.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Images = Annotated[list[Path], typer.Argument(help="Pictures: PNG, JPEG, WebP, ...", metavar="IMAGE...")]
+Model = Annotated[str, typer.Option(help="A bundled model (see `mmgradcam models`) or a model folder.")]
+MethodName = Annotated[str | None, typer.Option(help="gradcam, hirescam, layercam, xgradcam, gradcam_pp or counterfactual.")]
+Layers = Annotated[
+    list[str] | None, typer.Option(help="Layer to take the map at; repeat it to fuse several. `features` is the seam itself.")
+]
+Out = Annotated[Path, typer.Option(help="Folder to write into, one folder per picture.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+@app.command()
+def caption(
+    images: Images,
+    model: Model = "scenes-captioner",
+    caption: Annotated[str | None, typer.Option(help="Explain this sentence instead of the generated caption.")] = None,
+    method: MethodName = None,
+    layer: Layers = None,
+    out: Out = Path("explanations"),
+    device: Device = "auto",
+) -> None:
+    """Caption pictures and show where each word came from."""
+    task = _load(model, device, "Captioning")
+    query = {} if caption is None else {"caption": caption}
+    _explain_each(task, images, query, method, layer, out, _show_words)
+
+
+@app.command()
+def vqa(
+    images: Images,
+    question: Annotated[str, typer.Option(help="What to ask.")],
+    model: Model = "scenes-vqa",
+    answer: Annotated[str | None, typer.Option(help="Explain this answer instead of the likeliest.")] = None,
+    against: Annotated[str | None, typer.Option(help="Also explain why the answer is not this one.")] = None,
+    top: Annotated[int, typer.Option(help="Explain that many of the likeliest answers.")] = 3,
+    method: MethodName = None,
+    layer: Layers = None,
+    out: Out = Path("explanations"),
+    device: Device = "auto",
+) -> None:
+    """Ask a question of pictures; show where each answer came from, and what it owes each word of the question."""
+    task = _load(model, device, "VQA")
+    query = {"question": question, "answer": answer, "against": against, "top": top}
+    _explain_each(task, images, {k: v for k, v in query.items() if v is not None}, method, layer, out, _show_answers)
+
+
+@app.command()
+def models() -> None:
+    """List the bundled models with the figures of their cards."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmgradcam import checkpoints
+
+    table = Table("model", "what it does", "figures on held-out scenes")
+    for name in checkpoints.names():
+        config = checkpoints.config(checkpoints.folder(name))
+        table.add_row(name, config["summary"], config["headline"])
+    Console().print(table)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A bundled model or a model folder.", metavar="MODEL")],
+    limit: Annotated[int, typer.Option(help="Number of held-out scenes.", min=1, max=10_000)] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    method: MethodName = None,
+    layer: Layers = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a model and its maps on held-out scenes whose truth is known."""
+    task = _load(model, device)
+    from mmgradcam.bulk.evaluate import evaluate as measure
+
+    figures = measure(task, limit, method=_method(method), taps=_taps(layer), progress=_progress(f"{limit} scenes"))
+    if as_json:
+        typer.echo(json.dumps(figures, indent=2))
+    else:
+        _show_figures(figures)
+
+
+def _load(model: str, device: str, kind: str | None = None) -> Task:
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"loading {model}"):
+        import mmgradcam.tasks as tasks
+
+        task = tasks.load(model, device)
+    if kind is not None and not isinstance(task, getattr(tasks, kind)):
+        raise InputError(f"{model} is a {type(task).__name__} model, expected {kind}; see `mmgradcam models`")
+    return task
+
+
+def _method(name: str | None) -> Any:
+    import difflib
+
+    from mmgradcam import methods
+
+    known = ("counterfactual", "gradcam", "gradcam_pp", "hirescam", "layercam", "xgradcam")
+    if name is not None and name not in known:
+        near = difflib.get_close_matches(name, known, n=2, cutoff=0.4) or list(known)
+        raise InputError(f"there is no method {name!r}; did you mean {' or '.join(near)}?")
+    return None if name is None else getattr(methods, name)
+
+
+def _taps(layers: list[str] | None) -> list[str] | None:
+    if layers and "features" in layers and len(layers) > 1:
+        raise InputError("--layer features stands alone; to fuse it with others, name the encoder's last layer instead")
+    return None if not layers else [] if layers == ["features"] else layers
+
+
+def _explain_each(
+    task: Task,
+    images: list[Path],
+    query: dict[str, Any],
+    method: str | None,
+    layers: list[str] | None,
+    out: Path,
+    show: Callable[[Explanation], None],
+) -> None:
+    """Explains pictures one by one; a bad one is named and the rest go on."""
+    from mmgradcam.explaining import explain
+
+    chosen, taps = _method(method), _taps(layers)
+    failed = 0
+    for image, folder in zip(_progress("explaining")(images, len(images)), _folders(images, out), strict=True):
+        try:
+            explanation = explain(task, image, method=chosen, taps=taps, **query)
+            written = explanation.save(folder)
+        except InputError as error:
+            failed += 1
+            _complain(error)
+            continue
+        if len(images) > 1:
+            typer.echo(f"\n{image}")
+        show(explanation)
+        typer.echo("wrote " + "\n      ".join(str(path) for path in written))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _folders(images: list[Path], out: Path) -> list[Path]:
+    """A folder per picture by its stem; a stem met again gets a number."""
+    taken: set[str] = set()
+    folders = []
+    for image in images:
+        name, n = image.stem or "picture", 1
+        while name in taken:
+            n += 1
+            name = f"{image.stem}-{n}"
+        taken.add(name)
+        folders.append(out / name)
+    return folders
+
+
+def _show_words(explanation: Explanation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    console.print(explanation.text, style="bold")
+    table = Table("word", explanation.about.unit, "peak x, y", "")
+    for one in explanation:
+        table.add_row(one.label, f"{one.score:.3f}", *_peak(one))
+    console.print(table)
+
+
+def _show_answers(explanation: Explanation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    console.print(f"{explanation.about.query['question']} {explanation.labels[0]}", style="bold")
+    table = Table("answer", "probability", explanation.about.unit, "peak x, y", "")
+    for one in explanation:
+        probability = one.targets[0].probability
+        table.add_row(one.label, "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *_peak(one))
+    console.print(table)
+    words = Table("word of the question", f"importance for {explanation.labels[0]}")
+    for word, value in explanation[0].importances:
+        words.add_row(word, f"{value:+.3f}")
+    console.print(words)
+
+
+def _peak(one: Explanation) -> tuple[str, str]:
+    peak = one.peak
+    if peak is None:
+        return "-", one.problem or ""
+    x, y = peak[0] / one.picture.width, peak[1] / one.picture.height
+    row, column = ("top", "middle", "bottom")[min(2, int(3 * y))], ("left", "centre", "right")[min(2, int(3 * x))]
+    return f"{peak[0]}, {peak[1]}", f"{row} {column}"
+
+
+def _show_figures(figures: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for title, values in figures.items():
+        if not isinstance(values, dict):
+            typer.echo(f"{title.replace('_', ' ')}: {values:.3f}")
+            continue
+        table = Table(title.replace("_", " "), "", title_justify="left")
+        if title == "localization":
+            table = Table("localization of", "peak", "strictly", "swapped", "centre", "random", "inside/outside", "maps")
+            for name, f in values.items():
+                shares = [f"{f.get(k, float('nan')):.3f}" for k in ("peak", "strict", "swapped", "centre", "random")]
+                table.add_row(name, *shares, f"{f.get('inside_outside', float('nan')):.1f}", str(f["count"]))
+        else:
+            for name, value in values.items():
+                table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+        Console().print(table)
+
+
+def _progress(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
+    from rich.console import Console
+    from rich.progress import track
+
+    def progress(items: Iterable[Any], count: int) -> Iterable[Any]:
+        return track(items, what, total=count, console=Console(stderr=True), transient=True, disable=count < 2)
+
+    return progress
+
+
+def _complain(error: Exception) -> None:
+    print(f"mmgradcam: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is one line on stderr and exit status 1 or 2, never a traceback."""
+    try:
+        app()
+    except (InputError, ModelError) as error:
+        _complain(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,1 @@
+"""Data with truth: rendered scenes, their captions and questions."""

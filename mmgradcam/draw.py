@@ -1,0 +1,145 @@
+"""Arrays in, pictures out: maps brought to the picture's size, coloured, laid over it, and sheets of labelled panels."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from mmgradcam.pictures import Box
+
+Array = npt.NDArray[np.float32]
+
+_ANCHORS = ((48, 18, 120), (128, 22, 160), (206, 40, 110), (246, 104, 40), (254, 188, 44), (255, 250, 170))
+"""Colours of heat from faint to full."""
+
+
+def upsample(map_: Tensor, box: Box, size: tuple[int, int]) -> Array:
+    """A (H, W) map on the picture: its positive part, bilinear between the centres of its cells.
+
+    Args:
+        map_: raw map whose grid covers `box`.
+        box: rectangle in fractions of the picture; what lies outside the picture is cut, what it leaves out is 0.
+        size: the picture's height and width in pixels.
+
+    Returns:
+        (height, width) float32, >= 0, in the map's own scale; all 0 where the map holds a value that is not finite.
+    """
+    height, width = size
+    map_ = map_.detach().float().cpu()
+    if not torch.isfinite(map_).all():
+        return np.zeros(size, dtype=np.float32)
+    x0, y0, x1, y1 = box
+    ys = ((torch.arange(height) + 0.5) / height - y0) / (y1 - y0)
+    xs = ((torch.arange(width) + 0.5) / width - x0) / (x1 - x0)
+    at = torch.stack(torch.meshgrid(xs * 2 - 1, ys * 2 - 1, indexing="xy"), -1)
+    spread = F.grid_sample(
+        map_.clamp(min=0)[None, None], at[None], mode="bilinear", padding_mode="border", align_corners=False
+    )[0, 0]
+    inside = ((ys >= 0) & (ys <= 1))[:, None] & ((xs >= 0) & (xs <= 1))[None]
+    return np.asarray((spread * inside).numpy(), dtype=np.float32)
+
+
+def normalize(heat: Array) -> Array:
+    """Heat scaled to a maximum of 1; all 0 stays all 0."""
+    top = float(heat.max(initial=0.0))
+    return heat / top if top > 0 else heat
+
+
+def colorize(heat: Array) -> Image.Image:
+    """(h, w) heat in 0..1 -> RGBA picture: the stronger, the brighter and the more opaque."""
+    steps = np.linspace(0, 1, len(_ANCHORS))
+    channels = [np.interp(heat, steps, [a[c] for a in _ANCHORS]) for c in range(3)]
+    alpha = np.clip(heat / 0.55, 0, 1) ** 0.8 * 0.86 * 255
+    return Image.fromarray(np.stack([*channels, alpha], -1).round().astype(np.uint8), "RGBA")
+
+
+def overlay(picture: Image.Image, heat: Array, opacity: float = 1.0) -> Image.Image:
+    """An RGB picture, dimmed where there is no heat, with its (h, w) heat in 0..1 over it."""
+    dimmed = Image.blend(picture.convert("L").convert("RGB"), picture, 0.7).point(lambda v: round(v * 0.78))
+    base = Image.blend(picture, dimmed, opacity)
+    layer = colorize(heat)
+    layer.putalpha(layer.getchannel("A").point(lambda v: round(v * opacity)))
+    return Image.alpha_composite(base.convert("RGBA"), layer).convert("RGB")
+
+
+@lru_cache
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A font that knows Latin, Greek, Cyrillic and more: DejaVu Sans, which matplotlib brings; else Pillow's own."""
+    spec = importlib.util.find_spec("matplotlib")
+    if spec is not None and spec.origin is not None:
+        path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / f"DejaVuSans{'-Bold' if bold else ''}.ttf"
+        if path.exists():
+            return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default(size)
+
+
+def sheet(
+    picture: Image.Image, panels: Sequence[tuple[str, str, Image.Image]], title: str, note: str = "", side: int = 320
+) -> Image.Image:
+    """The picture once, then one labelled panel per target, in rows, under a title.
+
+    Args:
+        picture: the RGB picture.
+        panels: label, small print, and picture of each panel.
+        title: the caption or the question, wrapped to the width.
+        note: small print under the title.
+        side: longest side of a panel in pixels.
+    """
+    scale = side / max(picture.size)
+    w, h = max(48, round(picture.width * scale)), max(48, round(picture.height * scale))
+    cells = [("", "the picture", picture), *panels]
+    columns = min(len(cells), max(3, min(6, round((len(cells) * (h + 56) / (w + 16) * 1.6) ** 0.5))))
+    rows = -(-len(cells) // columns)
+    gap, under = 16, 52
+    width = max(columns * (w + gap) + gap, 560)
+    heading = _wrap(title, font(26, True), width - 2 * gap)
+    small = _wrap(note, font(15), width - 2 * gap)
+    top = gap + 34 * len(heading) + 22 * len(small) + gap
+    page = Image.new("RGB", (width, top + rows * (h + under)), "white")
+    draw = ImageDraw.Draw(page)
+    y = gap
+    for line in heading:
+        draw.text((gap, y), line, fill=(20, 20, 26), font=font(26, True))
+        y += 34
+    for line in small:
+        draw.text((gap, y), line, fill=(105, 105, 115), font=font(15))
+        y += 22
+    for i, (label, print_, image) in enumerate(cells):
+        x, y = gap + i % columns * (w + gap), top + i // columns * (h + under)
+        page.paste(image.resize((w, h), Image.Resampling.LANCZOS), (x, y))
+        name = _clip(label, font(18, True), w)
+        draw.text((x, y + h + 4), name, fill=(20, 20, 26), font=font(18, True))
+        used = round(draw.textlength(name, font=font(18, True))) + 8 if name else 0
+        if used + draw.textlength(print_, font=font(14)) <= w:
+            draw.text((x + used, y + h + 8), print_, fill=(105, 105, 115), font=font(14))
+        else:
+            draw.text((x, y + h + 27), _clip(print_, font(14), w), fill=(105, 105, 115), font=font(14))
+    return page
+
+
+def _wrap(text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and face.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(_clip(word, face, width))
+    return lines
+
+
+def _clip(text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    if face.getlength(text) <= width:
+        return text
+    while text and face.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,236 @@
+"""The shared engine: each image encoded once, each target's gradient brought to the features. The only backward there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from mmgradcam.errors import ModelError
+from mmgradcam.seam import Tap, embedded, tapped
+from mmgradcam.task import Target, Task
+
+Row = tuple[int, int]
+"""Which image of the batch, and which of its targets."""
+
+
+@dataclass
+class Encoded:
+    """A batch after its one forward through the encoder.
+
+    Attributes:
+        features: (B, C, *grid), with a graph from the first tap on if there are taps, else without.
+        taps: the layers maps are taken at, upstream of the features; empty if maps are taken at the features.
+    """
+
+    features: Tensor
+    taps: list[Tap]
+
+
+@dataclass
+class Slopes:
+    """What n targets' scores say of the features.
+
+    Attributes:
+        rows: image and target of each of the n rows.
+        scores: (n,).
+        places: (features, gradients), each (n, C, *grid) float32, for each tap, or for the seam where there is none.
+        words: (n, L) gradient times embedding, summed over the embedding, of each token a target reads; or None.
+    """
+
+    rows: list[Row]
+    scores: Tensor
+    places: list[tuple[Tensor, Tensor]]
+    words: Tensor | None
+
+
+def encode(task: Task, pixels: Tensor, taps: Sequence[Tap], autocast: torch.dtype | None = None) -> Encoded:
+    """Runs the encoder once.
+
+    Args:
+        task: whose encoder.
+        pixels: (B, 3, h, w) prepared pictures on the model's device.
+        taps: layers at which maps are taken.
+        autocast: lower precision for the encoder (torch.bfloat16); the features come out float32.
+    """
+    with tapped(taps), torch.autocast(pixels.device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+        features = task.encode(pixels)
+    _check_features(task, features, pixels.shape[0])
+    if taps and not features.requires_grad:
+        raise ModelError(f"no gradient can reach {taps[0].name}: nothing after it depends on it; name another layer")
+    return Encoded(features.float() if autocast else features, list(taps))
+
+
+def slopes(
+    task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], memory: int | None = None
+) -> Iterator[Slopes]:
+    """Brings the gradient of every target to the seam, and on to the taps.
+
+    A head that scores all targets of an image in one forward (`Task.scores`) is differentiated in rounds, one target of
+    every image at a time; any other gets one row of features per target, and one backward for as many rows as fit.
+
+    Args:
+        task: whose head.
+        encoded: the batch.
+        targets: for each image, its targets.
+        memory: bytes that the rows may take; by default 256 MiB on a CPU, half of what is free on a GPU. Where the device
+            runs out of memory all the same, half as many rows are tried.
+
+    Yields:
+        `Slopes` of the rows done together, in no particular order; after running out of memory, some rows a second time.
+    """
+    features = encoded.features.detach()
+    most = max(1, (memory or _budget(features)) // (8 * features[0].numel() * features.element_size()))
+
+    def work(images: list[int]) -> Iterator[_Part]:
+        asked = [targets[b] for b in images]
+        rounds = _rounds(task, features[images], images, asked)
+        first = next(rounds, None)
+        if first is not None:
+            yield from chain([first], rounds)
+            return
+        rows = [(b, t) for t in range(max(map(len, asked))) for b in images if t < len(targets[b])]
+        yield from _halving(rows, most, lambda part: [_expanded(task, features, targets, part)])
+
+    for part in _halving([b for b in range(len(targets)) if targets[b]], most, work):
+        yield Slopes(part.rows, part.scores, _places(encoded, part), part.words)
+
+
+@dataclass
+class _Part:
+    """Rows done together: their scores, and gradients at the seam."""
+
+    rows: list[Row]
+    scores: Tensor
+    gradients: Tensor
+    words: Tensor | None
+
+
+def _expanded(task: Task, features: Tensor, targets: Sequence[Sequence[Target]], rows: list[Row]) -> _Part:
+    """One row of features per target, one backward for all rows."""
+    leaf = features[[b for b, _ in rows]].requires_grad_()
+    asked = [targets[b][t] for b, t in rows]
+    with embedded(task.words()) as words:
+        scores = task.score(leaf.clone(), asked)
+    _check_scores(task, scores, asked)
+    gradients, *more = _grad(task, scores, leaf, words)
+    return _Part(rows, scores.detach(), gradients, _importance(words, more))
+
+
+def _rounds(task: Task, features: Tensor, images: list[int], asked: list[Sequence[Target]]) -> Iterator[_Part]:
+    """One forward for all targets of these images, then a backward per round; nothing if the task has no such forward."""
+    leaf = features.requires_grad_()
+    with embedded(task.words()) as words:
+        rounds = task.scores(leaf.clone(), asked)
+    for t, scores in enumerate(rounds or ()):
+        has = [i for i, row in enumerate(asked) if t < len(row)]
+        _check_scores(task, scores[has], [asked[i][t] for i in has])
+        gradients, *more = _grad(task, scores[has], leaf, words, again=True)
+        importance = _importance(words, more)
+        rows = [(images[i], t) for i in has]
+        yield _Part(rows, scores[has].detach(), gradients[has], None if importance is None else importance[has])
+
+
+def _grad(task: Task, scores: Tensor, leaf: Tensor, words: Sequence[Tensor], again: bool = False) -> tuple[Tensor, ...]:
+    if not scores.requires_grad:
+        raise ModelError(
+            f"{_name(task)}.score: no gradient leads back to the features; compute the score from the features it is given, "
+            "without no_grad, detach or numpy on the way"
+        )
+    if len(words) > 1:
+        raise ModelError(f"{_name(task)}.words: the layer ran {len(words)} times while scoring, expected once")
+    inputs = [leaf, *words]
+    gradients = torch.autograd.grad(scores.sum(), inputs, retain_graph=again, allow_unused=True)
+    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))
+
+
+def _importance(words: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor | None:
+    return (words[0].detach() * gradients[0]).sum(-1).float() if words else None
+
+
+def _places(encoded: Encoded, part: _Part) -> list[tuple[Tensor, Tensor]]:
+    """Features and gradients of the rows at the seam, or, where there are taps, at each tap."""
+    images = [b for b, _ in part.rows]
+    if not encoded.taps:
+        return [(encoded.features.detach()[images].float(), part.gradients.float())]
+    tensors = [tap.outputs[0] for tap in encoded.taps]
+    found: list[list[Tensor]] = [[x.new_empty(0)] * len(images) for x in tensors]
+    for taken in _one_row_per_image(images):
+        vector = torch.zeros_like(encoded.features)
+        vector[list(taken)] = part.gradients[list(taken.values())].to(vector.dtype)
+        gradients = torch.autograd.grad(encoded.features, tensors, vector, retain_graph=True, allow_unused=True)
+        for tap, gradient, into in zip(encoded.taps, gradients, found, strict=True):
+            if gradient is None:
+                raise ModelError(f"no gradient reaches {tap.name}: the features do not depend on it; name another layer")
+            for image, row in taken.items():
+                into[row] = gradient[image]
+    return [
+        (tap.grid(x.detach()[images]).float(), tap.grid(torch.stack(rows)).float())
+        for tap, x, rows in zip(encoded.taps, tensors, found, strict=True)
+    ]
+
+
+def _one_row_per_image(images: Sequence[int]) -> list[dict[int, int]]:
+    """Splits rows into rounds of at most one row per image: image -> row."""
+    rounds: list[dict[int, int]] = []
+    for row, image in enumerate(images):
+        for taken in rounds:
+            if image not in taken:
+                taken[image] = row
+                break
+        else:
+            rounds.append({image: row})
+    return rounds
+
+
+Item = TypeVar("Item")
+
+
+def _halving(items: list[Item], size: int, work: Callable[[list[Item]], Iterable[_Part]]) -> Iterator[_Part]:
+    """Works on `size` items at a time, and on half as many whenever the device runs out of memory."""
+    at = 0
+    while at < len(items):
+        part = items[at : at + size]
+        try:
+            yield from work(part)
+        except RuntimeError as error:
+            if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+                raise
+            if len(part) == 1:
+                raise ModelError("out of memory on a single row; use a smaller picture or another device") from error
+            size = len(part) // 2
+            continue
+        at += len(part)
+
+
+def _budget(features: Tensor) -> int:
+    if features.device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(features.device)[0]
+        return free // 2
+    return 256 * 2**20
+
+
+def _check_features(task: Task, features: object, images: int) -> None:
+    if not isinstance(features, Tensor) or features.dim() < 2 or features.shape[0] != images:
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ModelError(f"{_name(task)}.encode: expected (B, C, *grid) features of {images} images, got {got}")
+    if not features.is_floating_point():
+        raise ModelError(f"{_name(task)}.encode: expected floating-point features, got {features.dtype}")
+
+
+def _check_scores(task: Task, scores: object, asked: Sequence[Target]) -> None:
+    if not isinstance(scores, Tensor) or tuple(scores.shape) != (len(asked),):
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ModelError(f"{_name(task)}.score: expected ({len(asked)},) scores, one per target, got {got}")
+    wrong = (~torch.isfinite(scores)).nonzero().flatten().tolist()
+    if wrong:
+        labels = ", ".join(repr(asked[i].label) for i in wrong[:5])
+        raise ModelError(f"{_name(task)}: the score of {labels} is {scores[wrong[0]].item()}; a map of it would mean nothing")
+
+
+def _name(task: Task) -> str:
+    return task.name or type(task).__name__

@@ -1,0 +1,227 @@
+"""The verb: a task, pictures and a method make explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmgradcam.engine import encode, slopes
+from mmgradcam.errors import InputError, ModelError
+from mmgradcam.explanation import About, Explanation, problem_of
+from mmgradcam.methods import gradcam, product
+from mmgradcam.pictures import Box, open_picture
+from mmgradcam.seam import find_tap, left_as_found
+from mmgradcam.task import Fusion, Method, Query, Target, Task
+
+Ask = Callable[[Tensor, Sequence[Query]], Sequence[Sequence[Target]]]
+
+
+@overload
+def explain(
+    task: Task, inputs: list[Any] | tuple[Any, ...], *, method: Method | None = ..., taps: Sequence[Any] | None = ...,
+    fuse: Fusion | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
+    memory: int | None = ..., batch: int = ..., **query: Any,
+) -> list[Explanation]: ...  # fmt: skip
+
+
+@overload
+def explain(
+    task: Task, inputs: Any, *, method: Method | None = ..., taps: Sequence[Any] | None = ...,
+    fuse: Fusion | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
+    memory: int | None = ..., batch: int = ..., **query: Any,
+) -> Explanation: ...  # fmt: skip
+
+
+def explain(
+    task: Task,
+    inputs: Any,
+    *,
+    method: Method | None = None,
+    taps: Sequence[Any] | None = None,
+    fuse: Fusion | None = None,
+    each: Sequence[Query] | None = None,
+    autocast: torch.dtype | None = None,
+    memory: int | None = None,
+    batch: int = 16,
+    **query: Any,
+) -> Explanation | list[Explanation]:
+    """Shows where in the picture each target came from.
+
+    The encoder runs once per picture. The task's model is left as it was found: modes, `requires_grad`, `.grad`, statistics
+    and hooks, also after an exception.
+
+    Args:
+        task: the model, seen as a `Task`.
+        inputs: a picture or a list of them; each a path, a Pillow image, an array (H, W[, 3 or 4]) of uint8 or of floats in
+            0..1, or a tensor (3, h, w) that is already prepared for the model.
+        method: how features and gradients become a map, such as `gradcam` or `layercam`; by default the task's own choice,
+            else `gradcam`.
+        taps: layers upstream of the features at which to take maps instead, for a finer picture: modules of the task's
+            model, their dotted names, or `Tap`s. By default the task's own choice; () is the features themselves.
+        fuse: how the maps of several taps become one; by default the task's own choice, else their product.
+        each: one query per picture, added to `query`.
+        autocast: lower precision for the encoder, such as torch.bfloat16; maps stay float32.
+        memory: bytes that rows of features may take; by default 256 MiB on a CPU and half of what is free on a GPU.
+        batch: pictures encoded together.
+        **query: what to explain, as the task's `targets` names it: caption="...", question="...", classes=[281].
+
+    Returns:
+        An `Explanation`, or a list of them for a list of inputs.
+
+    Raises:
+        InputError: the picture or the query cannot be used.
+        ModelError: the task's model gives no usable gradient or score.
+    """
+    many = isinstance(inputs, (list, tuple)) or (isinstance(inputs, Tensor) and inputs.dim() == 4)
+    sources = list(inputs) if many else [inputs]
+    if each is not None and len(each) != len(sources):
+        raise InputError(f"each: expected one query per picture, {len(sources)}, got {len(each)}")
+    queries = [{**query, **(each[i] if each else {})} for i in range(len(sources))]
+    how = _How(
+        task,
+        method or task.method or gradcam,
+        tuple(task.taps if taps is None else taps),
+        fuse or task.fuse or product,
+        autocast,
+        memory,
+        batch,
+    )
+    made = how.explain([_view(task, source) for source in sources], queries, task.targets_of_each)
+    return made if many else made[0]
+
+
+@dataclass(frozen=True)
+class _View:
+    """A picture as the user knows it and as the model sees it."""
+
+    picture: Image.Image
+    name: str
+    pixels: Tensor
+    box: Box
+    prepared: bool = False
+    """The user gave the pixels, not the picture."""
+
+
+def _view(task: Task, source: Any) -> _View:
+    if isinstance(source, Tensor):
+        if source.dim() != 3 or source.shape[0] not in (1, 3) or not source.is_floating_point():
+            raise InputError(f"expected a prepared tensor (3, h, w) of floats, got {tuple(source.shape)} of {source.dtype}")
+        if not torch.isfinite(source).all():
+            raise InputError("the tensor holds values that are not finite")
+        return _View(_picture_of(source), "", source.detach(), (0.0, 0.0, 1.0, 1.0), prepared=True)
+    picture = open_picture(source)
+    prepared = task.prepare(picture)
+    return _View(picture, Path(source).name if isinstance(source, (str, Path)) else "", prepared.pixels, prepared.box)
+
+
+def _picture_of(pixels: Tensor) -> Image.Image:
+    """A prepared tensor as a picture to draw on: its range stretched to 0..255."""
+    values = pixels.detach().float().cpu().expand(3, -1, -1)
+    low, high = values.min(), values.max()
+    scaled = (values - low) / (high - low if high > low else 1) * 255
+    return Image.fromarray(scaled.round().byte().permute(1, 2, 0).numpy())
+
+
+@dataclass(frozen=True)
+class _How:
+    """What one call of `explain` was told."""
+
+    task: Task
+    method: Method
+    taps: tuple[Any, ...]
+    fuse: Fusion
+    autocast: torch.dtype | None
+    memory: int | None
+    batch: int
+
+    def explain(self, views: Sequence[_View], queries: Sequence[Query], ask: Ask) -> list[Explanation]:
+        """Explains pictures in batches of equal size."""
+        made: list[Explanation] = []
+        with left_as_found(self.task.modules()):
+            while len(made) < len(views):
+                start = len(made)
+                shape = views[start].pixels.shape
+                alike = views[start : start + self.batch]
+                count = next((i for i, v in enumerate(alike) if v.pixels.shape != shape), len(alike))
+                made += self._batch(alike[:count], queries[start : start + count], ask)
+        return made
+
+    def _batch(self, views: Sequence[_View], queries: Sequence[Query], ask: Ask) -> list[Explanation]:
+        modules = self.task.modules()
+        taps = [find_tap(tap, modules) for tap in self.taps]
+        pixels = torch.stack([v.pixels for v in views]).to(_device(self.task))
+        encoded = encode(self.task, pixels, taps, self.autocast)
+        with torch.no_grad():
+            targets = ask(encoded.features.detach(), queries)
+        offsets = [0]
+        for some in targets:
+            offsets.append(offsets[-1] + len(some))
+        order, maps, scores, flat, words = [], [], [], [], []
+        for part in slopes(self.task, encoded, targets, self.memory):
+            order += [offsets[b] + t for b, t in part.rows]
+            drawn = [self._map(a, g) for a, g in part.places]
+            maps.append(drawn[0] if len(drawn) == 1 else self.fuse(drawn))
+            scores.append(part.scores.float())
+            flat.append(torch.stack([(g == 0).flatten(1).all(1) for _, g in part.places]).all(0))
+            if part.words is not None:
+                words.append(part.words)
+        if not order:
+            raise InputError(f"{self.task.name or type(self.task).__name__}: there is nothing to explain")
+        place = torch.empty(offsets[-1], dtype=torch.long)
+        place[torch.tensor(order)] = torch.arange(len(order))
+        all_maps, all_scores, all_flat = (torch.cat(x).cpu()[place] for x in (maps, scores, flat))
+        all_words = _cat_padded(words)[place] if words else None
+        seam = " x ".join(tap.name for tap in taps) or self.task.seam
+        made = []
+        for b, (view, query) in enumerate(zip(views, queries, strict=True)):
+            rows = slice(offsets[b], offsets[b + 1])
+            problems = [problem_of(m, bool(f)) for m, f in zip(all_maps[rows], all_flat[rows], strict=True)]
+            about = About(
+                self.task.name or type(self.task).__name__, self.task.unit, _name(self.method), seam, dict(query),
+                image_name=view.name,
+            )  # fmt: skip
+            made.append(
+                Explanation(
+                    view.picture, view.box, targets[b], all_maps[rows], all_scores[rows],
+                    None if all_words is None else all_words[rows], problems, about, self.task, self._again(view, query),
+                )  # fmt: skip
+            )
+        return made
+
+    def _again(self, view: _View, query: Query) -> Callable[[Target], Explanation]:
+        source = view.pixels if view.prepared else view.picture
+
+        def again(target: Target) -> Explanation:
+            anew = replace(_view(self.task, source), name=view.name)
+            return self.explain([anew], [query], lambda features, queries: [[target]])[0]
+
+        return again
+
+    def _map(self, features: Tensor, gradients: Tensor) -> Tensor:
+        with torch.no_grad():
+            drawn = self.method(features, gradients)
+        expected = (features.shape[0], *features.shape[2:])
+        if not isinstance(drawn, Tensor) or tuple(drawn.shape) != expected:
+            got = tuple(drawn.shape) if isinstance(drawn, Tensor) else type(drawn).__name__
+            raise ModelError(f"method {_name(self.method)}: expected maps {expected}, got {got}")
+        return drawn.float()
+
+
+def _cat_padded(words: Sequence[Tensor]) -> Tensor:
+    longest = max(w.shape[1] for w in words)
+    return torch.cat([torch.nn.functional.pad(w, (0, longest - w.shape[1])) for w in words]).cpu()
+
+
+def _device(task: Task) -> torch.device:
+    first = next((p for module in task.modules() for p in module.parameters()), None)
+    return first.device if first is not None else torch.device("cpu")
+
+
+def _name(method: Method) -> str:
+    return getattr(method, "__name__", type(method).__name__)

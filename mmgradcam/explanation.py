@@ -1,0 +1,364 @@
+"""Results: maps with their labels and scores, that draw, measure and save themselves."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmgradcam import draw, report
+from mmgradcam.errors import InputError
+from mmgradcam.pictures import Box, picture_hash
+from mmgradcam.regions import PixelBox, segment_boxes
+from mmgradcam.store import SCHEMA, VERSION, pack, unpack, write_files
+from mmgradcam.task import Target, Task, Word
+from mmgradcam.version import __version__
+
+
+@dataclass(frozen=True)
+class About:
+    """How an explanation was made.
+
+    Attributes:
+        model: the model's name.
+        unit: what a score is.
+        method: the method's name.
+        seam: where the maps were taken.
+        query: what was asked, as given to `explain`.
+        image_name: file name of the picture, or empty.
+        model_hash: SHA-256 of the model's weights, in an explanation that was loaded from a file.
+    """
+
+    model: str
+    unit: str
+    method: str
+    seam: str
+    query: dict[str, Any] = field(default_factory=dict)
+    image_name: str = ""
+    model_hash: str = ""
+
+
+class Explanation:
+    """Maps of K targets over one picture, in the order of the targets.
+
+    Index it by position, by label ("ball"), by label and occurrence (("ball", 1)), by a slice or by a phrase ("red ball"):
+    each gives an `Explanation` of one target. A slice or phrase is differentiated jointly, as the sum of its targets'
+    scores, which needs the model; it is not a merge of maps. Iteration gives the targets one by one.
+
+    `map`, `score`, `label`, `peak`, `boxes`, `mask` and `overlay` speak of one target.
+
+    Args:
+        picture: the user's picture, RGB.
+        box: the rectangle of it that the grid covers, in fractions of its width and height.
+        targets: K targets.
+        maps: (K, *grid) float32, raw.
+        scores: (K,) float32.
+        words: (K, L) importance of each token that the targets read, or None.
+        problems: for each target, why its map shows nothing, or None.
+        about: how it was made.
+        task: what was explained; None once loaded from a file.
+        again: explains another target of the same picture; None once loaded from a file.
+    """
+
+    def __init__(
+        self,
+        picture: Image.Image,
+        box: Box,
+        targets: Sequence[Target],
+        maps: Tensor,
+        scores: Tensor,
+        words: Tensor | None,
+        problems: Sequence[str | None],
+        about: About,
+        task: Task | None = None,
+        again: Callable[[Target], Explanation] | None = None,
+    ) -> None:
+        self.picture, self.box, self.about = picture, box, about
+        self.targets, self.maps, self.scores, self.words = list(targets), maps, scores, words
+        self.problems = list(problems)
+        self._task, self._again = task, again
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self._only(i) for i in range(len(self)))
+
+    def __getitem__(self, key: int | slice | str | tuple[str, int]) -> Explanation:
+        if isinstance(key, int):
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"no target {key}: there are {len(self)}, {self._listing()}")
+            return self._only(key % len(self))
+        if isinstance(key, slice):
+            return self._joined(list(range(len(self)))[key])
+        if isinstance(key, tuple):
+            found = self._find(key[0])
+            if not -len(found) <= key[1] < len(found):
+                raise InputError(f"{key[0]!r} stands there {len(found)} times, so no occurrence {key[1]}")
+            return self._joined(found[key[1]])
+        found = self._find(key)
+        if len(found) > 1:
+            at = ", ".join(str(span[0]) for span in found)
+            raise InputError(f"{key!r} stands at positions {at}; say which, as in [{found[0][0]}] or [{key!r}, 0]")
+        return self._joined(found[0])
+
+    def _find(self, text: str) -> list[list[int]]:
+        labels = [label.lower() for label in self.labels]
+        spans = [[i] for i, label in enumerate(labels) if label == text.lower()]
+        sought = text.lower().split()
+        if not spans and len(sought) > 1:
+            starts = range(len(labels) - len(sought) + 1)
+            spans = [list(range(i, i + len(sought))) for i in starts if labels[i : i + len(sought)] == sought]
+        if not spans:
+            raise InputError(f"{text!r} is not among the targets; there are {self._listing()}")
+        return spans
+
+    def _listing(self) -> str:
+        return ", ".join(repr(label) for label in self.labels) or "none"
+
+    def _only(self, i: int) -> Explanation:
+        words = None if self.words is None else self.words[i : i + 1]
+        return Explanation(
+            self.picture, self.box, self.targets[i : i + 1], self.maps[i : i + 1], self.scores[i : i + 1], words,
+            self.problems[i : i + 1], self.about, self._task, self._again,
+        )  # fmt: skip
+
+    def _joined(self, indices: Sequence[int]) -> Explanation:
+        if not indices:
+            raise InputError(f"the slice is empty; there are {len(self)} targets, {self._listing()}")
+        if len(indices) == 1:
+            return self._only(indices[0])
+        if self._task is None or self._again is None:
+            raise InputError("a joint map needs the model, and this explanation was loaded from a file; explain anew")
+        return self._again(self._task.join([self.targets[i] for i in indices]))
+
+    @property
+    def labels(self) -> list[str]:
+        """What each target is called."""
+        return [target.label for target in self.targets]
+
+    @property
+    def text(self) -> str:
+        """The labels in a row: the caption, where the targets are its words."""
+        return " ".join(self.labels)
+
+    def _one(self) -> None:
+        if len(self) != 1:
+            raise InputError(f"this speaks of one target, and there are {len(self)}; pick one of {self._listing()}")
+
+    @property
+    def label(self) -> str:
+        """The target's label."""
+        self._one()
+        return self.targets[0].label
+
+    @property
+    def map(self) -> Tensor:
+        """The target's raw map, (*grid) float32."""
+        self._one()
+        return self.maps[0]
+
+    @property
+    def score(self) -> float:
+        """The target's score, in `about.unit`."""
+        self._one()
+        return float(self.scores[0])
+
+    @property
+    def problem(self) -> str | None:
+        """Why the map shows nothing (no gradient, nothing in favour, not finite), or None."""
+        self._one()
+        return self.problems[0]
+
+    @property
+    def importances(self) -> list[tuple[str, float]]:
+        """Each word the target reads with its importance, gradient times embedding summed over its tokens; signed."""
+        self._one()
+        if self.words is None:
+            return []
+        row = self.words[0]
+        return [(w.text, float(row[w.first : w.last + 1].sum())) for w in self.targets[0].reads]
+
+    def heat(self) -> npt.NDArray[np.float32]:
+        """The map's positive part on the picture, (height, width) float32 in 0..1; all 0 if there is none."""
+        self._one()
+        if self.map.dim() != 2:
+            raise InputError(f"expected a map over height and width, got a grid of {self.map.dim()} dimensions")
+        return draw.normalize(draw.upsample(self.map, self.box, (self.picture.height, self.picture.width)))
+
+    @property
+    def peak(self) -> tuple[int, int] | None:
+        """x, y in pixels of the picture where the map is largest, or None if it shows nothing."""
+        heat = self.heat()
+        if not heat.any():
+            return None
+        y, x = np.unravel_index(int(heat.argmax()), heat.shape)
+        return int(x), int(y)
+
+    def boxes(self, threshold: float = 0.15) -> list[PixelBox]:
+        """Boxes (x0, y0, x1, y1) in pixels around the connected segments above a share of the maximum, largest segment first.
+
+        The first is the box of Grad-CAM's localization protocol (Selvaraju et al. 2017, section 4.1).
+
+        Args:
+            threshold: share of the map's maximum, in 0..1.
+        """
+        return segment_boxes(self.mask(threshold))
+
+    def mask(self, threshold: float = 0.15) -> npt.NDArray[np.bool_]:
+        """(height, width) bool: where the map exceeds a share of its maximum.
+
+        Args:
+            threshold: share of the map's maximum, in 0..1.
+        """
+        if not 0 <= threshold <= 1:
+            raise InputError(f"expected a threshold in 0..1, got {threshold}")
+        heat = self.heat()
+        return (heat >= threshold) & (heat > 0)
+
+    def overlay(self, opacity: float = 1.0) -> Image.Image:
+        """The picture with the target's heat over it; the picture alone where the map shows nothing."""
+        return draw.overlay(self.picture, self.heat(), opacity)
+
+    def panels(self) -> Image.Image:
+        """The picture once, then one panel per target."""
+        panels = [(one.label, one.caption(), one.overlay()) for one in self]
+        note = f"{self.about.method} at {self.about.seam}, {self.about.model}"
+        question = self.about.query.get("question")
+        return draw.sheet(self.picture, panels, str(question) if question else self.text, note)
+
+    def caption(self) -> str:
+        """Small print for one target: its probability or score, or why its map shows nothing."""
+        self._one()
+        if self.problem:
+            return self.problem
+        probability = self.targets[0].probability
+        return f"p = {probability:.2f}" if probability is not None else f"{self.score:.3g}"
+
+    def model_hash(self) -> str:
+        """SHA-256 of the model's weights as they are now, or as they were when the explanation was saved."""
+        return self._task.fingerprint() if self._task is not None else self.about.model_hash
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Writes what the path's ending says.
+
+        A folder (no ending) gets `words.png`, `index.html`, `explanation.json` and `maps.npz`; ".html" is the page alone,
+        ".png", ".jpg" or ".webp" the overlay of one target or the panels of several, ".npz" the arrays with the description
+        inside. `Explanation.load` reads the folder and the ".npz" back.
+
+        Returns:
+            The files written. Files appear whole or not at all.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".npz":
+            return write_files({path: self._archive()})
+        if path.suffix.lower() in (".html", ".htm"):
+            return write_files({path: report.page(self).encode()})
+        if path.suffix.lower() in _FORMATS:
+            return write_files({path: _encoded(self.overlay() if len(self) == 1 else self.panels(), path.suffix)})
+        if path.suffix:
+            raise InputError(f"{path}: expected a folder, or a name that ends in .html, .png, .jpg, .webp or .npz")
+        return write_files(
+            {
+                path / "words.png": _encoded(self.panels(), ".png"),
+                path / "index.html": report.page(self).encode(),
+                path / "explanation.json": (json.dumps(self.describe(), indent=2, ensure_ascii=False) + "\n").encode(),
+                path / "maps.npz": self._archive(),
+            }
+        )
+
+    @staticmethod
+    def load(path: str | Path) -> Explanation:
+        """Reads what `save` wrote: a folder or an ".npz" file. Only joint maps of several targets need the model anew."""
+        made, arrays = unpack(Path(path))
+        targets = [
+            Target(
+                t["label"], t["value"], probability=t["probability"],
+                reads=tuple(Word(r["text"], r["first"], r["last"]) for r in t["reads"]),
+            )
+            for t in made["targets"]
+        ]  # fmt: skip
+        seam, image, model = made["seam"], made["image"], made["model"]
+        about = About(
+            model["name"], made["unit"], made["method"], seam["name"], made["query"], image["name"], model["sha256"]
+        )
+        words = torch.from_numpy(arrays["words"]) if "words" in arrays else None
+        return Explanation(
+            Image.fromarray(arrays["picture"]), tuple(seam["box"]), targets, torch.from_numpy(arrays["maps"]),
+            torch.from_numpy(arrays["scores"]), words, [t["problem"] for t in made["targets"]], about,
+        )  # fmt: skip
+
+    def describe(self) -> dict[str, Any]:
+        """The description that `explanation.json` holds; its schema is in docs/schema.md."""
+        targets = []
+        for one in self:
+            target = one.targets[0]
+            value = dataclasses.asdict(target.value) if dataclasses.is_dataclass(target.value) else target.value
+            importance = [v for _, v in one.importances] or [None] * len(target.reads)
+            reads = [{**dataclasses.asdict(w), "importance": v} for w, v in zip(target.reads, importance, strict=True)]
+            targets.append(
+                {
+                    "label": target.label, "score": one.score, "probability": target.probability, "value": value,
+                    "peak": one.peak, "problem": one.problem, "reads": reads,
+                }
+            )  # fmt: skip
+        about = self.about
+        made = {
+            "schema": SCHEMA, "version": VERSION, "mmgradcam": __version__,
+            "model": {"name": about.model, "sha256": self.model_hash()},
+            "image": {
+                "name": about.image_name, "width": self.picture.width, "height": self.picture.height,
+                "sha256": picture_hash(self.picture),
+            },
+            "query": about.query, "text": self.text, "unit": about.unit, "method": about.method,
+            "seam": {"name": about.seam, "grid": list(self.maps.shape[1:]), "box": list(self.box)},
+            "targets": targets,
+        }  # fmt: skip
+        plain: dict[str, Any] = json.loads(json.dumps(made, default=str))
+        return plain
+
+    def _archive(self) -> bytes:
+        words = {} if self.words is None else {"words": self.words.numpy()}
+        description = json.dumps(self.describe(), ensure_ascii=False)
+        return pack(
+            {
+                "description": np.array(description), "maps": self.maps.numpy(), "scores": self.scores.numpy(),
+                "picture": np.asarray(self.picture), **words,
+            }
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Explanation({self.text!r}, {len(self)} x {tuple(self.maps.shape[1:])} {self.about.method} of {self.about.model})"
+
+    def _repr_html_(self) -> str:
+        picture = self.overlay() if len(self) == 1 else self.panels()
+        return f'<img alt="" src="data:image/png;base64,{base64.b64encode(_encoded(picture, ".png")).decode()}">'
+
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+def _encoded(picture: Image.Image, suffix: str) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, _FORMATS[suffix.lower()])
+    return data.getvalue()
+
+
+def problem_of(map_: Tensor, flat: bool) -> str | None:
+    """Why a raw map shows nothing: `flat` says that its target's gradient is 0 everywhere."""
+    if not torch.isfinite(map_).all():
+        return "not finite"
+    if flat:
+        return "no gradient"
+    return None if bool((map_ > 0).any()) else "nothing in favour"

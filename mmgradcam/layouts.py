@@ -1,0 +1,38 @@
+"""Tokens to a grid and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from mmgradcam.errors import InputError
+
+
+def tokens(grid: Sequence[int], skip: int = 0) -> Callable[[Tensor], Tensor]:
+    """A layout for layers that put out tokens: (B, skip + cells, C) -> (B, C, *grid).
+
+    Args:
+        grid: cells along each axis, row by row, as (14, 14).
+        skip: tokens before the grid's, such as a class token.
+
+    >>> import torch
+    >>> tokens((2, 3), skip=1)(torch.zeros(5, 7, 8)).shape
+    torch.Size([5, 8, 2, 3])
+    """
+    grid = tuple(grid)
+
+    def layout(tensor: Tensor) -> Tensor:
+        if tensor.dim() != 3 or tensor.shape[1] != skip + math.prod(grid):
+            raise InputError(
+                f"tokens(grid={grid}, skip={skip}): expected (B, {skip + math.prod(grid)}, C) tokens, got {tuple(tensor.shape)}"
+            )
+        return tensor[:, skip:].transpose(1, 2).unflatten(2, grid)
+
+    return layout
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """A layout for layers that put out (B, *grid, C), as Swin's do: -> (B, C, *grid)."""
+    return tensor.movedim(-1, 1)

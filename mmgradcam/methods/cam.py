@@ -1,0 +1,136 @@
+"""Gradient methods of the CAM family: (features A, gradients G) -> maps, each of K targets on its own.
+
+Shapes are (K, C, *grid) -> (K, *grid) throughout, for a grid of any number of dimensions. Maps are raw: never rescaled,
+and non-negative only where the method itself rectifies. Z is the number of grid cells, sums over ij run over the grid.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmgradcam.errors import InputError
+
+
+def gradcam(features: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM: relu(sum_k a_k A_k) with a_k = mean_ij G_k.
+
+    Suits heads that pool the grid. Under a head that attends to places, averaging the gradient over space throws away what
+    it knows of place; prefer `hirescam` or `layercam` there.
+
+    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2.
+
+    Args:
+        features: A, (K, C, *grid).
+        gradients: G, the same shape.
+
+    Returns:
+        (K, *grid), >= 0.
+
+    >>> A, G = torch.ones(1, 2, 2, 2), torch.tensor([1.0, -3.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    >>> gradcam(A, G).max().item(), counterfactual(A, G).max().item()
+    (0.0, 2.0)
+    """
+    return torch.relu((_mean(gradients) * features).sum(1))
+
+
+def counterfactual(features: Tensor, gradients: Tensor) -> Tensor:
+    """Counterfactual Grad-CAM: the same with a_k = mean_ij(-G_k); where the picture speaks against the target.
+
+    Source: Selvaraju et al. 2017, section 3.3.
+
+    Args:
+        features: A, (K, C, *grid).
+        gradients: G, the same shape.
+
+    Returns:
+        (K, *grid), >= 0.
+    """
+    return gradcam(features, -gradients)
+
+
+def gradcam_pp(features: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM++ as the paper's equations have it: relu(sum_k w_k A_k), w_k = sum_ij alpha relu(G).
+
+    alpha = G^2 / (2 G^2 + (sum_ab A_ab) G^3), elementwise, 0 where its denominator is 0; it supposes Y = exp(S), whose
+    positive factor exp(S) changes no picture and is left out. Because alpha compares G^2 with G^3, the picture depends on
+    the scale of the score. (The authors' code differs: it also zeroes alpha where G <= 0 and divides it by its sum.)
+
+    Source: Chattopadhyay et al., "Grad-CAM++", WACV 2018, equations 10 and 19.
+
+    Args:
+        features: A, (K, C, *grid), >= 0: what a ReLU puts out.
+        gradients: G, the same shape.
+
+    Returns:
+        (K, *grid), >= 0.
+
+    Raises:
+        InputError: some feature is negative; alpha is then no weight (it may be negative, or huge).
+    """
+    if (features < 0).any():
+        raise InputError(
+            f"gradcam_pp: expected features >= 0, as after a ReLU, got a minimum of {features.min().item():.3g}; "
+            "use gradcam, hirescam or layercam on these features"
+        )
+    power2, power3 = gradients.square(), gradients.pow(3)
+    below = 2 * power2 + _sum(features) * power3
+    alpha = torch.where(below == 0, torch.zeros_like(below), power2 / torch.where(below == 0, torch.ones_like(below), below))
+    return torch.relu((_sum(alpha * torch.relu(gradients)) * features).sum(1))
+
+
+def hirescam(features: Tensor, gradients: Tensor) -> Tensor:
+    """HiResCAM: sum_k G_k * A_k, elementwise. Signed; over a linear head it sums to the score less its bias.
+
+    Source: Draelos and Carin, "Use HiResCAM instead of Grad-CAM", 2020, equation 4.
+
+    Args:
+        features: A, (K, C, *grid).
+        gradients: G, the same shape.
+
+    Returns:
+        (K, *grid), of either sign.
+    """
+    return (gradients * features).sum(1)
+
+
+def layercam(features: Tensor, gradients: Tensor) -> Tensor:
+    """LayerCAM: relu(sum_k relu(G_k) * A_k), elementwise.
+
+    Source: Jiang et al., "LayerCAM", IEEE TIP 2021, equations 5 to 7.
+
+    Args:
+        features: A, (K, C, *grid).
+        gradients: G, the same shape.
+
+    Returns:
+        (K, *grid), >= 0.
+    """
+    return torch.relu((torch.relu(gradients) * features).sum(1))
+
+
+def xgradcam(features: Tensor, gradients: Tensor) -> Tensor:
+    """XGrad-CAM: relu(sum_k w_k A_k) with w_k = sum_ij A_k G_k / sum_ij A_k; a channel that sums to 0 weighs 0.
+
+    Source: Fu et al., "Axiom-based Grad-CAM", BMVC 2020, equation 7.
+
+    Args:
+        features: A, (K, C, *grid).
+        gradients: G, the same shape.
+
+    Returns:
+        (K, *grid), >= 0.
+    """
+    total = _sum(features)
+    weights = _sum(features * gradients) / torch.where(total == 0, torch.ones_like(total), total)
+    return torch.relu((torch.where(total == 0, torch.zeros_like(weights), weights) * features).sum(1))
+
+
+def _mean(tensor: Tensor) -> Tensor:
+    """Mean over the grid, (K, C, *grid) -> (K, C, 1, ...)."""
+    return tensor.mean(tuple(range(2, tensor.dim())), keepdim=True)
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    """Sum over the grid, (K, C, *grid) -> (K, C, 1, ...)."""
+    return tensor.sum(tuple(range(2, tensor.dim())), keepdim=True)

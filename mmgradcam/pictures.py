@@ -1,0 +1,159 @@
+"""Pictures from users, opened safely, and the tensors models see, with the rectangle of the picture they cover."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from mmgradcam.errors import InputError
+
+MOST_PIXELS = 100_000_000
+SMALLEST_SIDE = 8
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 as fractions of a picture's width and height; below 0 or above 1 where the model's picture was padded."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a model sees of a picture: (3, h, w) pixels, and the rectangle of the user's picture that they cover."""
+
+    pixels: Tensor
+    box: Box
+
+
+def open_picture(source: Any) -> Image.Image:
+    """An upright RGB picture from a path, a Pillow image, or a (H, W), (H, W, 3) or (H, W, 4) array of uint8 or 0..1 floats.
+
+    EXIF rotation is applied; grey, CMYK and palette pictures become RGB; transparency is laid on white; 16-bit grey is
+    scaled to 8 bits.
+
+    Raises:
+        InputError: not a picture, damaged, smaller than 8 pixels on a side or over 100 million pixels.
+    """
+    if isinstance(source, (str, Path)):
+        return _checked(_read(Path(source)), str(source))
+    if isinstance(source, Image.Image):
+        return _checked(source, "the picture")
+    if isinstance(source, np.ndarray):
+        return _checked(_from_array(source), "the array")
+    raise InputError(f"expected a picture (path, Pillow image, array or tensor), got {type(source).__name__}")
+
+
+def _read(path: Path) -> Image.Image:
+    if not path.exists():
+        raise InputError(f"{path}: no such file; give the path of a picture (PNG, JPEG, WebP, ...)")
+    if path.is_dir():
+        raise InputError(f"{path}: expected a picture, got a folder; name the files in it, as in {path}/*")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+            _within_limits(image, str(path))
+            image.load()
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not a picture in a format Pillow reads; convert it to PNG or JPEG") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{path}: over {MOST_PIXELS:,} pixels; make it smaller first") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: the file is damaged or cannot be read ({error}); save or download it again") from None
+    return image
+
+
+def _within_limits(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise InputError(f"{name}: {width} x {height} is over {MOST_PIXELS:,} pixels; make it smaller first")
+    if min(width, height) < SMALLEST_SIDE:
+        raise InputError(f"{name}: expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got {width} x {height}")
+
+
+def _checked(image: Image.Image, name: str) -> Image.Image:
+    _within_limits(image, name)
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise InputError(f"{name}: holds values that are not numbers")
+        top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
+        grey = np.clip(values / top * 255, 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        layer = image.convert("RGBA")
+        image = Image.new("RGBA", layer.size, "white")
+        image.alpha_composite(layer)
+    return image.convert("RGB")
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise InputError(f"expected an array of shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}")
+    if array.dtype == np.uint8:
+        return Image.fromarray(array)
+    if array.dtype.kind == "f" and array.size and 0 <= array.min() and array.max() <= 1:
+        return Image.fromarray((array * 255).round().astype(np.uint8))
+    raise InputError(f"expected an array of uint8, or of floats in 0..1, got {array.dtype}")
+
+
+def picture_hash(image: Image.Image) -> str:
+    """SHA-256 of an RGB picture's size and pixels."""
+    return hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()
+
+
+def whole(image: Image.Image) -> Prepared:
+    """All of an RGB picture at its own size, values in 0..1."""
+    return Prepared(to_tensor(image), (0.0, 0.0, 1.0, 1.0))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """(H, W) RGB picture -> (3, H, W) float32 in 0..1."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Resizes a picture to a fixed size and normalises it; keeps track of what part of it the model sees.
+
+    Args:
+        size: height and width the model wants.
+        mean: subtracted, per channel, from values in 0..1.
+        std: divided by, per channel.
+        how: "pad" keeps all of the picture and its aspect, in the middle of a plane of the mean colour; "crop" fills the
+            size and cuts what hangs over; "stretch" gives up the aspect.
+        resample: Pillow's resampling filter.
+    """
+
+    size: tuple[int, int]
+    mean: Sequence[float] = (0.5, 0.5, 0.5)
+    std: Sequence[float] = (0.25, 0.25, 0.25)
+    how: str = "pad"
+    resample: Image.Resampling = Image.Resampling.BILINEAR
+
+    def __post_init__(self) -> None:
+        if self.how not in ("pad", "crop", "stretch"):
+            raise InputError(f'Fit: expected how="pad", "crop" or "stretch", got {self.how!r}')
+
+    def __call__(self, image: Image.Image) -> Prepared:
+        height, width = self.size
+        scales = width / image.width, height / image.height
+        if self.how != "stretch":
+            one = (min if self.how == "pad" else max)(scales)
+            scales = one, one
+        w, h = max(1, round(image.width * scales[0])), max(1, round(image.height * scales[1]))
+        left, top = (width - w) // 2, (height - h) // 2
+        plane = Image.new("RGB", (width, height), tuple(round(255 * m) for m in self.mean))
+        plane.paste(image.resize((w, h), self.resample), (left, top))
+        mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
+        box = (-left / w, -top / h, (width - left) / w, (height - top) / h)
+        return Prepared((to_tensor(plane) - mean) / std, box)

@@ -1,0 +1,141 @@
+"""One self-contained offline page: point at a word, see where it looks."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from mmgradcam import draw
+
+if TYPE_CHECKING:
+    from mmgradcam.explanation import Explanation
+
+PICTURE_SIDE, HEAT_SIDE = 1280, 320
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#16161d;--soft:#5d5d6b;--line:#dcdce4;--paper:#fff;--chip:#f1f1f6;--on:#5b1fa8;--onink:#fff}
+@media(prefers-color-scheme:dark){:root{--ink:#ececf4;--soft:#a3a3b4;--line:#3a3a48;--paper:#15151b;--chip:#25252f;--on:#c9a2ff;--onink:#17101f}}
+*{box-sizing:border-box}
+body{margin:0 auto;padding:1rem;max-width:64rem;font:1.06rem/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)}
+h1{font-size:1.5rem;line-height:1.3;margin:.2rem 0 .8rem;overflow-wrap:anywhere}
+.chips{display:flex;flex-wrap:wrap;gap:.35rem;margin:0 0 1rem;padding:0;list-style:none}
+button{font:inherit;color:var(--ink);background:var(--chip);border:2px solid transparent;border-radius:.5rem;padding:.3rem .6rem;
+cursor:pointer;min-height:2.6rem;max-width:100%;overflow-wrap:anywhere}
+button small{color:var(--soft);margin-left:.4rem}
+button:focus-visible{outline:3px solid var(--on);outline-offset:1px}
+button[aria-pressed=true]{background:var(--on);color:var(--onink)}
+button[aria-pressed=true] small{color:inherit}
+button.mute{border-style:dashed;border-color:var(--line)}
+figure{margin:0;position:relative;width:fit-content;max-width:100%;line-height:0;border-radius:.5rem;overflow:hidden}
+figure img{display:block;max-width:100%;max-height:74vh;width:auto;height:auto;min-width:min(100%,20rem)}
+figure .base{transition:filter .12s}
+figure.lit .base{filter:brightness(calc(1 - .22*var(--o))) saturate(calc(1 - .3*var(--o)))}
+figure .heat{position:absolute;inset:0;width:100%;height:100%;max-height:none;opacity:0;transition:opacity .12s}
+figure .heat.on{opacity:var(--o)}
+.bar{display:flex;gap:.8rem;align-items:center;margin:.8rem 0;flex-wrap:wrap}
+input{accent-color:var(--on);width:min(20rem,60vw);height:2rem}
+#say{min-height:1.6em;margin:.3rem 0}
+.reads span{padding:.1rem .2rem;border-radius:.25rem}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+.scroll{overflow-x:auto}
+th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);white-space:nowrap}
+td:first-child{white-space:normal;overflow-wrap:anywhere}
+footer{color:var(--soft);font-size:.9rem;margin-top:1.2rem;overflow-wrap:anywhere}
+"""
+
+_SCRIPT = """
+const chips=[...document.querySelectorAll('button[data-i]')],heats=[...document.querySelectorAll('.heat')],
+figure=document.querySelector('figure'),say=document.getElementById('say'),reads=[...document.querySelectorAll('.reads')];
+let kept=-1;
+function show(i){chips.forEach((c,k)=>c.setAttribute('aria-pressed',k===i));heats.forEach((h,k)=>h.classList.toggle('on',k===i));
+figure.classList.toggle('lit',i>=0);say.textContent=i>=0?chips[i].dataset.say:'Point at, tap or tab to a word to see where it looks.';
+reads.forEach((r,k)=>r.hidden=k!==Math.max(i,0));}
+chips.forEach((c,i)=>{c.addEventListener('pointerenter',e=>{if(e.pointerType==='mouse')show(i)});
+c.addEventListener('focus',()=>{kept=i;show(i)});c.addEventListener('click',()=>{kept=i;show(i)});
+c.addEventListener('keydown',e=>{const d={ArrowRight:1,ArrowDown:1,ArrowLeft:-1,ArrowUp:-1}[e.key];
+if(d){e.preventDefault();chips[(i+d+chips.length)%chips.length].focus()}});});
+document.querySelector('.chips').addEventListener('pointerleave',()=>show(kept));
+document.getElementById('o').addEventListener('input',e=>figure.style.setProperty('--o',e.target.value/100));
+document.addEventListener('keydown',e=>{if(e.key==='Escape'){kept=-1;show(-1);document.activeElement.blur()}});
+show(chips.length===1?kept=0:-1);
+"""
+
+
+def page(explanation: Explanation) -> str:
+    """The page as HTML text: no file, script or picture beside it, nothing fetched; all text from models and users escaped."""
+    about = explanation.about
+    question = about.query.get("question")
+    title = str(question) if question else explanation.text
+    chips, heats, rows, reads = [], [], [], []
+    for i, one in enumerate(explanation):
+        heat = one.heat()
+        say = _sentence(one)
+        mute = ' class="mute"' if one.problem else ""
+        small = f"<small>{one.targets[0].probability:.0%}</small>" if one.targets[0].probability is not None else ""
+        chips.append(
+            f'<li><button{mute} data-i="{i}" aria-pressed="false" data-say="{escape(say)}">{escape(one.label)}{small}</button></li>'
+        )
+        heats.append(f'<img class="heat" alt="" src="{_heat_uri(heat)}">')
+        peak = one.peak
+        where = f"{peak[0]}, {peak[1]}" if peak else (one.problem or "nowhere")
+        rows.append(f"<tr><td>{escape(one.label)}</td><td>{one.score:.3f}</td><td>{escape(where)}</td></tr>")
+        if one.importances:
+            hidden = "" if i == 0 else " hidden"
+            reads.append(f'<p class="reads"{hidden}>What the answer owes each word: {_tinted(one.importances)}</p>')
+    h, w = explanation.picture.height, explanation.picture.width
+    name = f", {escape(about.image_name)}" if about.image_name else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
+<title>{escape(title)}</title><style>{_STYLE}</style></head><body>
+<h1>{escape(title)}</h1>
+<ul class="chips">{"".join(chips)}</ul>
+<figure style="--o:1"><img class="base" width="{w}" height="{h}" alt="{escape(title)}" src="{_picture_uri(explanation.picture)}">{"".join(heats)}</figure>
+<p id="say" aria-live="polite"></p>
+{"".join(reads)}
+<div class="bar"><label for="o">heat</label><input id="o" type="range" min="0" max="100" value="100"></div>
+<div class="scroll"><table><thead><tr><th>target</th><th>{escape(about.unit)}</th><th>peak (x, y)</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>
+<footer>{escape(about.method)} at {escape(about.seam)}, model {escape(about.model)}{name}. Each map is scaled to its own maximum: compare
+where words look, not how strongly. Made with mmgradcam.</footer>
+<script>{_SCRIPT}</script></body></html>
+"""
+
+
+def _sentence(one: Explanation) -> str:
+    score = f"{one.about.unit} {one.score:.3f}"
+    if one.problem:
+        return f"“{one.label}”: {one.problem}; no heat is drawn ({score})"
+    peak = one.peak or (0, 0)
+    return f"“{one.label}”: {score}, peak at x {peak[0]}, y {peak[1]}"
+
+
+def _tinted(importances: list[tuple[str, float]]) -> str:
+    most = max((abs(v) for _, v in importances), default=0.0) or 1.0
+    color = {True: "246,104,40", False: "70,110,220"}
+    return " ".join(
+        f'<span style="background:rgba({color[v >= 0]},{0.75 * abs(v) / most:.2f})" title="{v:+.3g}">{escape(word)}</span>'
+        for word, v in importances
+    )
+
+
+def _picture_uri(picture: Image.Image) -> str:
+    small = picture.copy()
+    small.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
+    return _uri(small, "PNG" if max(small.size) <= 256 else "JPEG")
+
+
+def _heat_uri(heat: draw.Array) -> str:
+    layer = draw.colorize(heat)
+    layer.thumbnail((HEAT_SIDE, HEAT_SIDE), Image.Resampling.BILINEAR)
+    return _uri(layer, "PNG") if np.any(heat) else _uri(Image.new("RGBA", (1, 1)), "PNG")
+
+
+def _uri(picture: Image.Image, kind: str) -> str:
+    data = io.BytesIO()
+    picture.save(data, kind, **({"quality": 90} if kind == "JPEG" else {"optimize": True}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode()}"

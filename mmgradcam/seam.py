@@ -1,0 +1,177 @@
+"""Where the gradient starts and stops: taps inside a user's model, leaves for its words, and the promise to undo it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgradcam.errors import InputError, ModelError
+
+Layout = Callable[[Tensor], Tensor]
+"""What a layer puts out -> (B, C, *grid); see `mmgradcam.layouts`."""
+
+
+@dataclass
+class Tap:
+    """A layer of the encoder at which maps are taken.
+
+    Args:
+        module: the layer.
+        layout: turns its output into (B, C, *grid), for layers that put out tokens.
+        name: what people read.
+    """
+
+    module: nn.Module
+    layout: Layout | None = None
+    name: str = ""
+    outputs: list[Tensor] = field(default_factory=list, repr=False, compare=False)
+
+    def grid(self, tensor: Tensor) -> Tensor:
+        """The layer's output, or a gradient of that shape, as (B, C, *grid)."""
+        if self.layout is not None:
+            return self.layout(tensor)
+        if tensor.dim() < 4:
+            raise InputError(
+                f"layer {self.name or type(self.module).__name__} puts out {tuple(tensor.shape)}, expected (B, C, H, W); "
+                "give a layout that makes a grid of it, such as mmgradcam.layouts.tokens((14, 14), skip=1)"
+            )
+        return tensor
+
+
+def find_tap(tap: Any, modules: Sequence[nn.Module]) -> Tap:
+    """A `Tap`, module or dotted module name -> a `Tap` with its name."""
+    made = tap if isinstance(tap, Tap) else None
+    module = made.module if made else tap
+    for root in modules:
+        for name, candidate in root.named_modules():
+            if candidate is module or (isinstance(tap, str) and name == tap):
+                return Tap(candidate, made.layout if made else None, (made and made.name) or name or type(candidate).__name__)
+    if isinstance(tap, str):
+        names = [name for root in modules for name, _ in root.named_modules() if name]
+        raise InputError(f"no layer is called {tap!r}; the model has {', '.join(names[:40]) or 'none'}")
+    raise InputError(f"expected a layer of the task's model, its dotted name or a Tap, got {type(module).__name__}")
+
+
+@contextmanager
+def left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Within: eval mode, no parameter asks for a gradient, autograd on even under `no_grad` or `inference_mode`.
+
+    After, also after an exception: every module's mode and every parameter's `requires_grad` are as they were.
+    """
+    every = {id(m): m for root in modules for m in root.modules()}.values()
+    modes = [(m, m.training) for m in every]
+    wants = [(p, p.requires_grad) for root in modules for p in root.parameters()]
+    with ExitStack() as stack:
+        stack.callback(_restore, modes, wants)
+        for m, _ in modes:
+            m.training = False
+        for p, wanted in wants:
+            if wanted:
+                p.requires_grad_(False)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_recurrent(list(every)))
+        yield
+
+
+def _restore(modes: Sequence[tuple[nn.Module, bool]], wants: Sequence[tuple[nn.Parameter, bool]]) -> None:
+    for module, mode in modes:
+        module.training = mode
+    for parameter, wanted in wants:
+        parameter.requires_grad_(wanted)
+
+
+@contextmanager
+def _recurrent(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """cuDNN refuses the backward of a recurrent layer in eval mode; within, such layers run without it, and only they."""
+    entered: list[Any] = []
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        flags = torch.backends.cudnn.flags(enabled=False)
+        flags.__enter__()
+        entered.append(flags)
+
+    def leave(*_: Any) -> None:
+        if entered:
+            entered.pop().__exit__(None, None, None)
+
+    with ExitStack() as stack:
+        for module in modules:
+            if isinstance(module, nn.RNNBase):
+                stack.callback(module.register_forward_pre_hook(enter).remove)
+                stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+        yield
+
+
+@contextmanager
+def tapped(taps: Sequence[Tap]) -> Iterator[None]:
+    """Within, autograd records from the first tap on; what each tap put out is kept in its `outputs`.
+
+    Before any tap runs nothing is recorded, so that one forward serves prediction and gradient. A layer's output goes on as
+    a copy: an in-place operation after it cannot overwrite what was kept.
+    """
+    with ExitStack() as stack, torch.no_grad():
+        for tap in taps:
+            tap.outputs.clear()
+            stack.callback(tap.module.register_forward_hook(_keeper(tap)).remove)
+        yield
+    for tap in taps:
+        if len(tap.outputs) != 1:
+            raise ModelError(
+                f"layer {tap.name} ran {len(tap.outputs)} times in one forward, expected once; name a layer that runs once"
+            )
+
+
+def _keeper(tap: Tap) -> Callable[[nn.Module, Any, Any], Any]:
+    def keep(module: nn.Module, inputs: Any, output: Any) -> Any:
+        tensor = _first_tensor(output, tap)
+        torch.set_grad_enabled(True)
+        kept = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+        tap.outputs.append(kept)
+        return _with_first(output, kept.clone())
+
+    return keep
+
+
+def _first_tensor(output: Any, tap: Tap) -> Tensor:
+    value = output if isinstance(output, Tensor) else output[0] if len(output) else None
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise ModelError(f"layer {tap.name} puts out {type(output).__name__}, expected a tensor of numbers; name another")
+    return value
+
+
+def _with_first(output: Any, tensor: Tensor) -> Any:
+    if isinstance(output, Tensor):
+        return tensor
+    if isinstance(output, tuple) and not hasattr(output, "_fields"):
+        return (tensor, *output[1:])
+    if isinstance(output, dict):
+        changed = type(output)(output)
+        changed[next(iter(changed))] = tensor
+        return changed
+    changed = list(output)
+    changed[0] = tensor
+    return changed if isinstance(output, list) else type(output)(*changed)
+
+
+@contextmanager
+def embedded(module: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Within, what an embedding layer puts out is a leaf of the graph; the list holds the leaves."""
+    leaves: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        leaf = output.detach().requires_grad_()
+        leaves.append(leaf)
+        return leaf.clone()
+
+    handle = module.register_forward_hook(keep) if module is not None else None
+    try:
+        yield leaves
+    finally:
+        if handle is not None:
+            handle.remove()

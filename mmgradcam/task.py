@@ -1,0 +1,122 @@
+"""The contract: a `Task` is a model seen as encoder, feature map and head; a `Target` is one scalar it can be asked about."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmgradcam.errors import InputError
+from mmgradcam.pictures import Prepared, whole
+
+Method = Callable[[Tensor, Tensor], Tensor]
+"""(K, C, *grid) features and gradients -> (K, *grid) maps."""
+
+Fusion = Callable[[Sequence[Tensor]], Tensor]
+"""Maps of the same K targets at several taps, each (K, *grid) -> one (K, *grid)."""
+
+Query = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the text a target reads, and the tokens it is made of (both ends inclusive)."""
+
+    text: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """One scalar to explain.
+
+    Attributes:
+        label: what people read: a word, an answer, an action.
+        value: all that `Task.score` needs to compute the scalar: a class index, a caption's tokens and position, a question.
+        probability: the model's probability of it, 0..1, where it has one.
+        reads: the words of the text the model was given besides the picture; see `Task.words`.
+    """
+
+    label: str
+    value: Any = None
+    probability: float | None = field(default=None, kw_only=True)
+    reads: tuple[Word, ...] = field(default=(), kw_only=True)
+
+
+class Task(ABC):
+    """A model seen as encoder, feature map and head. Write `encode`, `targets` and `score`; the rest has defaults.
+
+    B is the number of images, K of targets, C of channels. The grid may have any number of dimensions.
+    """
+
+    name: str = ""
+    """What people call the model."""
+    unit: str = "score"
+    """What a score is: "log-probability", "logit"."""
+    seam: str = "features"
+    """Where the features are taken, in words."""
+    method: Method | None = None
+    """The method `explain` uses unless told otherwise; None is Grad-CAM."""
+    taps: Sequence[Any] = ()
+    """Layers upstream of the features at which maps are taken instead; see `explain`."""
+    fuse: Fusion | None = None
+    """How maps of several taps become one; None is their product."""
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        """The model's own resizing and normalising of an RGB picture; by default pixels in 0..1 at their own size."""
+        return whole(image)
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) prepared pictures -> (B, C, *grid) features. Called once per image."""
+
+    @abstractmethod
+    def targets(self, features: Tensor, **query: Any) -> Sequence[Target]:
+        """(1, C, *grid) features of one image -> what to explain: what the query names, else what the model predicts."""
+
+    @abstractmethod
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        """(K, C, *grid) features, one row per target -> (K,) scores; score k depends on row k alone."""
+
+    def targets_of_each(self, features: Tensor, queries: Sequence[Query]) -> list[Sequence[Target]]:
+        """`targets` of each of B images; override it where the head predicts for many images together."""
+        return [self.targets(features[i : i + 1], **query) for i, query in enumerate(queries)]
+
+    def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor] | None:
+        """All scores from one forward per image, where the head can: (B, C, *grid) -> T tensors (B,), T the most targets.
+
+        The t-th holds the score of each image's t-th target (anything finite where an image has fewer). A task that
+        returns None, as by default, gets one row of features per target in `score` instead.
+        """
+        return None
+
+    def join(self, targets: Sequence[Target]) -> Target:
+        """The target whose score is the sum of these targets' scores."""
+        raise InputError(f"{self.name or type(self).__name__}: targets of this task cannot be joined; ask for one of them")
+
+    def words(self) -> nn.Module | None:
+        """The layer that embeds the words a target reads, if their importance is wanted.
+
+        `score` must call it once, on tokens (K, L) whose positions `Target.reads` refers to.
+        """
+        return None
+
+    def modules(self) -> list[nn.Module]:
+        """The modules that `explain` must leave as it found them; by default those the task holds as attributes."""
+        return [value for value in vars(self).values() if isinstance(value, nn.Module)]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights and buffers of `modules`."""
+        digest = hashlib.sha256()
+        for module in self.modules():
+            for name, tensor in module.state_dict().items():
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""Captioning: one target per word, scored by its log-probability given the words before it and the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmgradcam.errors import InputError
+from mmgradcam.pictures import Fit, Prepared
+from mmgradcam.task import Query, Target, Task
+from mmgradcam.tasks.vocabulary import END, PAD, START, Vocabulary, tokenize
+
+
+class CaptionHead(Protocol):
+    """What a caption head offers; see `mmgradcam.tasks.nets.captioners`."""
+
+    out: nn.Linear
+
+    def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]: ...
+
+    def step(self, state: tuple[Tensor, ...], token: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+
+    def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """Words of a caption: the tokens of the whole caption, start and end included, and which of them are meant."""
+
+    tokens: tuple[int, ...]
+    positions: tuple[int, ...]
+
+
+class Captioning(Task):
+    """An encoder and a caption head.
+
+    Query: `caption="..."` explains that sentence instead of the one the model generates.
+
+    Args:
+        encoder: (B, 3, h, w) -> (B, C, *grid).
+        head: predicts the next word; see `CaptionHead`.
+        vocabulary: the words the head knows.
+        fit: resizing and normalising.
+        longest: most words generated.
+    """
+
+    unit = "log-probability"
+
+    def __init__(
+        self, encoder: nn.Module, head: nn.Module, vocabulary: Vocabulary, fit: Fit, longest: int = 30
+    ) -> None:
+        self.encoder, self.head, self.vocabulary, self.fit, self.longest = encoder, head, vocabulary, fit, longest
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        return self.fit(image)
+
+    def encode(self, images: Tensor) -> Tensor:
+        features: Tensor = self.encoder(images)
+        return features
+
+    def targets(self, features: Tensor, **query: Any) -> Sequence[Target]:
+        return self.targets_of_each(features, [query])[0]
+
+    def targets_of_each(self, features: Tensor, queries: Sequence[Query]) -> list[Sequence[Target]]:
+        given: dict[int, list[int]] = {}
+        for b, query in enumerate(queries):
+            unknown = ", ".join(sorted(set(query) - {"caption"}))
+            if unknown:
+                raise InputError(f"captioning is asked with caption=..., got {unknown}")
+            if query.get("caption") is not None:
+                given[b] = self._read(query["caption"])
+        silent = [b for b in range(len(queries)) if b not in given]
+        if silent:
+            given.update(zip(silent, self.generate(features[silent]), strict=True))
+        return [self._words(given[b]) for b in range(len(queries))]
+
+    def _read(self, caption: Any) -> list[int]:
+        words = tokenize(caption) if isinstance(caption, str) else None
+        if not words:
+            raise InputError(f"caption: expected a sentence, got {caption!r}")
+        unknown = [word for word in dict.fromkeys(words) if word not in self.vocabulary]
+        if unknown:
+            raise InputError(
+                f"caption: {self.name or 'the model'} does not know {', '.join(map(repr, unknown))}; "
+                f"it knows {', '.join(self.vocabulary.words[:200])}"
+            )
+        if len(words) > self.longest:
+            raise InputError(f"caption: expected at most {self.longest} words, got {len(words)}; split it")
+        return [START, *self.vocabulary.encode(words), END]
+
+    def _words(self, tokens: Sequence[int]) -> list[Target]:
+        said = Said(tuple(tokens), ())
+        words = self.vocabulary.decode(tokens)
+        return [Target(word, replace(said, positions=(i + 1,))) for i, word in enumerate(words)]
+
+    def generate(self, features: Tensor) -> list[list[int]]:
+        """Greedy captions of (B, C, *grid) features, as tokens from start to end."""
+        state = self.head.start(features, len(features))
+        token = torch.full((len(features),), START, device=features.device)
+        rows = [token]
+        for _ in range(self.longest):
+            hidden, state = self.head.step(state, token)
+            logits = self.head.out(hidden)
+            logits[:, [PAD, START]] = float("-inf")
+            token = torch.where((rows[-1] == END) | (rows[-1] == PAD), PAD, logits.argmax(-1))
+            rows.append(token)
+            if not bool(((token != END) & (token != PAD)).any()):
+                break
+        said = torch.stack(rows, 1).tolist()
+        return [[t for t in row if t not in (PAD, END)] + [END] for row in said]
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        return self.scores(features, [[target] for target in targets])[0]
+
+    def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> list[Tensor]:
+        captions = sorted({(b, t.value.tokens) for b, row in enumerate(targets) for t in row})
+        row_of = {caption: i for i, caption in enumerate(captions)}
+        images = [b for b, _ in captions]
+        longest = max(p for row in targets for t in row for p in t.value.positions)
+        tokens = torch.full((len(captions), longest + 1), PAD)
+        for i, (_, said) in enumerate(captions):
+            part = said[: longest + 1]
+            tokens[i, : len(part)] = torch.tensor(part)
+        tokens = tokens.to(features.device)
+        used = features if images == list(range(len(features))) else features[images]
+        steps = self.head.steps(used, tokens[:, :-1])
+        needed = sorted({p for row in targets for t in row for p in t.value.positions})
+        logp = {p: self.head.out(steps[p - 1]).log_softmax(-1).gather(1, tokens[:, p, None])[:, 0] for p in needed}
+        rounds = []
+        for t in range(max(map(len, targets))):
+            total = features.new_zeros(len(targets))
+            asked = [(b, row[t]) for b, row in enumerate(targets) if t < len(row)]
+            for p in sorted({p for _, target in asked for p in target.value.positions}):
+                at = [(b, row_of[b, target.value.tokens]) for b, target in asked if p in target.value.positions]
+                index = torch.tensor(at, device=features.device)
+                total = total.index_add(0, index[:, 0], logp[p][index[:, 1]])
+            rounds.append(total)
+        return rounds
+
+    def join(self, targets: Sequence[Target]) -> Target:
+        said = {target.value.tokens for target in targets}
+        if len(said) != 1:
+            raise InputError("only words of one caption can be joined")
+        positions = sorted({p for target in targets for p in target.value.positions})
+        return Target(" ".join(target.label for target in targets), Said(said.pop(), tuple(positions)))

@@ -1,0 +1,120 @@
+"""Models by name: bundled ones, and folders laid out as they are."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mmgradcam import checkpoints, methods
+from mmgradcam.errors import InputError
+from mmgradcam.pictures import Fit
+from mmgradcam.task import Task
+
+FORMAT = 1
+
+
+def load(name: str | Path, device: str | torch.device = "auto") -> Task:
+    """A task ready to explain.
+
+    Args:
+        name: a bundled model (`mmgradcam models` lists them) or a folder with `config.json` and `model.safetensors`.
+        device: "auto" is a GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1", ...
+
+    Returns:
+        The task, its model in eval mode on the device, float32; its method, taps and fusion are those its card names.
+
+    Raises:
+        InputError: no such model (the nearest names are given), a damaged file, or no such device.
+    """
+    where = _device(device)
+    bundled = str(name) in checkpoints.names()
+    folder = checkpoints.folder(str(name)) if bundled else Path(name)
+    if not folder.is_dir():
+        near = difflib.get_close_matches(str(name), checkpoints.names(), n=3, cutoff=0.3) or checkpoints.names()
+        raise InputError(f"there is no model {str(name)!r}; did you mean {' or '.join(near)}? Bundled models and folders can be named")
+    config = checkpoints.config(folder)
+    if config.get("format") != FORMAT:
+        raise InputError(f"{folder}: expected model format {FORMAT}, got {config.get('format')}; upgrade mmgradcam")
+    try:
+        task = build(config)
+        weights = load_file(folder / "model.safetensors")
+        for part, module in parts(task).items():
+            own = {k.removeprefix(f"{part}."): v.float() for k, v in weights.items() if k.startswith(f"{part}.")}
+            module.load_state_dict(own)
+            module.eval().to(where)
+    except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{folder}: the model is damaged or incomplete ({reason}); fetch it again") from None
+    task.name = str(name) if bundled else folder.name
+    return task
+
+
+def build(config: Mapping[str, Any]) -> Task:
+    """The task a config describes, with untrained weights."""
+    made = _class(config["task"], Task)
+    encoder, head = (_made(config[part]) for part in ("encoder", "head"))
+    fit = Fit(**{**config["fit"], "size": tuple(config["fit"]["size"])})
+    task: Task = made(encoder, head, fit=fit, **_words(config))
+    task.seam = config["seam"]
+    task.method = getattr(methods, config["method"])
+    task.taps = tuple(config["taps"])
+    task.fuse = getattr(methods, config["fuse"])
+    return task
+
+
+def save(task: Task, config: Mapping[str, Any], folder: Path) -> None:
+    """Writes a model folder: weights as fp16 safetensors, and the config that `build` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {}
+    for part, module in parts(task).items():
+        for key, value in module.state_dict().items():
+            weights[f"{part}.{key}"] = (value.half() if value.is_floating_point() else value).contiguous().cpu()
+    save_file(weights, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=1) + "\n", encoding="utf-8")
+
+
+def parts(task: Task) -> dict[str, nn.Module]:
+    """The modules of a task by the name of the attribute that holds them."""
+    return {name: value for name, value in vars(task).items() if isinstance(value, nn.Module)}
+
+
+def _words(config: Mapping[str, Any]) -> dict[str, Any]:
+    from mmgradcam.tasks.vocabulary import Vocabulary
+
+    words = {"vocabulary": Vocabulary(tuple(config["words"]))}
+    return words | ({"answers": config["answers"]} if "answers" in config else {})
+
+
+def _made(config: Mapping[str, Any]) -> nn.Module:
+    settings = dict(config)
+    module: nn.Module = _class(settings.pop("class"), nn.Module)(**settings)
+    return module
+
+
+def _class(path: str, kind: type) -> Any:
+    """The class "mmgradcam.some.module:Name"; nothing outside the package is ever imported for a config."""
+    module, _, name = path.partition(":")
+    found = getattr(importlib.import_module(module), name, None) if module.startswith("mmgradcam.") else None
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise KeyError(f"expected a {kind.__name__} of mmgradcam, got {path}")
+    return found
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {str(device)!r} cannot be used ({str(error).splitlines()[0]}); try auto or cpu") from None
+    return where

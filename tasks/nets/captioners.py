@@ -1,0 +1,125 @@
+"""Caption heads: an LSTM (Show and Tell, or with attention) and a transformer, over any (B, C, *grid) features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmgradcam.tasks.nets.attention import Attention, Cell, GridTokens, Layer
+
+
+class LSTMCaptioner(nn.Module):
+    """Predicts the next word from the words before and the picture.
+
+    With attention, each step reads the grid before the word is chosen (Xu et al. 2015, with dot-product attention);
+    without, the mean of the features starts the state (Vinyals et al. 2015).
+
+    Args:
+        vocabulary: number of tokens.
+        channels: C of the features.
+        width: size of embeddings and state.
+        heads: attention heads; 0 for none.
+        patch: side of the square of grid cells that make one token of the grid.
+    """
+
+    def __init__(self, vocabulary: int, channels: int, width: int = 192, heads: int = 1, patch: int = 1) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width)
+        self.begin = nn.Linear(channels, 2 * width)
+        self.tokens = GridTokens(channels, width, patch) if heads else None
+        self.attention = Attention(width, heads) if heads else None
+        self.cell = Cell(2 * width if heads else width, width)
+        self.mix = nn.Linear(3 * width if heads else 2 * width, width)
+        self.dropout = nn.Dropout(0.1)
+        self.out = nn.Linear(width, vocabulary)
+
+    def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]:
+        """The state before the first token, for `rows` captions, a multiple of the B pictures."""
+        h, c = self.begin(features.flatten(2).mean(-1)).tanh().repeat_interleave(rows // len(features), 0).chunk(2, -1)
+        if self.tokens is None or self.attention is None:
+            return h, c
+        return h, c, *self.attention.remember(self.tokens(features))
+
+    def step(self, state: tuple[Tensor, ...], token: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(R,) tokens -> what predicts the next, (R, width), and the state after."""
+        h, c, *memory = state
+        word = self.words(token)
+        said = [word]
+        if self.attention is not None:
+            keys, values = memory
+            seen = self.attention.read((h + word).unflatten(0, (len(keys), -1)), (keys, values))
+            said.append(seen.flatten(0, 1))
+        h, c = self.cell(torch.cat(said, -1), h, c)
+        return self.dropout(self.mix(torch.cat([h, *said], -1)).tanh()), (h, c, *memory)
+
+    def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
+        """(B, C, *grid), (R, L) tokens, R a multiple of B -> what predicts each next token, L times (R, width).
+
+        The steps are apart, so that the backward of an early word does not run through the later ones.
+        """
+        state, steps = self.start(features, len(tokens)), []
+        for token in tokens.unbind(1):
+            h, state = self.step(state, token)
+            steps.append(h)
+        return steps
+
+    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """The same, stacked: (R, L, width)."""
+        return torch.stack(list(self.steps(features, tokens)), 1)
+
+
+class TransformerCaptioner(nn.Module):
+    """Predicts the next word: causal attention among the words, then attention to the grid, in `layers` layers.
+
+    Args:
+        vocabulary: number of tokens.
+        channels: C of the features.
+        width: size of embeddings and layers.
+        layers: number of layers.
+        heads: attention heads.
+        longest: most tokens of a caption.
+        patch: side of the square of grid cells that make one token of the grid.
+    """
+
+    def __init__(
+        self, vocabulary: int, channels: int, width: int = 128, layers: int = 2, heads: int = 4, longest: int = 64, patch: int = 1
+    ) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width)
+        self.order = nn.Embedding(longest, width)
+        self.tokens = GridTokens(channels, width, patch)
+        self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, vocabulary)
+
+    def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]:
+        """The state before the first token: keys and values of each layer, and the `rows` captions so far."""
+        grid = self.tokens(features)
+        memory = [part for layer in self.layers for part in layer.grid.remember(grid)]
+        return torch.empty(rows, 0, dtype=torch.long, device=features.device), *memory
+
+    def step(self, state: tuple[Tensor, ...], token: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(R,) tokens -> what predicts the next, (R, width), and the state after."""
+        so_far, *memory = state
+        tokens = torch.cat([so_far, token[:, None]], 1)
+        return self._run(memory, tokens)[:, -1], (tokens, *memory)
+
+    def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
+        """(B, C, *grid), (R, L) tokens, R a multiple of B -> what predicts each next token, L times (R, width)."""
+        return self(features, tokens).unbind(1)
+
+    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """The same, stacked: (R, L, width)."""
+        _, *memory = self.start(features, len(tokens))
+        return self._run(memory, tokens)
+
+    def _run(self, memory: list[Tensor], tokens: Tensor) -> Tensor:
+        length = tokens.shape[1]
+        mask = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+        x = self.words(tokens) + self.order.weight[:length]
+        for layer, keys, values in zip(self.layers, memory[::2], memory[1::2], strict=True):
+            x = layer(x, (keys, values), mask)
+        normed: Tensor = self.norm(x)
+        return normed

@@ -1,0 +1,146 @@
+"""Visual question answering: one target per answer, scored by its logit before the softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmgradcam.errors import InputError
+from mmgradcam.pictures import Fit, Prepared
+from mmgradcam.task import Query, Target, Task, Word
+from mmgradcam.tasks.vocabulary import PAD, Vocabulary, tokenize
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question's tokens, the answer meant, and the one it is held against (or None)."""
+
+    question: tuple[int, ...]
+    answer: int
+    against: int | None = None
+
+
+class VQA(Task):
+    """An encoder and an answer head.
+
+    Query: `question="..."`; `answer="..."` (or a list) explains these instead of the likeliest; `top=K` the K likeliest;
+    `against="..."` explains why this answer and not that one, by the difference of their logits.
+
+    Args:
+        encoder: (B, 3, h, w) -> (B, C, *grid).
+        head: (B, C, *grid), (R, L) question tokens -> (R, answers) logits; its `words` embeds the tokens.
+        vocabulary: the words the head knows.
+        answers: the answers it chooses among.
+        fit: resizing and normalising.
+        longest: most words of a question.
+    """
+
+    unit = "logit"
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        vocabulary: Vocabulary,
+        answers: Sequence[str],
+        fit: Fit,
+        longest: int = 40,
+    ) -> None:
+        self.encoder, self.head, self.vocabulary, self.fit = encoder, head, vocabulary, fit
+        self.answers, self.longest = list(answers), longest
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        return self.fit(image)
+
+    def encode(self, images: Tensor) -> Tensor:
+        features: Tensor = self.encoder(images)
+        return features
+
+    def words(self) -> nn.Module:
+        embedding = self.head.words
+        assert isinstance(embedding, nn.Module)
+        return embedding
+
+    def targets(self, features: Tensor, **query: Any) -> Sequence[Target]:
+        return self.targets_of_each(features, [query])[0]
+
+    def targets_of_each(self, features: Tensor, queries: Sequence[Query]) -> list[Sequence[Target]]:
+        for query in queries:
+            unknown = ", ".join(sorted(set(query) - {"question", "answer", "against", "top"}))
+            if unknown or query.get("question") is None:
+                got = unknown or "no question"
+                raise InputError(f"VQA is asked with question=..., and answer=, against= or top= if wanted; got {got}")
+        read = [self._read(query["question"]) for query in queries]
+        tokens = self._pad([self.vocabulary.encode(words) for words in read], features.device)
+        probabilities = self.head(features, tokens).float().softmax(-1).cpu()
+        return [self._targets(p, words, query) for p, words, query in zip(probabilities, read, queries, strict=True)]
+
+    def _targets(self, probabilities: Tensor, words: Sequence[str], query: Query) -> list[Target]:
+        asked = query.get("answer")
+        if asked is None:
+            top = query.get("top") or 1
+            if not 1 <= top <= len(self.answers):
+                raise InputError(f"top: expected 1 to {len(self.answers)} answers, got {top}")
+            chosen = probabilities.topk(top).indices.tolist()
+        else:
+            chosen = [self._answer(a, "answer") for a in ([asked] if isinstance(asked, str) else asked)]
+        question = tuple(self.vocabulary.encode(words))
+        reads = tuple(Word(word, i, i) for i, word in enumerate(words))
+        made = [
+            Target(self.answers[i], Answered(question, i), probability=float(probabilities[i]), reads=reads) for i in chosen
+        ]
+        if query.get("against") is not None:
+            other = self._answer(query["against"], "against")
+            if other == chosen[0]:
+                raise InputError(f"against: {self.answers[other]!r} is the answer itself; name another one")
+            label = f"{self.answers[chosen[0]]} rather than {self.answers[other]}"
+            made.insert(1, Target(label, replace(made[0].value, against=other), reads=reads))
+        return made
+
+    def _read(self, question: Any) -> list[str]:
+        words = tokenize(question) if isinstance(question, str) else None
+        if not words:
+            raise InputError(f"question: expected a sentence, got {question!r}")
+        if len(words) > self.longest:
+            raise InputError(f"question: expected at most {self.longest} words, got {len(words)}; shorten it")
+        unknown = [word for word in dict.fromkeys(words) if word not in self.vocabulary]
+        if unknown:
+            raise InputError(
+                f"question: {self.name or 'the model'} does not know {', '.join(map(repr, unknown))}; "
+                f"it knows {', '.join(self.vocabulary.words[:200])}"
+            )
+        return words
+
+    def _answer(self, text: Any, what: str) -> int:
+        answer = " ".join(tokenize(text)) if isinstance(text, str) else ""
+        if answer not in self.answers:
+            raise InputError(f"{what}: {self.name or 'the model'} cannot answer {text!r}; it can {', '.join(self.answers[:200])}")
+        return self.answers.index(answer)
+
+    def _pad(self, questions: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+        tokens = torch.full((len(questions), max(map(len, questions))), PAD)
+        for row, question in zip(tokens, questions, strict=True):
+            row[: len(question)] = torch.tensor(question)
+        return tokens.to(device)
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        logits = self.head(features, self._pad([t.value.question for t in targets], features.device))
+        return self._pick(logits, [t.value for t in targets])
+
+    def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> list[Tensor] | None:
+        if any(target.value.question != row[0].value.question for row in targets for target in row):
+            return None
+        logits = self.head(features, self._pad([row[0].value.question for row in targets], features.device))
+        rounds = range(max(map(len, targets)))
+        return [self._pick(logits, [row[min(t, len(row) - 1)].value for row in targets]) for t in rounds]
+
+    def _pick(self, logits: Tensor, asked: Sequence[Answered]) -> Tensor:
+        rows = torch.arange(len(asked), device=logits.device)
+        scores = logits[rows, torch.tensor([a.answer for a in asked], device=logits.device)]
+        other = torch.tensor([-1 if a.against is None else a.against for a in asked], device=logits.device)
+        return torch.where(other >= 0, scores - logits[rows, other.clamp(min=0)], scores)
