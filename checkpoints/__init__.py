@@ -31,7 +31,9 @@ def config(path: Path) -> dict[str, Any]:
     try:
         read: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: expected a model folder with config.json and model.safetensors, found no config.json") from None
+        raise InputError(
+            f"{path}: expected a model folder with config.json and model.safetensors, found no config.json"
+        ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read ({error})") from None
     if not isinstance(read, dict) or "task" not in read:

@@ -65,9 +65,7 @@ def encode(task: Task, pixels: Tensor, taps: Sequence[Tap], autocast: torch.dtyp
     return Encoded(features.float() if autocast else features, list(taps))
 
 
-def slopes(
-    task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], memory: int | None = None
-) -> Iterator[Slopes]:
+def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], memory: int | None = None) -> Iterator[Slopes]:
     """Brings the gradient of every target to the seam, and on to the taps.
 
     A head that scores all targets of an image in one forward (`Task.scores`) is differentiated in rounds, one target of

@@ -188,9 +188,17 @@ class _How:
             )  # fmt: skip
             made.append(
                 Explanation(
-                    view.picture, view.box, targets[b], all_maps[rows], all_scores[rows],
-                    None if all_words is None else all_words[rows], problems, about, self.task, self._again(view, query),
-                )  # fmt: skip
+                    view.picture,
+                    view.box,
+                    targets[b],
+                    all_maps[rows],
+                    all_scores[rows],
+                    None if all_words is None else all_words[rows],
+                    problems,
+                    about,
+                    self.task,
+                    self._again(view, query),
+                )
             )
         return made
 

@@ -290,9 +290,7 @@ class Explanation:
             for t in made["targets"]
         ]  # fmt: skip
         seam, image, model = made["seam"], made["image"], made["model"]
-        about = About(
-            model["name"], made["unit"], made["method"], seam["name"], made["query"], image["name"], model["sha256"]
-        )
+        about = About(model["name"], made["unit"], made["method"], seam["name"], made["query"], image["name"], model["sha256"])
         words = torch.from_numpy(arrays["words"]) if "words" in arrays else None
         return Explanation(
             Image.fromarray(arrays["picture"]), tuple(seam["box"]), targets, torch.from_numpy(arrays["maps"]),
@@ -304,8 +302,12 @@ class Explanation:
         targets = []
         for one in self:
             target = one.targets[0]
-            value = dataclasses.asdict(target.value) if dataclasses.is_dataclass(target.value) else target.value
-            importance = [v for _, v in one.importances] or [None] * len(target.reads)
+            value = (
+                dataclasses.asdict(target.value)
+                if dataclasses.is_dataclass(target.value) and not isinstance(target.value, type)
+                else target.value
+            )
+            importance: list[float | None] = [v for _, v in one.importances] or [None] * len(target.reads)
             reads = [{**dataclasses.asdict(w), "importance": v} for w, v in zip(target.reads, importance, strict=True)]
             targets.append(
                 {
@@ -339,7 +341,9 @@ class Explanation:
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        return f"Explanation({self.text!r}, {len(self)} x {tuple(self.maps.shape[1:])} {self.about.method} of {self.about.model})"
+        return (
+            f"Explanation({self.text!r}, {len(self)} x {tuple(self.maps.shape[1:])} {self.about.method} of {self.about.model})"
+        )
 
     def _repr_html_(self) -> str:
         picture = self.overlay() if len(self) == 1 else self.panels()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from mmgradcam.errors import InputError
@@ -28,7 +29,7 @@ def tokens(grid: Sequence[int], skip: int = 0) -> Callable[[Tensor], Tensor]:
             raise InputError(
                 f"tokens(grid={grid}, skip={skip}): expected (B, {skip + math.prod(grid)}, C) tokens, got {tuple(tensor.shape)}"
             )
-        return tensor[:, skip:].transpose(1, 2).unflatten(2, grid)
+        return torch.unflatten(tensor[:, skip:].transpose(1, 2), 2, grid)
 
     return layout
 

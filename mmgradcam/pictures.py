@@ -101,7 +101,7 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
         raise InputError(f"expected an array of shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}")
     if array.dtype == np.uint8:
         return Image.fromarray(array)
-    if array.dtype.kind == "f" and array.size and 0 <= array.min() and array.max() <= 1:
+    if array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1:
         return Image.fromarray((array * 255).round().astype(np.uint8))
     raise InputError(f"expected an array of uint8, or of floats in 0..1, got {array.dtype}")
 

@@ -1,4 +1,5 @@
 """One self-contained offline page: point at a word, see where it looks."""
+# ruff: noqa: E501
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def _restore(modes: Sequence[tuple[nn.Module, bool]], wants: Sequence[tuple[nn.P
 
 @contextmanager
 def _recurrent(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """cuDNN refuses the backward of a recurrent layer in eval mode; within, such layers run without it, and only they."""
+    """CuDNN refuses the backward of a recurrent layer in eval mode; within, such layers run without it, and only they."""
     entered: list[Any] = []
 
     def enter(module: nn.Module, inputs: Any) -> None:
@@ -154,9 +154,8 @@ def _with_first(output: Any, tensor: Tensor) -> Any:
         changed = type(output)(output)
         changed[next(iter(changed))] = tensor
         return changed
-    changed = list(output)
-    changed[0] = tensor
-    return changed if isinstance(output, list) else type(output)(*changed)
+    parts = [tensor, *output[1:]]
+    return parts if isinstance(output, list) else type(output)(*parts)
 
 
 @contextmanager

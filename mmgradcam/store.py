@@ -38,7 +38,8 @@ def write_files(files: Mapping[Path, bytes]) -> list[Path]:
         for name, path in waiting:
             os.replace(name, path)
     except OSError as error:
-        raise InputError(f"{error.filename or next(iter(files))}: cannot be written ({error.strerror}); choose another place") from None
+        where = error.filename or next(iter(files))
+        raise InputError(f"{where}: cannot be written ({error.strerror}); choose another place") from None
     finally:
         for name, _ in waiting:
             if os.path.exists(name):
@@ -55,7 +56,7 @@ def _umask() -> int:
 def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     """Arrays as a compressed .npz."""
     data = io.BytesIO()
-    np.savez_compressed(data, **dict(arrays))
+    np.savez_compressed(data, allow_pickle=False, **dict(arrays))
     return data.getvalue()
 
 

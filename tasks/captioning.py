@@ -51,10 +51,9 @@ class Captioning(Task):
 
     unit = "log-probability"
 
-    def __init__(
-        self, encoder: nn.Module, head: nn.Module, vocabulary: Vocabulary, fit: Fit, longest: int = 30
-    ) -> None:
-        self.encoder, self.head, self.vocabulary, self.fit, self.longest = encoder, head, vocabulary, fit, longest
+    def __init__(self, encoder: nn.Module, head: nn.Module, vocabulary: Vocabulary, fit: Fit, longest: int = 30) -> None:
+        self.encoder, self.vocabulary, self.fit, self.longest = encoder, vocabulary, fit, longest
+        self.head: Any = head
 
     def prepare(self, image: Image.Image) -> Prepared:
         return self.fit(image)

@@ -59,9 +59,7 @@ class Layer(Task):
             raise ModelError(f"{self.name}: expected (B, N) scores, got {got}; write a Task of your own for such a model")
         return scores
 
-    def targets(
-        self, features: Tensor, classes: Sequence[int | str] | None = None, top: int = 1, **query: Any
-    ) -> list[Target]:
+    def targets(self, features: Tensor, classes: Sequence[int | str] | None = None, top: int = 1, **query: Any) -> list[Target]:
         """The classes named by index or label, else the `top` most likely ones."""
         if query:
             raise InputError(f"Layer is asked with classes=[...] or top=K, got {', '.join(query)}")

@@ -40,7 +40,9 @@ def load(name: str | Path, device: str | torch.device = "auto") -> Task:
     folder = checkpoints.folder(str(name)) if bundled else Path(name)
     if not folder.is_dir():
         near = difflib.get_close_matches(str(name), checkpoints.names(), n=3, cutoff=0.3) or checkpoints.names()
-        raise InputError(f"there is no model {str(name)!r}; did you mean {' or '.join(near)}? Bundled models and folders can be named")
+        raise InputError(
+            f"there is no model {str(name)!r}; did you mean {' or '.join(near)}? Bundled models and folders can be named"
+        )
     config = checkpoints.config(folder)
     if config.get("format") != FORMAT:
         raise InputError(f"{folder}: expected model format {FORMAT}, got {config.get('format')}; upgrade mmgradcam")

@@ -119,7 +119,9 @@ class VQA(Task):
     def _answer(self, text: Any, what: str) -> int:
         answer = " ".join(tokenize(text)) if isinstance(text, str) else ""
         if answer not in self.answers:
-            raise InputError(f"{what}: {self.name or 'the model'} cannot answer {text!r}; it can {', '.join(self.answers[:200])}")
+            raise InputError(
+                f"{what}: {self.name or 'the model'} cannot answer {text!r}; it can {', '.join(self.answers[:200])}"
+            )
         return self.answers.index(answer)
 
     def _pad(self, questions: Sequence[Sequence[int]], device: torch.device) -> Tensor:

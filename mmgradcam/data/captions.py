@@ -133,10 +133,10 @@ class Judgement:
 
 
 _ROLE = (
-    {word: "color" for word in COLORS}
-    | {word: "size" for word in SIZES}
-    | {word: "material" for word in MATERIALS}
-    | {word: "kind" for word in KINDS}
+    dict.fromkeys(COLORS, "color")
+    | dict.fromkeys(SIZES, "size")
+    | dict.fromkeys(MATERIALS, "material")
+    | dict.fromkeys(KINDS, "kind")
 )
 
 

@@ -33,9 +33,7 @@ FEATURES = Features(
             }
         ),
         "captions": List({"words": List(Value("string")), "roles": List(Value("string")), "refers": List(_INDICES)}),
-        "questions": List(
-            {"kind": Value("string"), "text": Value("string"), "answer": Value("string"), "refers": _INDICES}
-        ),
+        "questions": List({"kind": Value("string"), "text": Value("string"), "answer": Value("string"), "refers": _INDICES}),
     }
 )
 """Columns. `segments` is a grey picture whose pixels are 0 for ground and i + 1 for the visible part of thing i; `refers`

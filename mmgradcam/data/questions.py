@@ -149,7 +149,7 @@ def _relation(scene: Scene, rng: np.random.Generator) -> Made:
 
 
 def _which(scene: Scene, rng: np.random.Generator) -> Made:
-    """ "what color is the thing left of the red ball": exactly one thing is, and clearly so."""
+    """Asks "what color is the thing left of the red ball" where exactly one thing is, and clearly so."""
     j, name = int(rng.integers(len(scene.things))), str(rng.choice(list(RELATIONS)))
     there = [i for i in range(len(scene.things)) if i != j and holds(name, scene, (i,), (j,))]
     anchor = describe(scene, j, rng, unique=True)
@@ -233,10 +233,13 @@ QUESTION_KINDS: tuple[str, ...] = tuple(_MAKERS)
 """The kinds of question."""
 
 
+_FUNCTION_WORDS = "is are do does have there what which how many made of we see the same more fewer larger smaller than"
+
+
 def question_words() -> list[str]:
     """Every word a question may hold, sorted."""
     base = {*COLORS, *SIZES, *MATERIALS, "thing", "things", "color", "shape", "material", "size", "a", "an", "any", "and"}
-    base |= set("is are do does have there what which how many made of we see the same more fewer larger smaller than".split())
+    base |= set(_FUNCTION_WORDS.split())
     base |= {w for kind in KINDS for w in (kind, plural(kind))}
     base |= {w for wordings in RELATIONS.values() for w in wordings[0]}
     return sorted(base | {s for w in base for s in SYNONYMS.get(w, ())})

@@ -69,7 +69,7 @@ def render(scene: Scene, side: int = 128) -> Picture:
 
 def _draw(thing: Thing, light: tuple[float, float, float], side: int) -> tuple[Array, Array]:
     """Coverage (side, side) in 0..1 and colour (side, side, 3) of one thing."""
-    reach = int(math.ceil(thing.radius * side)) + 2
+    reach = math.ceil(thing.radius * side) + 2
     cx, cy = int(thing.x * side), int(thing.y * side)
     x0, y0 = max(cx - reach, 0), max(cy - reach, 0)
     x1, y1 = min(cx + reach + 1, side), min(cy + reach + 1, side)
@@ -108,13 +108,15 @@ def _shade(height: Array, across: Array, step: float, thing: Thing, light: tuple
     square = mirror * mirror
     base = np.array(COLORS[thing.color])
     if thing.material == "rubber":
-        return base * (0.42 + 0.60 * diffuse)[..., None] + 0.05 * (square * square)[..., None]
+        matte: Array = base * (0.42 + 0.60 * diffuse)[..., None] + 0.05 * (square * square)[..., None]
+        return matte
     eighth = square * square * square * square
     horizon = 0.5 - 0.5 * np.clip(ny * 2.2, -1, 1)
     streak = np.abs((0.55 * across + 0.5 * (nx + ny) + 0.2) % 1.0 - 0.5) * 2
     band = np.clip(streak * 4 - 2.9, 0, 1)
     gloss = 0.80 * eighth * square + 0.45 * band
-    return base * (0.16 + 0.48 * diffuse + 0.40 * horizon)[..., None] + gloss[..., None]
+    shiny: Array = base * (0.16 + 0.48 * diffuse + 0.40 * horizon)[..., None] + gloss[..., None]
+    return shiny
 
 
 def _shadow(alpha: Array, thing: Thing, light: tuple[float, float, float], side: int) -> Array:

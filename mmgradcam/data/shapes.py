@@ -35,7 +35,8 @@ def _polygon_depth(x: Array, y: Array, corners: list[tuple[float, float]]) -> Ar
         distance = np.minimum(distance, dx * dx + dy * dy)
         if ey != 0:
             inside ^= ((ay > y) != (by > y)) & (x < ex * (y - ay) / ey + ax)
-    return np.where(inside, 1.0, -1.0) * np.sqrt(distance)
+    depth: Array = np.where(inside, 1.0, -1.0) * np.sqrt(distance)
+    return depth
 
 
 def ball(x: Array, y: Array) -> Array:
@@ -101,7 +102,5 @@ def pyramid(x: Array, y: Array) -> Array:
     return np.where(edge <= 0.82, 1.1 * (0.82 - edge), OUTSIDE)
 
 
-KINDS: dict[str, Height] = {
-    f.__name__: f for f in (ball, cube, cylinder, cone, ring, star, cross, heart, moon, pyramid)
-}
+KINDS: dict[str, Height] = {f.__name__: f for f in (ball, cube, cylinder, cone, ring, star, cross, heart, moon, pyramid)}
 """The object kinds, by the noun that names them."""

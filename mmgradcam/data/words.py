@@ -42,7 +42,9 @@ CANONICAL = {other: word for word, others in SYNONYMS.items() for other in other
 
 
 def plural(noun: str) -> str:
-    """>>> plural("cross"), plural("ring")
+    """The plural of a noun.
+
+    >>> plural("cross"), plural("ring")
     ('crosses', 'rings')
     """
     return noun + ("es" if noun.endswith("s") else "s")

@@ -61,9 +61,7 @@ class Localization:
         """
         filled = fill_holes(mask)
         inside, outside = inside_outside(heat, mask)
-        self._rows.append(
-            (peak_in(heat, mask), peak_in(heat, filled), centre_in(filled), random_in(filled), inside, outside)
-        )
+        self._rows.append((peak_in(heat, mask), peak_in(heat, filled), centre_in(filled), random_in(filled), inside, outside))
         self._swapped += [peak_in(other, filled) for other in others]
 
     def figures(self) -> dict[str, float]:

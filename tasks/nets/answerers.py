@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.tasks.nets.attention import Attention, Cell, GridTokens, Layer
+from mmgradcam.tasks.nets.attention import Attention, Cell, GridTokens, Layer, layers_of
 
 PAD = 0
 """The token that fills short questions up; no head looks at it."""
@@ -59,7 +59,7 @@ class LSTMAnswerer(nn.Module):
         h = c = torch.zeros_like(question)
         for steer in self.steer:
             control = self.control.read(steer(torch.cat([question, h], -1))[:, None], spoken, asked[:, None, None])
-            aim = self.aim(torch.cat([control.squeeze(1), h], -1)).unflatten(0, (len(keys), -1))
+            aim = torch.unflatten(self.aim(torch.cat([control.squeeze(1), h], -1)), 0, (len(keys), -1))
             match = self.look.match(aim, keys)  # (B, heads, R / B, cells)
             seen = self.look.gather(match.softmax(-1), values).flatten(0, 1)
             amount = (match - 2).sigmoid().sum(-1).log1p().transpose(1, 2).flatten(0, 1)
@@ -110,7 +110,7 @@ class TransformerAnswerer(nn.Module):
         words = self.words(questions) + self.order.weight[: questions.shape[1]]
         x = torch.cat([self.answer.expand(len(words), 1, -1), words], 1)
         asked = torch.cat([questions.new_ones(len(questions), 1), questions], 1) != PAD
-        for layer in self.layers:
+        for layer in layers_of(self.layers):
             x = layer(x, layer.grid.remember(grid), asked[:, None, None])
         logits: Tensor = self.out(self.norm(x[:, 0]))
         return logits

@@ -63,7 +63,7 @@ class Attention(nn.Module):
         return read
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
 
 
 class Cell(nn.Module):
@@ -95,6 +95,12 @@ class Layer(nn.Module):
         y = self.norm1(x)
         x = x + self.dropout(self.among.read(y, self.among.remember(y), mask))
         y = self.norm2(x)
-        seen = self.grid.read(y.unflatten(0, (memory[0].shape[0], -1)).flatten(1, 2), memory)
+        seen = self.grid.read(torch.unflatten(y, 0, (memory[0].shape[0], -1)).flatten(1, 2), memory)
         x = x + self.dropout(seen.reshape(x.shape))
-        return x + self.dropout(self.feed(self.norm3(x)))
+        fed: Tensor = self.dropout(self.feed(self.norm3(x)))
+        return x + fed
+
+
+def layers_of(modules: nn.ModuleList) -> list[Layer]:
+    """The layers of a transformer."""
+    return [module for module in modules if isinstance(module, Layer)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.tasks.nets.attention import Attention, Cell, GridTokens, Layer
+from mmgradcam.tasks.nets.attention import Attention, Cell, GridTokens, Layer, layers_of
 
 
 class LSTMCaptioner(nn.Module):
@@ -49,7 +49,7 @@ class LSTMCaptioner(nn.Module):
         said = [word]
         if self.attention is not None:
             keys, values = memory
-            seen = self.attention.read((h + word).unflatten(0, (len(keys), -1)), (keys, values))
+            seen = self.attention.read(torch.unflatten(h + word, 0, (len(keys), -1)), (keys, values))
             said.append(seen.flatten(0, 1))
         h, c = self.cell(torch.cat(said, -1), h, c)
         return self.dropout(self.mix(torch.cat([h, *said], -1)).tanh()), (h, c, *memory)
@@ -84,7 +84,14 @@ class TransformerCaptioner(nn.Module):
     """
 
     def __init__(
-        self, vocabulary: int, channels: int, width: int = 128, layers: int = 2, heads: int = 4, longest: int = 64, patch: int = 1
+        self,
+        vocabulary: int,
+        channels: int,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        longest: int = 64,
+        patch: int = 1,
     ) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
@@ -97,7 +104,7 @@ class TransformerCaptioner(nn.Module):
     def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]:
         """The state before the first token: keys and values of each layer, and the `rows` captions so far."""
         grid = self.tokens(features)
-        memory = [part for layer in self.layers for part in layer.grid.remember(grid)]
+        memory = [part for layer in layers_of(self.layers) for part in layer.grid.remember(grid)]
         return torch.empty(rows, 0, dtype=torch.long, device=features.device), *memory
 
     def step(self, state: tuple[Tensor, ...], token: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -108,7 +115,8 @@ class TransformerCaptioner(nn.Module):
 
     def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
         """(B, C, *grid), (R, L) tokens, R a multiple of B -> what predicts each next token, L times (R, width)."""
-        return self(features, tokens).unbind(1)
+        hidden: Tensor = self(features, tokens)
+        return hidden.unbind(1)
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
         """The same, stacked: (R, L, width)."""
@@ -119,7 +127,7 @@ class TransformerCaptioner(nn.Module):
         length = tokens.shape[1]
         mask = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
         x = self.words(tokens) + self.order.weight[:length]
-        for layer, keys, values in zip(self.layers, memory[::2], memory[1::2], strict=True):
+        for layer, keys, values in zip(layers_of(self.layers), memory[::2], memory[1::2], strict=True):
             x = layer(x, (keys, values), mask)
         normed: Tensor = self.norm(x)
         return normed

@@ -13,7 +13,7 @@ def conv(inputs: int, outputs: int, size: int = 3) -> nn.Conv2d:
 
 
 def halve(inputs: int, outputs: int) -> nn.Conv2d:
-    """Half the grid, with an even kernel: each new cell lies in the middle of the four it replaces, so that maps do not shift."""
+    """Half the grid, with an even kernel: a new cell lies amid the four it replaces, so that maps do not shift."""
     return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
 
 
@@ -24,7 +24,7 @@ class Block(nn.Module):
         super().__init__()
         self.conv1, self.norm1 = (halve if down else conv)(inputs, outputs), nn.BatchNorm2d(outputs)
         self.conv2, self.norm2 = conv(outputs, outputs), nn.BatchNorm2d(outputs)
-        shortcut = [nn.AvgPool2d(2)] if down else []
+        shortcut: list[nn.Module] = [nn.AvgPool2d(2)] if down else []
         if inputs != outputs:
             shortcut += [conv(inputs, outputs, 1), nn.BatchNorm2d(outputs)]
         self.shortcut = nn.Sequential(*shortcut)
