@@ -139,7 +139,8 @@ def _keeper(tap: Tap) -> Callable[[nn.Module, Any, Any], Any]:
 
 
 def _first_tensor(output: Any, tap: Tap) -> Tensor:
-    value = output if isinstance(output, Tensor) else output[0] if len(output) else None
+    several = list(output.values()) if isinstance(output, dict) else output
+    value = output if isinstance(output, Tensor) else several[0] if isinstance(several, (list, tuple)) and several else None
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise ModelError(f"layer {tap.name} puts out {type(output).__name__}, expected a tensor of numbers; name another")
     return value

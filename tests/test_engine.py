@@ -1,0 +1,377 @@
+"""The engine against unsplit models with plain hooks, and against itself: batches, chunks, taps, precision, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from conftest import Bent, Classes, Encoder, tiny_captioner, tiny_vqa
+from torch import Tensor, nn
+
+from mmgradcam import InputError, ModelError, Tap, Target, explain, gradcam, hirescam, layercam
+from mmgradcam.engine import encode, slopes
+from mmgradcam.layouts import channels_last, tokens
+from mmgradcam.tasks import Layer
+
+
+def pictures(count: int, seed: int = 0) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return [torch.rand(3, 8, 8, dtype=torch.float64, generator=draw) for _ in range(count)]
+
+
+def unsplit(task: Classes, pixels: Tensor, index: int, layer: nn.Module | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Score, features and gradient from one whole forward with a plain autograd graph, the slow and obvious way."""
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        output.retain_grad()
+        kept.append(output)
+        return output.clone()
+
+    handle = (layer or task.encoder).register_forward_hook(keep)
+    score = task.head(task.encoder(pixels[None].clone().requires_grad_()))[0, index]
+    handle.remove()
+    score.backward()
+    assert kept[0].grad is not None
+    grad, value = kept[0].grad.clone(), kept[0].detach().clone()
+    for module in task.modules():
+        module.zero_grad(set_to_none=True)
+    return score.detach(), value, grad
+
+
+def test_maps_and_scores_are_those_of_an_unsplit_forward_and_backward(classes: Classes) -> None:
+    for pixels in pictures(3):
+        made = explain(classes, pixels, method=hirescam, classes=[2, 0, 3])
+        for one, index in zip(made, [2, 0, 3], strict=True):
+            score, features, gradient = unsplit(classes, pixels, index)
+            assert one.score == pytest.approx(float(score), rel=1e-6)
+            torch.testing.assert_close(one.map, (features * gradient).sum(1)[0].float())
+
+
+def test_the_encoder_runs_once_per_picture(classes: Classes) -> None:
+    explain(classes, pictures(5), batch=2)
+    assert classes.encodes == [2, 2, 1]
+
+
+def test_a_batch_is_a_loop(classes: Classes) -> None:
+    several = pictures(4)
+    together = explain(classes, several, each=[{"classes": c} for c in ([0], [1, 2], [3, 3, 0], [2])])
+    for pixels, made, asked in zip(several, together, ([0], [1, 2], [3, 3, 0], [2]), strict=True):
+        alone = explain(classes, pixels, classes=asked)
+        assert made.labels == alone.labels
+        torch.testing.assert_close(made.maps, alone.maps)
+        torch.testing.assert_close(made.scores, alone.scores)
+
+
+def test_chunks_are_the_whole(classes: Classes) -> None:
+    several = pictures(3)
+    whole = explain(classes, several)
+    rows_at_once = max(classes.scored)
+    classes.scored.clear()
+    row = 5 * 4 * 4 * 8 * 8
+    chunked = explain(classes, several, memory=2 * row)
+    assert rows_at_once == 9
+    assert max(classes.scored) == 2
+    for a, b in zip(whole, chunked, strict=True):
+        torch.testing.assert_close(a.maps, b.maps)
+
+
+def test_out_of_memory_halves_the_chunk(classes: Classes) -> None:
+    several = pictures(3)
+    whole = explain(classes, several)
+    classes.scored.clear()
+    score = classes.score
+
+    def hungry(features: Tensor, targets: Sequence[Target]) -> Tensor:
+        scores = score(features, targets)
+        if len(targets) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return scores
+
+    classes.score = hungry  # type: ignore[method-assign]
+    for a, b in zip(whole, explain(classes, several), strict=True):
+        torch.testing.assert_close(a.maps, b.maps)
+    assert classes.scored[:3] == [9, 4, 2]
+
+
+def test_out_of_memory_on_one_row_is_said(classes: Classes) -> None:
+    def starving(features: Tensor, targets: Sequence[Target]) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    classes.score = starving  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="out of memory on a single row"):
+        explain(classes, pictures(1))
+
+
+def test_pictures_of_different_sizes_go_in_batches_of_their_own() -> None:
+    task = Classes(Encoder().double(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4).double()))
+    small, wide = torch.rand(3, 8, 8).double(), torch.rand(3, 8, 12).double()
+    made = explain(task, [small, small, wide])
+    assert task.encodes == [2, 1]
+    assert [tuple(e.maps.shape[1:]) for e in made] == [(4, 4), (4, 4), (4, 6)]
+
+
+@pytest.mark.parametrize("layer", ["first", "second"])
+def test_a_tap_is_the_gradient_at_a_hooked_layer(classes: Classes, layer: str) -> None:
+    """Also the in-place trap: `first` is overwritten by the in-place ReLU after it."""
+    for pixels in pictures(2):
+        made = explain(classes, pixels, method=hirescam, taps=[layer])
+        for one, index in zip(made, (0, 1, 2), strict=True):
+            _, features, gradient = unsplit(classes, pixels, index, getattr(classes.encoder, layer))
+            assert (features < 0).any()
+            torch.testing.assert_close(one.map, (features * gradient).sum(1)[0].float())
+    assert classes.encodes == [1, 1]
+
+
+def test_taps_of_a_batch_with_different_numbers_of_targets(classes: Classes) -> None:
+    several, asked = pictures(3), [[0], [1, 2, 3], [2, 0]]
+    how: dict[str, Any] = {"method": layercam, "taps": ["first", "second"]}
+    together = explain(classes, several, each=[{"classes": c} for c in asked], memory=5 * 4 * 4 * 8 * 8 * 4, **how)
+    for pixels, made, some in zip(several, together, asked, strict=True):
+        torch.testing.assert_close(made.maps, explain(classes, pixels, classes=some, **how).maps)
+        assert made.about.seam == "first x second"
+
+
+def test_layer_is_the_gradient_at_a_hooked_layer_and_runs_once() -> None:
+    encoder, head = Encoder().double().eval(), Bent().double().eval()
+    whole = nn.Sequential(encoder, head)
+    runs: list[int] = []
+    encoder.first.register_forward_hook(lambda *_: runs.append(1))
+    pixels = pictures(1)[0]
+    made = explain(Layer(whole, encoder.second), pixels, method=hirescam, classes=[3, 0, 3])
+    assert len(runs) == 1
+    for one, index in zip(made, [3, 0, 3], strict=True):
+        _, features, gradient = unsplit(Classes(encoder, head), pixels, index, encoder.second)
+        torch.testing.assert_close(one.map, (features * gradient).sum(1)[0].float())
+    predicted = explain(Layer(whole, "0.second"), pixels)
+    assert predicted.targets[0].value == int(whole(pixels[None]).argmax())
+
+
+def test_two_pictures_and_one_target_give_two_maps() -> None:
+    """The trap: the second map silently blank."""
+    whole = nn.Sequential(Encoder(), Bent()).eval()
+    made = explain(Layer(whole, "0.second"), [p.float() for p in pictures(2)], method=hirescam, classes=[1])
+    assert all(bool(e.map.any()) for e in made)
+    assert not torch.equal(made[0].map, made[1].map)
+
+
+@pytest.mark.parametrize("asked", [4, -5])
+def test_a_class_that_does_not_exist_is_said(asked: int) -> None:
+    whole = nn.Sequential(Encoder(), Bent()).eval()
+    with pytest.raises(InputError, match=r"expected a class in 0\.\.3"):
+        explain(Layer(whole, "0.second"), pictures(1)[0].float(), classes=[asked])
+
+
+@pytest.mark.parametrize("head", ["lstm", "transformer"])
+@pytest.mark.parametrize("make", [tiny_captioner, tiny_vqa])
+def test_one_forward_for_all_targets_is_one_row_per_target(make: Any, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`scores` (a shared forward, a backward per round) and `score` (a row per target) are the same mathematics."""
+    task = make(head)
+    query = {"caption": "a red ball and a blue cube"} if make is tiny_captioner else {"question": "what is the ball", "top": 4}
+    several = [torch.randn(3, 16, 16).double() for _ in range(3)]
+    shared = explain(task, several, method=hirescam, taps=(), **query)
+    monkeypatch.setattr("mmgradcam.engine._rounds", lambda *_: iter(()))
+    apart = explain(task, several, method=hirescam, taps=(), **query)
+    for a, b in zip(shared, apart, strict=True):
+        assert a.labels == b.labels
+        assert bool((a.maps != 0).flatten(1).any(1).all())
+        torch.testing.assert_close(a.maps, b.maps)
+        torch.testing.assert_close(a.scores, b.scores)
+        if a.words is not None:
+            assert b.words is not None
+            torch.testing.assert_close(a.words, b.words)
+
+
+@pytest.mark.parametrize("heads", [0, 2])
+def test_the_gradient_of_a_word_is_that_of_a_plain_forward(heads: int) -> None:
+    task = tiny_captioner("lstm", heads=heads)
+    pixels = torch.randn(1, 3, 16, 16).double()
+    features = task.encoder(pixels).detach().requires_grad_()
+    said = explain(task, pixels[0], method=hirescam, taps=(), caption="a blue ball and a red cube")
+    ids = torch.tensor([said.targets[0].value.tokens])
+    logp = task.head.out(task.head(features, ids[:, :-1])).log_softmax(-1)
+    for i, one in enumerate(said):
+        word = logp[0, i, ids[0, i + 1]]
+        assert one.score == pytest.approx(word.item(), rel=1e-5)
+        gradient = torch.autograd.grad(word, features, retain_graph=True)[0]
+        torch.testing.assert_close(one.map, (features * gradient).sum(1)[0].detach().float())
+
+
+def test_images_with_captions_of_different_length_and_order() -> None:
+    task = tiny_captioner("lstm")
+    several = [torch.randn(3, 16, 16).double() for _ in range(3)]
+    captions = ["a ball", "a red ball and a blue cube", "cube and cube"]
+    together = explain(task, several, each=[{"caption": c} for c in captions])
+    for pixels, made, caption in zip(several, together, captions, strict=True):
+        alone = explain(task, pixels, caption=caption)
+        assert made.text == caption
+        torch.testing.assert_close(made.maps, alone.maps)
+        torch.testing.assert_close(made.scores, alone.scores)
+
+
+def test_question_words_are_gradient_times_embedding() -> None:
+    task = tiny_vqa("lstm")
+    pixels = torch.randn(1, 3, 16, 16).double()
+    made = explain(task, pixels[0], question="What color is the ball?", answer="blue", against="red")
+    ids = torch.tensor([made.targets[0].value.question])
+    embedded = task.head.words(ids).detach().requires_grad_()
+    task.head.words.register_forward_hook(lambda *_: embedded)
+    logits = task.head(task.encoder(pixels), ids)[0]
+    for one, score in zip(made, (logits[1], logits[1] - logits[0]), strict=True):
+        gradient = torch.autograd.grad(score, embedded, retain_graph=True)[0]
+        slow = (gradient * embedded).sum(-1)[0].tolist()
+        assert [word for word, _ in one.importances] == ["what", "color", "is", "the", "ball"]
+        assert [value for _, value in one.importances] == pytest.approx(slow, rel=1e-5)
+
+
+def test_autocast_is_close_to_float32() -> None:
+    torch.manual_seed(0)
+    task = Classes(Encoder(), Bent())
+    pixels = pictures(1)[0].float()
+    exact, rough = (explain(task, pixels, autocast=dtype).maps for dtype in (None, torch.bfloat16))
+    assert rough.dtype == torch.float32
+    assert not torch.equal(exact, rough)
+    torch.testing.assert_close(rough, exact, rtol=0.1, atol=float(exact.max()) * 0.05)
+
+
+def test_a_bf16_model_gives_float32_maps() -> None:
+    task = Classes(Encoder().bfloat16(), Bent().bfloat16())
+    made = explain(task, pictures(1)[0].bfloat16())
+    assert made.maps.dtype == torch.float32
+    assert torch.isfinite(made.maps).all()
+
+
+def test_confident_words_with_tiny_gradients_still_show(classes: Classes) -> None:
+    """The trap: an additive epsilon makes the map of a target scaled by 1e-8 faint."""
+    pixels = pictures(1)[0]
+    plain = explain(classes, pixels)
+    score = classes.score
+    classes.score = lambda features, targets: score(features, targets) * 1e-8  # type: ignore[method-assign]
+    for a, b in zip(plain, explain(classes, pixels), strict=True):
+        assert a.problem == b.problem
+        torch.testing.assert_close(torch.from_numpy(a.heat()), torch.from_numpy(b.heat()), rtol=1e-3, atol=1e-5)
+
+
+def test_flat_gradients_are_said_and_never_drawn(classes: Classes) -> None:
+    classes.score = lambda features, targets: (features * 0).flatten(1).sum(1)  # type: ignore[method-assign]
+    made = explain(classes, pictures(1)[0])
+    assert made.problems == ["no gradient"] * 3
+    assert not made[0].heat().any()
+    assert made[0].peak is None
+
+
+def test_maps_with_nothing_in_favour_are_said(classes: Classes) -> None:
+    classes.score = lambda features, targets: -features.flatten(1).sum(1)  # type: ignore[method-assign]
+    assert explain(classes, pictures(1)[0], method=gradcam).problems == ["nothing in favour"] * 3
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "no graph": (lambda f, t: f.detach().flatten(1).sum(1), "no gradient leads back"),
+    "one score for all": (lambda f, t: f.sum(), r"expected \(3,\) scores"),
+    "not finite": (lambda f, t: f.flatten(1).sum(1) * float("nan"), "the score of 'class 0', 'class 1', 'class 2' is nan"),
+    "a list": (lambda f, t: [1.0], r"expected \(3,\) scores, one per target, got list"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_scores_are_said(classes: Classes, name: str) -> None:
+    score, message = WRONG[name]
+    classes.score = score  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match=message):
+        explain(classes, pictures(1)[0])
+
+
+def test_wrong_features_are_said(classes: Classes) -> None:
+    classes.encode = lambda images: images.sum()  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match=r"expected \(B, C, \*grid\) features of 1 images, got \(\)"):
+        explain(classes, pictures(1)[0])
+
+
+def test_a_wrong_method_is_said(classes: Classes) -> None:
+    with pytest.raises(ModelError, match=r"method <lambda>: expected maps \(3, 4, 4\), got \(3, 5, 4, 4\)"):
+        explain(classes, pictures(1)[0], method=lambda a, g: a)
+
+
+def test_a_layer_the_output_does_not_depend_on_is_said() -> None:
+    class Aside(Encoder):
+        def forward(self, x: Tensor) -> Tensor:
+            if not hasattr(self, "aside"):
+                self.aside = nn.Conv2d(3, 2, 1).double()
+            self.aside(x)
+            return super().forward(x)
+
+    model = nn.Sequential(Aside().double(), Bent().double())
+    model(torch.rand(1, 3, 8, 8).double())
+    with pytest.raises(ModelError, match="no gradient can reach 0.aside"):
+        explain(Layer(model, "0.aside"), pictures(1)[0])
+
+
+def test_a_layer_that_runs_twice_is_said() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bend, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.bend(self.conv(self.bend(self.conv(x)))).mean((2, 3)))
+
+    with pytest.raises(ModelError, match="layer bend ran 2 times in one forward"):
+        explain(Layer(Twice(), "bend"), pictures(1)[0].float())
+
+
+def test_layers_of_tokens_need_a_layout_and_take_one() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.block = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 6)
+            self.start, self.head = nn.Parameter(torch.randn(1, 1, 6)), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            cells = self.patch(x).flatten(2).transpose(1, 2)
+            tokens = torch.cat([self.start.expand(len(x), -1, -1), cells], 1)
+            return self.head(torch.tanh(self.block(tokens)).mean(1))
+
+    model, pixels = Tokens(), torch.rand(3, 8, 12)
+    with pytest.raises(InputError, match=r"layer block puts out \(1, 7, 6\), expected \(B, C, H, W\); give a layout"):
+        explain(Layer(model, "block"), pixels)
+    with pytest.raises(InputError, match=r"tokens\(grid=\(2, 2\), skip=1\): expected \(B, 5, C\) tokens, got \(1, 7, 6\)"):
+        explain(Layer(model, "block", layout=tokens((2, 2), skip=1)), pixels)
+    assert explain(Layer(model, "block", layout=tokens((2, 3), skip=1)), pixels).map.shape == (2, 3)
+
+
+def test_layouts_put_every_cell_where_it_belongs() -> None:
+    cells = torch.arange(6.0)[None, :, None]
+    assert tokens((2, 3))(cells)[0, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert tokens((2, 2), skip=2)(cells)[0, 0].tolist() == [[2, 3], [4, 5]]
+    assert channels_last(cells.view(1, 2, 3, 1))[0, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_tap_of_another_model_is_said(classes: Classes) -> None:
+    with pytest.raises(InputError, match="expected a layer of the task's model"):
+        explain(classes, pictures(1)[0], taps=[nn.ReLU()])
+    with pytest.raises(InputError, match="no layer is called 'thrid'; the model has first, bend, second"):
+        explain(classes, pictures(1)[0], taps=["thrid"])
+
+
+def test_slopes_yield_every_row_once(classes: Classes) -> None:
+    encoded = encode(classes, torch.stack(pictures(3)), [])
+    asked = [[Target("a", 0)], [], [Target("b", 1), Target("c", 2)]]
+    rows = [row for part in slopes(classes, encoded, asked) for row in part.rows]
+    assert sorted(rows) == [(0, 0), (2, 0), (2, 1)]
+
+
+def test_shared_and_tapped_together() -> None:
+    """A shared forward of the head and taps in the encoder: against a plain graph through both."""
+    task = tiny_captioner("transformer")
+    pixels = torch.randn(1, 3, 16, 16).double()
+    made = explain(task, pixels[0], method=hirescam, taps=[Tap(task.encoder.stages[0])], caption="a red cube")
+    kept: list[Tensor] = []
+    task.encoder.stages[0].register_forward_hook(lambda m, i, o: kept.append(o))
+    features = task.encoder(pixels)
+    ids = torch.tensor([made.targets[0].value.tokens])
+    logp = task.head.out(task.head(features, ids[:, :-1])).log_softmax(-1)
+    for i, one in enumerate(made):
+        gradient = torch.autograd.grad(logp[0, i, ids[0, i + 1]], kept[0], retain_graph=True)[0]
+        torch.testing.assert_close(one.map, (kept[0] * gradient).sum(1)[0].detach().float())

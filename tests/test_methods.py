@@ -1,0 +1,172 @@
+"""Each method against its paper's formula, written out slowly, on random features and gradients in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import product as every
+
+import pytest
+import torch
+from conftest import Classes, Linear
+from torch import Tensor, nn
+
+from mmgradcam import InputError, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, mean, product, xgradcam
+
+K, C, H, W = 3, 4, 5, 6
+Slow = Callable[[list[list[list[float]]], list[list[list[float]]], int, int], float]
+
+
+def weighted(weights: Callable[..., list[float]]) -> Slow:
+    """relu(sum_k w_k A_k[i][j]) for methods that give each channel one weight."""
+
+    def at(a: list[list[list[float]]], g: list[list[list[float]]], i: int, j: int) -> float:
+        return max(0.0, sum(w * a[k][i][j] for k, w in enumerate(weights(a, g))))
+
+    return at
+
+
+CELLS = list(every(range(H), range(W)))
+
+
+def mean_gradient(a: list[list[list[float]]], g: list[list[list[float]]]) -> list[float]:
+    return [sum(g[k][i][j] for i, j in CELLS) / (H * W) for k in range(C)]
+
+
+def minus_mean_gradient(a: list[list[list[float]]], g: list[list[list[float]]]) -> list[float]:
+    return [sum(-g[k][i][j] for i, j in CELLS) / (H * W) for k in range(C)]
+
+
+def plus_plus(a: list[list[list[float]]], g: list[list[list[float]]]) -> list[float]:
+    """Chattopadhyay 2018, equations 10 and 19, for Y = exp(S): every derivative of Y carries the same factor exp(S)."""
+    weights = []
+    for k in range(C):
+        total = sum(a[k][i][j] for i, j in CELLS)
+        weight = 0.0
+        for i, j in CELLS:
+            second, third = g[k][i][j] ** 2, g[k][i][j] ** 3
+            below = 2 * second + total * third
+            alpha = second / below if below != 0 else 0.0
+            weight += alpha * max(0.0, g[k][i][j])
+        weights.append(weight)
+    return weights
+
+
+def axiomatic(a: list[list[list[float]]], g: list[list[list[float]]]) -> list[float]:
+    weights = []
+    for k in range(C):
+        total = sum(a[k][i][j] for i, j in CELLS)
+        weights.append(sum(a[k][i][j] / total * g[k][i][j] for i, j in CELLS))
+    return weights
+
+
+def elementwise(a: list[list[list[float]]], g: list[list[list[float]]], i: int, j: int) -> float:
+    return sum(g[k][i][j] * a[k][i][j] for k in range(C))
+
+
+def positive_elementwise(a: list[list[list[float]]], g: list[list[list[float]]], i: int, j: int) -> float:
+    return max(0.0, sum(max(0.0, g[k][i][j]) * a[k][i][j] for k in range(C)))
+
+
+SLOW: dict[Callable[[Tensor, Tensor], Tensor], Slow] = {
+    gradcam: weighted(mean_gradient),
+    counterfactual: weighted(minus_mean_gradient),
+    gradcam_pp: weighted(plus_plus),
+    xgradcam: weighted(axiomatic),
+    hirescam: elementwise,
+    layercam: positive_elementwise,
+}
+
+
+@pytest.mark.parametrize("method", SLOW, ids=lambda m: m.__name__)
+def test_a_method_is_its_formula(method: Callable[[Tensor, Tensor], Tensor]) -> None:
+    features = torch.rand(K, C, H, W, dtype=torch.float64)
+    gradients = torch.randn(K, C, H, W, dtype=torch.float64)
+    maps = method(features, gradients)
+    for n in range(K):
+        a, g = features[n].tolist(), gradients[n].tolist()
+        slow = torch.tensor([[SLOW[method](a, g, i, j) for j in range(W)] for i in range(H)], dtype=torch.float64)
+        torch.testing.assert_close(maps[n], slow, rtol=1e-10, atol=1e-12)
+    assert (maps != 0).any()
+
+
+@pytest.mark.parametrize("method", SLOW, ids=lambda m: m.__name__)
+def test_a_method_takes_a_grid_of_any_rank(method: Callable[[Tensor, Tensor], Tensor]) -> None:
+    features, gradients = torch.rand(2, 3, 4, 5, 6), torch.randn(2, 3, 4, 5, 6)
+    maps = method(features, gradients)
+    flat = method(features.flatten(2), gradients.flatten(2))
+    torch.testing.assert_close(maps.flatten(1), flat)
+
+
+@pytest.mark.parametrize("method", [m for m in SLOW if m is not gradcam_pp], ids=lambda m: m.__name__)
+def test_a_scaled_target_gives_the_same_picture(method: Callable[[Tensor, Tensor], Tensor]) -> None:
+    features, gradients = torch.rand(K, C, H, W), torch.randn(K, C, H, W)
+    maps, faint = method(features, gradients), method(features, gradients * 1e-8)
+    torch.testing.assert_close(faint / faint.abs().amax(), maps / maps.abs().amax(), rtol=1e-4, atol=1e-6)
+
+
+def test_grad_cam_pp_depends_on_the_scale_of_the_score_as_its_formula_does() -> None:
+    """Alpha compares G^2 with G^3: for tiny scores it becomes 1/2, and the map that of relu(G) summed."""
+    features, gradients = torch.rand(1, C, H, W, dtype=torch.float64), torch.randn(1, C, H, W, dtype=torch.float64)
+    faint = gradcam_pp(features, gradients * 1e-8)
+    half = torch.relu((torch.relu(gradients).sum((2, 3), keepdim=True) * features).sum(1))
+    torch.testing.assert_close(faint / faint.max(), half / half.max(), rtol=1e-5, atol=1e-7)
+
+
+def test_grad_cam_pp_refuses_signed_features() -> None:
+    with pytest.raises(InputError, match=r"expected features >= 0.*minimum of -"):
+        gradcam_pp(torch.randn(1, C, H, W), torch.randn(1, C, H, W))
+
+
+def test_grad_cam_pp_weighs_zero_gradients_by_zero_and_stays_finite() -> None:
+    gradients = torch.zeros(1, C, H, W)
+    gradients[0, 0, 0, 0] = -1e-3
+    maps = gradcam_pp(torch.rand(1, C, H, W), gradients)
+    assert torch.isfinite(maps).all()
+    assert not maps.any()
+
+
+def test_channels_that_sum_to_zero_weigh_zero_in_xgradcam() -> None:
+    features, gradients = torch.rand(1, 2, 2, 2), torch.randn(1, 2, 2, 2)
+    features[0, 1] = 0
+    only = xgradcam(features[:, :1], gradients[:, :1])
+    torch.testing.assert_close(xgradcam(features, gradients), only)
+
+
+def linear_task() -> tuple[Classes, Linear]:
+    model = Linear().double().eval()
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.head)
+    task = Classes(model, pooled)
+    task.encode = lambda images: model.features(images)  # type: ignore[method-assign]
+    return task, model
+
+
+def test_cam_equals_grad_cam_on_pooling_and_a_linear_layer(pixels: Tensor) -> None:
+    """Zhou 2016: with GAP and a linear head, CAM (the classifier's own weights) is Grad-CAM times Z, before the ReLU."""
+    task, model = linear_task()
+    made = explain(task, pixels, method=gradcam, classes=[0, 1, 2, 3])
+    features = model.features(pixels[None])[0].detach()
+    for i, one in enumerate(made):
+        cam = torch.relu((model.head.weight[i].detach()[:, None, None] * features).sum(0)) / features[0].numel()
+        torch.testing.assert_close(one.map, cam.float())
+
+
+def test_hirescam_sums_to_the_score_less_its_bias(pixels: Tensor) -> None:
+    task, model = linear_task()
+    made = explain(task, pixels, method=hirescam, classes=[0, 1, 2, 3])
+    torch.testing.assert_close(made.maps.sum((1, 2)), made.scores - model.head.bias.detach().float(), rtol=1e-5, atol=1e-6)
+
+
+def test_grad_cam_and_hirescam_coincide_under_a_mean_pooled_head(pixels: Tensor) -> None:
+    task, _ = linear_task()
+    maps = [explain(task, pixels, method=method).maps.clamp(min=0) for method in (gradcam, hirescam)]
+    torch.testing.assert_close(*maps)
+
+
+def test_fusions_on_maps_worked_by_hand() -> None:
+    coarse = torch.tensor([[[2.0]]])
+    fine = torch.tensor([[[-1.0, 4.0], [1.0, 2.0]]])
+    torch.testing.assert_close(product([coarse, fine]), torch.tensor([[[0.0, 1.0], [0.25, 0.5]]]))
+    torch.testing.assert_close(mean([coarse, fine]), torch.tensor([[[0.5, 1.0], [0.625, 0.75]]]))
+    assert not product([torch.zeros(1, 1, 1), fine]).any()
+    assert math.isclose(float(product([fine * 1e-30, fine * 1e-30]).max()), 1.0)

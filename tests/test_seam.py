@@ -1,0 +1,207 @@
+"""The user's model leaves as it came, whatever happens; and whatever state it comes in, it can be explained."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import Bent, Classes, Encoder
+from torch import Tensor, nn
+
+from mmgradcam import explain, hirescam
+from mmgradcam.tasks import Layer
+
+
+def state(task: Classes) -> dict[str, Any]:
+    """All of a model that an explanation might disturb."""
+    found: dict[str, Any] = {}
+    for root in task.modules():
+        for name, module in root.named_modules():
+            hooks = [module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks]
+            found[f"{id(root)}.{name}"] = (module.training, [list(h) for h in hooks])
+        for name, p in root.named_parameters():
+            found[f"{id(root)}.{name}:"] = (p.requires_grad, p.tolist(), None if p.grad is None else p.grad.tolist())
+        for name, buffer in root.named_buffers():
+            found[f"{id(root)}.{name}#"] = buffer.tolist()
+    return found
+
+
+def used(task: Classes) -> Classes:
+    """A model in the middle of training: train mode, gradients on its parameters, a frozen layer, a hook of its own."""
+    task.encoder.train(), task.head.train()
+    task.head.inner.eval()
+    task.head(task.encoder(torch.rand(2, 3, 8, 8).double())).sum().backward()
+    task.encoder.second.weight.requires_grad_(False)
+    task.encoder.bend.register_forward_hook(lambda *_: None)
+    return task
+
+
+def failing(error: type[BaseException]) -> Callable[..., Tensor]:
+    def fail(*_: Any, **__: Any) -> Tensor:
+        raise error("stop")
+
+    return fail
+
+
+@pytest.mark.parametrize("taps", [(), ("first",)])
+def test_the_model_is_left_as_found(classes: Classes, pixels: Tensor, taps: tuple[str, ...]) -> None:
+    before = state(used(classes))
+    explain(classes, [pixels, pixels], taps=taps)
+    assert state(classes) == before
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["score", "encode", "targets"])
+def test_the_model_is_left_as_found_after_an_exception(
+    classes: Classes, pixels: Tensor, error: type[BaseException], where: str
+) -> None:
+    before = state(used(classes))
+    setattr(classes, where, failing(error))
+    with pytest.raises(error, match="stop"):
+        explain(classes, pixels, taps=["second"])
+    assert state(classes) == before
+    assert torch.is_grad_enabled()
+
+
+def test_a_model_in_train_mode_is_explained_as_in_eval_mode(classes: Classes, pixels: Tensor) -> None:
+    classes.head = nn.Sequential(classes.head, nn.Dropout(0.5)).eval()
+    calm = explain(classes, pixels).maps
+    classes.encoder.train(), classes.head.train()
+    torch.testing.assert_close(explain(classes, pixels).maps, calm)
+
+
+@pytest.mark.parametrize("around", [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("taps", [(), ("first", "second")])
+def test_a_frozen_model_under_no_grad_is_explained(
+    classes: Classes, pixels: Tensor, around: Callable[[], Any], taps: tuple[str, ...]
+) -> None:
+    expected = explain(classes, pixels, taps=taps).maps
+    for module in classes.modules():
+        module.requires_grad_(False)
+    with around():
+        made = explain(classes, pixels.clone() if around is torch.inference_mode else pixels, taps=taps)
+    torch.testing.assert_close(made.maps, expected)
+
+
+def test_heads_that_work_in_place_do_not_spoil_the_features(classes: Classes, pixels: Tensor) -> None:
+    expected = explain(classes, pixels, method=hirescam)
+
+    class InPlace(nn.Module):
+        def __init__(self, head: nn.Module) -> None:
+            super().__init__()
+            self.head = head
+
+        def forward(self, features: Tensor) -> Tensor:
+            return self.head(features.mul_(1.0).add_(0.0))
+
+    classes.head = InPlace(classes.head)
+    torch.testing.assert_close(explain(classes, pixels, method=hirescam).maps, expected.maps)
+
+
+def test_hooks_of_the_users_own_still_run(classes: Classes, pixels: Tensor) -> None:
+    runs: list[str] = []
+    classes.encoder.second.register_forward_hook(lambda *_: runs.append("mine"))
+    explain(classes, pixels, taps=["second"])
+    assert runs == ["mine"]
+
+
+class Recurrent(nn.Module):
+    """An LSTM that notes whether cuDNN may be used while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.lstm, self.head = nn.Conv2d(3, 4, 2, 2), Noting(4, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells = self.conv(x).flatten(2).transpose(1, 2)
+        return self.head(self.lstm(cells)[0][:, -1])
+
+
+class Noting(nn.LSTM):
+    seen: list[bool]
+
+    def forward(self, *args: Any) -> Any:
+        self.seen = [*getattr(self, "seen", []), torch.backends.cudnn.enabled]
+        if getattr(self, "broken", False):
+            raise RuntimeError("broken")
+        return super().forward(*args)
+
+
+def test_recurrent_layers_and_only_they_run_without_cudnn() -> None:
+    model = Recurrent().eval()
+    seen: list[bool] = []
+    model.conv.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+    explain(Layer(model, model.conv), torch.rand(3, 8, 8))
+    assert (model.lstm.seen, seen) == ([False], [True])
+    assert torch.backends.cudnn.enabled
+    model.lstm.broken = True
+    with pytest.raises(RuntimeError, match="broken"):
+        explain(Layer(model, model.conv), torch.rand(3, 8, 8))
+    assert torch.backends.cudnn.enabled
+
+
+@pytest.mark.gpu
+def test_recurrent_heads_work_on_a_gpu_in_eval_mode() -> None:
+    model = Recurrent().eval()
+    pixels = torch.rand(3, 8, 8)
+    expected = explain(Layer(model, model.conv), pixels, method=hirescam, classes=[1]).maps
+    made = explain(Layer(model.cuda(), model.conv), pixels, method=hirescam, classes=[1]).maps
+    torch.testing.assert_close(made, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [tuple, list, dict])
+def test_layers_that_put_out_more_than_a_tensor(kind: type, pixels: Tensor) -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 5, 2, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.conv(x)
+            return {"features": y, "rest": 1} if kind is dict else kind([y, "rest"])
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.several, self.head = Several(), Bent()
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = self.several(x)
+            assert type(found) is kind
+            assert len(found) == 2
+            return self.head(found["features"] if kind is dict else found[0])
+
+    model = Whole().eval()
+    made = explain(Layer(model, "several"), pixels.float(), method=hirescam, classes=[0])
+    expected = explain(Layer(model, "several.conv"), pixels.float(), method=hirescam, classes=[0])
+    torch.testing.assert_close(made.maps, expected.maps)
+    assert bool(made.maps.any())
+
+
+def test_explanations_leak_nothing(classes: Classes, pixels: Tensor) -> None:
+    import gc
+    import weakref
+
+    made = explain(classes, pixels, taps=["first"])
+    watched = weakref.ref(made)
+    del made
+    gc.collect()
+    before = sum(type(o) is Tensor for o in gc.get_objects())
+    for _ in range(20):
+        explain(classes, pixels, taps=["first"])
+    gc.collect()
+    assert watched() is None
+    assert sum(type(o) is Tensor for o in gc.get_objects()) <= before
+
+
+def test_a_smaller_encoder_shows_the_promise_is_kept_on_shared_modules(pixels: Tensor) -> None:
+    """The same module under two attributes: restored once, rightly."""
+    encoder, head = Encoder().double().train(), Bent().double()
+    task = Classes(encoder, head)
+    task.again = encoder  # type: ignore[attr-defined]
+    explain(task, pixels)
+    assert encoder.training
+    assert all(p.requires_grad for p in encoder.parameters())
