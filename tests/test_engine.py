@@ -304,7 +304,7 @@ def test_a_layer_the_output_does_not_depend_on_is_said() -> None:
 
     model = nn.Sequential(Aside().double(), Bent().double())
     model(torch.rand(1, 3, 8, 8).double())
-    with pytest.raises(ModelError, match="no gradient can reach 0.aside"):
+    with pytest.raises(ModelError, match=r"no gradient can reach 0\.aside"):
         explain(Layer(model, "0.aside"), pictures(1)[0])
 
 
