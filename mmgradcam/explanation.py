@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -244,7 +245,9 @@ class Explanation:
         if self.problem:
             return self.problem
         probability = self.targets[0].probability
-        return f"p = {probability:.2f}" if probability is not None else f"{self.score:.3g}"
+        if probability is None and self.about.unit == "log-probability":
+            probability = math.exp(min(self.score, 0.0))
+        return f"{self.score:.3g}" if probability is None else f"p {probability:.2f}"
 
     def model_hash(self) -> str:
         """SHA-256 of the model's weights as they are now, or as they were when the explanation was saved."""

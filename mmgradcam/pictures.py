@@ -57,9 +57,9 @@ def _read(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            _within_limits(image, str(path))
-            image.load()
+            with Image.open(path) as image:
+                _within_limits(image, str(path))
+                image.load()
     except UnidentifiedImageError:
         raise InputError(f"{path}: not a picture in a format Pillow reads; convert it to PNG or JPEG") from None
     except Image.DecompressionBombError:

@@ -32,11 +32,11 @@ button:focus-visible{outline:3px solid var(--on);outline-offset:1px}
 button[aria-pressed=true]{background:var(--on);color:var(--onink)}
 button[aria-pressed=true] small{color:inherit}
 button.mute{border-style:dashed;border-color:var(--line)}
-figure{margin:0;position:relative;width:fit-content;max-width:100%;line-height:0;border-radius:.5rem;overflow:hidden}
-figure img{display:block;max-width:100%;max-height:74vh;width:auto;height:auto;min-width:min(100%,20rem)}
+figure{margin:0;position:relative;max-width:100%;line-height:0;border-radius:.5rem;overflow:hidden}
+figure img{display:block;width:100%;height:auto}
 figure .base{transition:filter .12s}
 figure.lit .base{filter:brightness(calc(1 - .22*var(--o))) saturate(calc(1 - .3*var(--o)))}
-figure .heat{position:absolute;inset:0;width:100%;height:100%;max-height:none;opacity:0;transition:opacity .12s}
+figure .heat{position:absolute;inset:0;width:100%;height:100%;opacity:0;transition:opacity .12s}
 figure .heat.on{opacity:var(--o)}
 .bar{display:flex;gap:.8rem;align-items:center;margin:.8rem 0;flex-wrap:wrap}
 input{accent-color:var(--on);width:min(20rem,60vw);height:2rem}
@@ -96,7 +96,7 @@ def page(explanation: Explanation) -> str:
 <title>{escape(title)}</title><style>{_STYLE}</style></head><body>
 <h1>{escape(title)}</h1>
 <ul class="chips">{"".join(chips)}</ul>
-<figure style="--o:1"><img class="base" width="{w}" height="{h}" alt="{escape(title)}" src="{_picture_uri(explanation.picture)}">{"".join(heats)}</figure>
+<figure style="--o:1;width:min({max(w, 512)}px,72vh*{w / h:.4f})"><img class="base" width="{w}" height="{h}" alt="{escape(title)}" src="{_picture_uri(explanation.picture)}">{"".join(heats)}</figure>
 <p id="say" aria-live="polite"></p>
 {"".join(reads)}
 <div class="bar"><label for="o">heat</label><input id="o" type="range" min="0" max="100" value="100"></div>

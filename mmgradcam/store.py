@@ -70,7 +70,7 @@ def unpack(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         path = path.parent
     archive = path / "maps.npz" if path.is_dir() else path
     try:
-        with np.load(archive, allow_pickle=False) as loaded:
+        with archive.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
             arrays = {name: loaded[name] for name in loaded.files}
         description = json.loads(str(arrays.pop("description")))
     except FileNotFoundError:
