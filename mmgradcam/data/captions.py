@@ -123,6 +123,10 @@ class Claim:
     true: bool
 
 
+Options = tuple[tuple[int, ...], ...]
+"""What a phrase may refer to: any one of the fitting things for "a", all of them together for a number."""
+
+
 @dataclass
 class Judgement:
     """What a caption claims of a scene, and for each of its words the things it rightly speaks of."""
@@ -145,8 +149,8 @@ def judge(words: Sequence[str] | str, scene: Scene) -> Judgement:
 
     An attribute is true if some thing of the named kind has it together with most of the other named attributes; if no
     thing of that kind is there, all attributes of the phrase count as false. "two green rings" is a true count if exactly
-    two things fit. A relation is true if it holds between all things of the two phrases; it is said of the phrase before it, or
-    after "and" of the caption's first. What cannot be read as a phrase or relation counts as one false claim.
+    two things fit. A relation is true if it holds between all things of two counted phrases, or some thing that fits, for "a"; it
+    is said of the phrase before it, or after "and" of the caption's first. What cannot be read as a phrase or relation counts as one false claim.
 
     Args:
         words: the caption, as words or text.
@@ -158,9 +162,9 @@ def judge(words: Sequence[str] | str, scene: Scene) -> Judgement:
     """
     tokens = [CANONICAL.get(w, w) for w in (tokenize(words) if isinstance(words, str) else words)]
     result = Judgement([], [() for _ in tokens], ["function"] * len(tokens))
-    head: tuple[int, ...] | None = None
-    last: tuple[int, ...] = ()
-    pending: tuple[str, list[int], tuple[int, ...]] | None = None
+    head: Options | None = None
+    last: Options = ()
+    pending: tuple[str, list[int], Options] | None = None
     at = _opening(tokens)
     while at < len(tokens):
         relation, span = _read_relation(tokens, at)
@@ -199,8 +203,8 @@ def _read_relation(tokens: Sequence[str], at: int) -> tuple[str, int]:
     return "", 0
 
 
-def _judge_phrase(tokens: Sequence[str], at: int, scene: Scene, result: Judgement) -> tuple[int, tuple[int, ...]]:
-    """Reads "two large red rings" from `at`, adds its claims; returns where it ends and what it refers to."""
+def _judge_phrase(tokens: Sequence[str], at: int, scene: Scene, result: Judgement) -> tuple[int, Options]:
+    """Reads "two large red rings" from `at`, adds its claims; returns where it ends and what it may refer to."""
     start = at
     named: dict[str, tuple[str, int]] = {}
     at += 1
@@ -230,7 +234,8 @@ def _judge_phrase(tokens: Sequence[str], at: int, scene: Scene, result: Judgemen
         result.claims.append(Claim("count", text, true))
         result.roles[start] = "count"
         result.refers[start] = fits if true else ()
-    return at, things
+        return at, (things,) if things else ()
+    return at, tuple((i,) for i in things)
 
 
 def _best(phrase: Phrase, scene: Scene) -> tuple[int, ...]:
@@ -246,13 +251,13 @@ def _best(phrase: Phrase, scene: Scene) -> tuple[int, ...]:
 
 
 def _judge_relation(
-    name: str, positions: list[int], a: tuple[int, ...], b: tuple[int, ...], scene: Scene, result: Judgement
+    name: str, positions: list[int], subject: Options, other: Options, scene: Scene, result: Judgement
 ) -> None:
-    true = bool(a) and bool(b) and set(a) != set(b) and holds(name, scene, a, b)
-    result.claims.append(Claim("relation", name, true))
+    found = next((a + b for a in subject for b in other if not set(a) & set(b) and holds(name, scene, a, b)), ())
+    result.claims.append(Claim("relation", name, bool(found)))
     for position in positions:
         result.roles[position] = "relation"
-        result.refers[position] = a + b if true else ()
+        result.refers[position] = found
 
 
 def caption_words() -> list[str]:
