@@ -158,3 +158,43 @@ def tiny_vqa(head: str = "lstm", **settings: Any) -> Any:
     for module in task.modules():
         module.double().eval()
     return task
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny captioner and a tiny VQA model of scenes, untrained, saved as model folders."""
+    from mmgradcam.data.captions import caption_words
+    from mmgradcam.data.questions import ANSWERS, question_words
+    from mmgradcam.tasks.loading import build, save
+
+    nets = "mmgradcam.tasks.nets"
+    shared = {
+        "encoder": {"class": f"{nets}.encoder:Encoder", "widths": [4, 6, 8], "depths": [1, 1], "channels": 6, "level": 0},
+        "fit": {"size": [64, 64], "how": "pad"},
+        "seam": "the encoder's features, stride 4",
+        "method": "layercam",
+        "taps": [],
+        "fuse": "product",
+        "summary": "tiny",
+        "headline": "untrained",
+    }
+    heads = {
+        "captioner": {
+            "task": "mmgradcam.tasks.captioning:Captioning",
+            "head": {"class": f"{nets}.captioners:LSTMCaptioner", "channels": 6, "width": 8, "heads": 2},
+            "words": caption_words(),
+        },
+        "vqa": {
+            "task": "mmgradcam.tasks.vqa:VQA",
+            "head": {"class": f"{nets}.answerers:LSTMAnswerer", "channels": 6, "width": 8, "heads": 2, "answers": len(ANSWERS)},
+            "words": question_words(),
+            "answers": list(ANSWERS),
+        },
+    }
+    made = {}
+    for name, config in heads.items():
+        config["head"]["vocabulary"] = len(config["words"]) + 4
+        torch.manual_seed(5)
+        made[name] = tmp_path_factory.mktemp(name)
+        save(build({**shared, **config}), {**shared, **config}, made[name])
+    return made

@@ -1,0 +1,148 @@
+"""The command line as a user meets it: what it prints, what it writes, and how it takes mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmgradcam.data.render import render
+from mmgradcam.data.scenes import make_scene
+
+
+def run(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "mmgradcam", *map(str, args)], capture_output=True, text=True, cwd=cwd, env=env, timeout=120
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scene") / "my scene.png"
+    render(make_scene(7)).image.save(path)
+    return path
+
+
+FILES = ["explanation.json", "index.html", "maps.npz", "words.png"]
+
+
+def test_caption_prints_and_writes(folders: dict[str, Path], scene: Path, tmp_path: Path) -> None:
+    done = run("caption", scene, "--model", folders["captioner"], "--caption", "A large red cube.", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("a large red cube\n")
+    assert "log-probability" in done.stdout
+    assert sorted(os.listdir(tmp_path / "my scene")) == FILES
+    assert all(str(tmp_path / "my scene" / name) in done.stdout for name in FILES)
+    described = json.loads((tmp_path / "my scene" / "explanation.json").read_text())
+    assert described["text"] == "a large red cube"
+    assert described["image"]["name"] == "my scene.png"
+
+
+def test_vqa_prints_and_writes(folders: dict[str, Path], scene: Path, tmp_path: Path) -> None:
+    done = run("vqa", scene, "--model", folders["vqa"], "--question", "What color is the cube?", "--answer", "blue", "--against", "red", "--out", tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("What color is the cube? blue\n")
+    assert "blue rather than red" in done.stdout
+    assert "importance for blue" in done.stdout
+    assert sorted(os.listdir(tmp_path / "my scene")) == FILES
+    described = json.loads((tmp_path / "my scene" / "explanation.json").read_text())
+    assert [r["text"] for r in described["targets"][0]["reads"]] == ["what", "color", "is", "the", "cube"]
+    assert all(isinstance(r["importance"], float) for r in described["targets"][1]["reads"])
+
+
+def test_a_bad_picture_among_good_ones_is_named_and_the_rest_go_on(
+    folders: dict[str, Path], scene: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_text("no")
+    Image.open(scene).save(tmp_path / "bad.jpg")
+    done = run("caption", tmp_path / "bad.png", scene, tmp_path / "bad.jpg", "--model", folders["captioner"], "--out", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("mmgradcam:") == 1
+    assert "bad.png: not a picture in a format Pillow reads" in done.stderr
+    assert sorted(os.listdir(tmp_path / "out")) == ["bad-2", "my scene"]
+
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "no such model": (["caption", "{scene}", "--model", "scenes-captoner"], "there is no model 'scenes-captoner'; did you mean"),
+    "no such method": (["caption", "{scene}", "--model", "{captioner}", "--method", "gradcan"], "there is no method 'gradcan'; did you mean gradcam"),
+    "no such layer": (["caption", "{scene}", "--model", "{captioner}", "--layer", "stages.7"], "no layer is called 'stages.7'; the model has stem"),
+    "no such file": (["caption", "none.png", "--model", "{captioner}"], "none.png: no such file"),
+    "unknown words": (["caption", "{scene}", "--model", "{captioner}", "--caption", "a zebra on a frisbee"], "does not know 'zebra', 'on', 'frisbee'; it knows a, above"),
+    "empty caption": (["caption", "{scene}", "--model", "{captioner}", "--caption", " ?! "], "caption: expected a sentence, got ' ?! '"),
+    "long caption": (["caption", "{scene}", "--model", "{captioner}", "--caption", "red " * 500], "caption: expected at most 30 words, got 500"),
+    "wrong kind": (["vqa", "{scene}", "--model", "{captioner}", "--question", "what"], "is a Captioning model, expected VQA"),
+    "unknown question": (["vqa", "{scene}", "--model", "{vqa}", "--question", "who is it"], "does not know 'who', 'it'"),
+    "empty question": (["vqa", "{scene}", "--model", "{vqa}", "--question", ""], "question: expected a sentence, got ''"),
+    "unknown answer": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what color is the cube", "--answer", "mauve"], "cannot answer 'mauve'; it can yes, no"),
+    "against itself": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what color is the cube", "--answer", "red", "--against", "red"], "'red' is the answer itself"),
+    "too many answers": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what color is the cube", "--top", "999"], "top: expected 1 to"),
+    "no such device": (["caption", "{scene}", "--model", "{captioner}", "--device", "cuda:99"], "device 'cuda:99' cannot be used"),
+    "out is a file": (["caption", "{scene}", "--model", "{captioner}", "--out", "{scene}"], "cannot be written (Not a directory)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    folders: dict[str, Path], scene: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mmgradcam import cli
+
+    args, message = MISTAKES[name]
+    args = [a.format(scene=scene, **folders) for a in args]
+    if "--out" not in args:
+        args += ["--out", str(tmp_path / "out")]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exit_:
+        patch.setattr(sys, "argv", ["mmgradcam", *args])
+        cli.main()
+    said = capsys.readouterr()
+    assert exit_.value.code == 1
+    assert message in said.err
+    lines = [line for line in said.err.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert lines[0].startswith("mmgradcam: ")
+    assert said.out == ""
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*"))
+
+
+def test_evaluate_prints_json(folders: dict[str, Path]) -> None:
+    done = run("evaluate", folders["captioner"], "--limit", "4", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert set(figures) == {"statements", "captions_all_true", "localization"}
+    assert 0 <= figures["statements"]["all"] <= 1
+    done = run("evaluate", folders["vqa"], "--limit", "4")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+    assert "swapped" in done.stdout
+
+
+def test_models_are_listed_with_their_figures() -> None:
+    done = run("models")
+    assert done.returncode == 0, done.stderr
+    for name in ("scenes-captioner", "scenes-captioner-transformer", "scenes-vqa", "scenes-vqa-transformer"):
+        assert name in done.stdout
+    assert "%" in done.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What makes --help answer at once: no torch, numpy, transformers, datasets or matplotlib. The time is a loose guard."""
+    code = "import sys; sys.argv=['mmgradcam','--help']\nfrom mmgradcam import cli\ntry: cli.main()\nexcept SystemExit: pass\nprint('HEAVY', [m for m in ('torch','numpy','transformers','datasets','matplotlib') if m in sys.modules])"  # noqa: E501
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+    assert "caption" in done.stdout
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("command", ["caption", "vqa", "models", "evaluate"])
+def test_every_command_has_help(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) > 5
