@@ -1,0 +1,36 @@
+# The project's own commands; `make demo` and `make test` are all a newcomer needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types clean
+
+demo: .venv/installed
+	@$(BIN)/mmgradcam caption mmgradcam/data/example.png --out demo
+	@$(BIN)/mmgradcam vqa mmgradcam/data/example.png --question "what color is the large cube?" --out demo/question
+
+test: .venv/developing
+	$(BIN)/python -m pytest
+
+lint: .venv/developing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy sees the mapped packages (tasks, checkpoints) only as they are installed, so a plain copy is installed beside.
+types: .venv/developing
+	rm -rf .venv/plain build
+	$(BIN)/pip install -q --no-deps --target .venv/plain .
+	rm -rf build
+	cd .venv/plain && ../bin/mypy --config-file ../../pyproject.toml -p mmgradcam
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('mmgradcam needs Python 3.11 or newer, this is ' + sys.version.split()[0])"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -e .
+	@touch $@
+
+.venv/developing: .venv/installed
+	$(BIN)/pip install -q -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv build demo *.egg-info

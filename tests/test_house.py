@@ -1,0 +1,162 @@
+"""The rules of the house, held by machine: imports run downward, one backward, one public door, a wheel that clashes with nobody."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import mmgradcam
+from mmgradcam import tasks
+
+ROOT = Path(__file__).parents[1]
+
+FLOORS: list[set[str]] = [
+    {"errors", "version", "pictures", "regions", "task", "seam", "layouts", "draw", "store"},
+    {"engine", "explanation", "report"},
+    {"methods"},
+    {"explaining"},
+    {"metrics", "data"},
+    {"tasks", "checkpoints"},
+    {"bulk", "cli", "__main__"},
+]
+"""Rooms from the ground up; a room may import rooms of lower floors, and of its own floor only inside its own folder."""
+
+WITHIN = {
+    ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("layouts", "errors"),
+    ("draw", "pictures"), ("store", "errors"), ("explanation", "report"), ("tasks", "checkpoints"), ("__main__", "cli"),
+    ("cli", "bulk"),
+}  # fmt: skip
+"""Imports within a floor that are meant: between single files of the ground floor, and where a folder serves a file."""
+
+PACKAGES = {"mmgradcam": ROOT / "mmgradcam", "mmgradcam.tasks": ROOT / "tasks", "mmgradcam.checkpoints": ROOT / "checkpoints"}
+
+
+def files() -> list[tuple[str, Path]]:
+    """(module, file) of the package, the mapped folders under the names they are installed by."""
+    found = []
+    for package, folder in PACKAGES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found.append((".".join([package, *(p for p in parts if p != "__init__")]), path))
+    return found
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def imports(path: Path) -> list[str]:
+    """Modules of the house that a file imports when it runs: not those for type checkers only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and isinstance(branch.test, ast.Name) and branch.test.id == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in found if name.split(".")[0] == "mmgradcam"]
+
+
+def test_every_room_stands_on_a_floor() -> None:
+    rooms = {room(module) for module, _ in files()} - {""}
+    assert rooms == set().union(*FLOORS)
+
+
+def test_imports_run_downward() -> None:
+    level = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+    wrong = []
+    for module, path in files():
+        here = room(module)
+        if not here:
+            continue
+        for name in imports(path):
+            there = room(name)
+            if there == here or (here, there) in WITHIN:
+                continue
+            if there not in level or level[there] >= level[here]:
+                wrong.append(f"{module} imports {name}")
+    assert not wrong
+
+
+def test_no_task_imports_another() -> None:
+    adapters = {p.stem for p in (ROOT / "tasks").glob("*.py")} - {"__init__", "loading", "vocabulary"}
+    for module, path in files():
+        if room(module) == "tasks" and path.stem in adapters:
+            others = {name.split(".")[2] for name in imports(path) if name.startswith("mmgradcam.tasks.")} & adapters
+            assert not others, f"{module} imports {others}"
+
+
+def test_the_engine_is_the_only_place_with_a_backward() -> None:
+    for module, path in files():
+        if module == "mmgradcam.engine":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute):
+                backward = called.attr == "backward" or (called.attr == "grad" and ast.unparse(called.value).endswith("autograd"))
+                assert not backward, f"{module}: {ast.unparse(node)}"
+                hooks = called.attr.startswith("register_") and called.attr.endswith("_hook")
+                assert not hooks or module == "mmgradcam.seam", f"{module} keeps a hook"
+
+
+def test_the_public_names_are_these() -> None:
+    assert mmgradcam.__all__ == [
+        "Explanation", "InputError", "ModelError", "Tap", "Target", "Task", "Word", "__version__", "counterfactual", "explain",
+        "gradcam", "gradcam_pp", "hirescam", "layercam", "mean", "product", "xgradcam",
+    ]  # fmt: skip
+    for name in mmgradcam.__all__:
+        assert getattr(mmgradcam, name) is not None
+        assert name in dir(mmgradcam)
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = mmgradcam.nonsense
+    assert tasks.__all__ == ["VQA", "Captioning", "Layer", "load"]
+
+
+def test_public_names_are_documented() -> None:
+    for name in set(mmgradcam.__all__) - {"__version__"}:
+        assert (getattr(mmgradcam, name).__doc__ or "").strip(), name
+
+
+def test_version_and_changelog_agree() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {mmgradcam.__version__}" in changelog
+
+
+def test_files_can_be_read_at_a_sitting() -> None:
+    long = [f"{path.name}: {count}" for _, path in files() if (count := len(path.read_text().splitlines())) > 400]
+    assert not long
+
+
+def test_the_wheel_clashes_with_nobody(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", minversion="77", reason="building the wheel offline needs setuptools 77 or newer here")
+    source = tmp_path / "source"
+    for folder in ("mmgradcam", "tasks", "checkpoints"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    command = [sys.executable, "-m", "pip", "wheel", str(source), "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {"mmgradcam", wheel.name.split("-py3")[0] + ".dist-info"}
+    for name in ("mmgradcam/py.typed", "mmgradcam/tasks/nets/encoder.py", "mmgradcam/checkpoints/__init__.py"):
+        assert name in names
+    for model in ("scenes-captioner", "scenes-captioner-transformer", "scenes-vqa", "scenes-vqa-transformer"):
+        for file in ("model.safetensors", "config.json", "README.md"):
+            assert f"mmgradcam/checkpoints/{model}/{file}" in names
