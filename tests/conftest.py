@@ -133,7 +133,7 @@ def tiny_captioner(head: str = "lstm", **settings: Any) -> Any:
     torch.manual_seed(3)
     vocabulary = Vocabulary(("a", "ball", "cube", "red", "blue", "and"))
     kind = LSTMCaptioner if head == "lstm" else TransformerCaptioner
-    made = kind(len(vocabulary), 6, width=8, **{"heads": 2, **settings})
+    made = kind(len(vocabulary), 6, width=8, **(settings if head == "lstm" else {"heads": 2, **settings}))
     task = Captioning(Encoder((4, 6, 8), (1, 1), 6, 0), made, vocabulary, Fit((16, 16)), longest=8)
     task.name = f"tiny-{head}"
     for module in task.modules():
@@ -181,7 +181,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     heads = {
         "captioner": {
             "task": "mmgradcam.tasks.captioning:Captioning",
-            "head": {"class": f"{nets}.captioners:LSTMCaptioner", "channels": 6, "width": 8, "heads": 2},
+            "head": {"class": f"{nets}.captioners:LSTMCaptioner", "channels": 6, "width": 8},
             "words": caption_words(),
         },
         "vqa": {

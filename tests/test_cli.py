@@ -133,7 +133,7 @@ def test_models_are_listed_with_their_figures() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     """What makes --help answer at once: no torch, numpy, transformers, datasets or matplotlib. The time is a loose guard."""
-    code = "import sys; sys.argv=['mmgradcam','--help']\nfrom mmgradcam import cli\ntry: cli.main()\nexcept SystemExit: pass\nprint('HEAVY', [m for m in ('torch','numpy','transformers','datasets','matplotlib') if m in sys.modules])"  # noqa: E501
+    code = "import sys; sys.argv=['mmgradcam','--help']\nfrom mmgradcam import cli\ntry: cli.main()\nexcept SystemExit: pass\nprint('HEAVY', [m for m in ('torch','numpy','transformers','datasets','matplotlib') if m in sys.modules])"
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "HEAVY []" in done.stdout

@@ -184,9 +184,9 @@ def test_one_forward_for_all_targets_is_one_row_per_target(make: Any, head: str,
             torch.testing.assert_close(a.words, b.words)
 
 
-@pytest.mark.parametrize("heads", [0, 2])
-def test_the_gradient_of_a_word_is_that_of_a_plain_forward(heads: int) -> None:
-    task = tiny_captioner("lstm", heads=heads)
+@pytest.mark.parametrize("attention", [False, True])
+def test_the_gradient_of_a_word_is_that_of_a_plain_forward(attention: bool) -> None:
+    task = tiny_captioner("lstm", attention=attention)
     pixels = torch.randn(1, 3, 16, 16).double()
     features = task.encoder(pixels).detach().requires_grad_()
     said = explain(task, pixels[0], method=hirescam, taps=(), caption="a blue ball and a red cube")

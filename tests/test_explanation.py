@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import Classes, tiny_captioner, tiny_vqa
 from PIL import Image
 
-from conftest import Classes, tiny_captioner, tiny_vqa
 from mmgradcam import Explanation, InputError, Target, explain, hirescam, layercam
 from mmgradcam.explanation import About
 from mmgradcam.regions import fill_holes, mask_box, segment_boxes

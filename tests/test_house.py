@@ -109,7 +109,9 @@ def test_the_engine_is_the_only_place_with_a_backward() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             called = node.func if isinstance(node, ast.Call) else None
             if isinstance(called, ast.Attribute):
-                backward = called.attr == "backward" or (called.attr == "grad" and ast.unparse(called.value).endswith("autograd"))
+                backward = called.attr == "backward" or (
+                    called.attr == "grad" and ast.unparse(called.value).endswith("autograd")
+                )
                 assert not backward, f"{module}: {ast.unparse(node)}"
                 hooks = called.attr.startswith("register_") and called.attr.endswith("_hook")
                 assert not hooks or module == "mmgradcam.seam", f"{module} keeps a hook"
@@ -150,7 +152,18 @@ def test_the_wheel_clashes_with_nobody(tmp_path: Path) -> None:
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
-    command = [sys.executable, "-m", "pip", "wheel", str(source), "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        str(source),
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(tmp_path),
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=200)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()

@@ -82,7 +82,10 @@ def refusals(folder: Path) -> dict[str, tuple[Any, str]]:
         "a line": (Image.new("RGB", (400, 1)), "expected at least 8 x 8 pixels, got 400 x 1"),
         "huge": (Image.new("1", (20000, 20000)), "20000 x 20000 is over 100,000,000 pixels"),
         "a number": (3, "expected a picture (path, Pillow image, array or tensor), got int"),
-        "a wrong array": (np.zeros((4, 5, 6, 7)), "expected an array of shape (H, W), (H, W, 3) or (H, W, 4), got (4, 5, 6, 7)"),
+        "a wrong array": (
+            np.zeros((4, 5, 6, 7)),
+            "expected an array of shape (H, W), (H, W, 3) or (H, W, 4), got (4, 5, 6, 7)",
+        ),
         "a signed array": (np.full((9, 9), -1.0), "expected an array of uint8, or of floats in 0..1"),
     }
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import chromium
 from PIL import Image
 
-from conftest import chromium
 from mmgradcam import Explanation, Target, Word
 from mmgradcam.explanation import About
 
@@ -90,12 +90,40 @@ document.title='FOUND'+JSON.stringify(found);
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 1200])
 def test_the_page_in_a_real_browser(tmp_path: Path, width: int) -> None:
-    caption = "a very large red metal cube to the left of two small green rubber rings and above an orange cylinder".split()
+    caption = [
+        "a",
+        "very",
+        "large",
+        "red",
+        "metal",
+        "cube",
+        "to",
+        "the",
+        "left",
+        "of",
+        "two",
+        "small",
+        "green",
+        "rubber",
+        "rings",
+        "and",
+        "above",
+        "an",
+        "orange",
+        "cylinder",
+    ]
     text = page(made(caption, size=(160, 240)), tmp_path)
     (tmp_path / "probe.html").write_text(text.replace("</body>", PROBE + "</body>"), encoding="utf-8")
     browser = chromium()
     assert browser is not None
-    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync".split()
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-sync",
+    ]
     command = [browser, *flags, f"--user-data-dir={tmp_path / 'user'}", f"--window-size={width},800", "--dump-dom"]
     dom = subprocess.run(
         [*command, (tmp_path / "probe.html").as_uri()], capture_output=True, text=True, timeout=100, check=True

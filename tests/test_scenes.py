@@ -135,7 +135,7 @@ def test_the_judge_on_sentences_worked_by_hand(caption: str, false: list[str]) -
 
 def test_words_whose_claim_is_false_speak_of_nothing() -> None:
     judged = judge("a small red cube left of two green rings", PAIR)
-    words = dict(zip("a small red cube left of two green rings".split(), judged.refers, strict=True))
+    words = dict(zip(["a", "small", "red", "cube", "left", "of", "two", "green", "rings"], judged.refers, strict=True))
     assert words == {"a": (), "small": (), "red": (0,), "cube": (0,), "left": (0, 1, 2), "of": (0, 1, 2), "two": (1, 2), "green": (1, 2), "rings": (1, 2)}  # fmt: skip
 
 

@@ -149,8 +149,9 @@ def judge(words: Sequence[str] | str, scene: Scene) -> Judgement:
 
     An attribute is true if some thing of the named kind has it together with most of the other named attributes; if no
     thing of that kind is there, all attributes of the phrase count as false. "two green rings" is a true count if exactly
-    two things fit. A relation is true if it holds between all things of two counted phrases, or some thing that fits, for "a"; it
-    is said of the phrase before it, or after "and" of the caption's first. What cannot be read as a phrase or relation counts as one false claim.
+    two things fit. A relation is true if it holds between all things of two counted phrases, or some thing that fits, for
+    "a"; it is said of the phrase before it, or after "and" of the caption's first. What cannot be read as a phrase or
+    relation counts as one false claim.
 
     Args:
         words: the caption, as words or text.
@@ -250,9 +251,7 @@ def _best(phrase: Phrase, scene: Scene) -> tuple[int, ...]:
     return fits or tuple(i for i, p in points.items() if p == top)[:1]
 
 
-def _judge_relation(
-    name: str, positions: list[int], subject: Options, other: Options, scene: Scene, result: Judgement
-) -> None:
+def _judge_relation(name: str, positions: list[int], subject: Options, other: Options, scene: Scene, result: Judgement) -> None:
     found = next((a + b for a in subject for b in other if not set(a) & set(b) and holds(name, scene, a, b)), ())
     result.claims.append(Claim("relation", name, bool(found)))
     for position in positions:

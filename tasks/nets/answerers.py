@@ -32,14 +32,14 @@ class LSTMAnswerer(nn.Module):
     ) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
-        self.reader = Cell(width, width)
+        self.tell, self.reader = nn.Linear(width, 4 * width), Cell(width)
         self.tokens = GridTokens(channels, width, patch)
         self.control = Attention(width, heads)
         self.steer = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(glimpses))
         self.aim = nn.Linear(2 * width, width)
         self.look = Attention(width, heads)
         self.tally = nn.Linear(heads, width)
-        self.cell = Cell(3 * width, width)
+        self.gathered, self.cell = nn.Linear(3 * width, 4 * width), Cell(width)
         self.out = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width, answers))
 
     def forward(self, features: Tensor, questions: Tensor) -> Tensor:
@@ -48,8 +48,8 @@ class LSTMAnswerer(nn.Module):
         asked = questions != PAD
         h = c = words.new_zeros(len(words), words.shape[-1])
         states = []
-        for word in words.unbind(1):
-            h, c = self.reader(word, h, c)
+        for told in self.tell(words).unbind(1):
+            h, c = self.reader(told, h, c)
             states.append(h)
         last = asked.sum(1).clamp(min=1) - 1
         read = torch.stack(states, 1)
@@ -63,7 +63,7 @@ class LSTMAnswerer(nn.Module):
             match = self.look.match(aim, keys)  # (B, heads, R / B, cells)
             seen = self.look.gather(match.softmax(-1), values).flatten(0, 1)
             amount = (match - 2).sigmoid().sum(-1).log1p().transpose(1, 2).flatten(0, 1)
-            h, c = self.cell(torch.cat([seen, control.squeeze(1), self.tally(amount)], -1), h, c)
+            h, c = self.cell(self.gathered(torch.cat([seen, control.squeeze(1), self.tally(amount)], -1)), h, c)
         logits: Tensor = self.out(torch.cat([h, question], -1))
         return logits
 

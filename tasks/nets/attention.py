@@ -18,11 +18,14 @@ def positions(grid: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 class GridTokens(nn.Module):
-    """(B, C, *grid) features to (B, cells, width) tokens that know their place; `patch` x `patch` cells make one token."""
+    """(B, C, *grid) features to (B, cells, width) tokens that know their place; `patch` x `patch` cells make one token.
+
+    Features that have `width` channels already are taken as they are, cell by cell.
+    """
 
     def __init__(self, channels: int, width: int, patch: int = 1) -> None:
         super().__init__()
-        self.content = nn.Conv2d(channels, width, patch, patch)
+        self.content = nn.Identity() if (channels, patch) == (width, 1) else nn.Conv2d(channels, width, patch, patch)
         self.place = nn.Linear(18, width, bias=False)
         self.norm = nn.LayerNorm(width)
 
@@ -69,13 +72,13 @@ class Attention(nn.Module):
 class Cell(nn.Module):
     """One LSTM step (Hochreiter and Schmidhuber 1997); gates in the order input, forget, cell, output."""
 
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.x, self.h = nn.Linear(inputs, 4 * width), nn.Linear(width, 4 * width, bias=False)
+        self.recur = nn.Linear(width, 4 * width, bias=False)
 
-    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, inputs), (R, width), (R, width) -> new h and c."""
-        i, f, g, o = (self.x(x) + self.h(h)).chunk(4, -1)
+    def forward(self, inputs: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """What the inputs say to the gates, (R, 4 * width), h and c (R, width) -> new h and c."""
+        i, f, g, o = (inputs + self.recur(h)).chunk(4, -1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
 

@@ -2,57 +2,75 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.tasks.nets.attention import Attention, Cell, GridTokens, Layer, layers_of
+from mmgradcam.tasks.nets.attention import Cell, GridTokens, Layer, layers_of
 
 
 class LSTMCaptioner(nn.Module):
     """Predicts the next word from the words before and the picture.
 
-    With attention, each step reads the grid before the word is chosen (Xu et al. 2015, with dot-product attention);
-    without, the mean of the features starts the state (Vinyals et al. 2015).
+    With attention, each step reads the grid before the word is chosen (Xu et al. 2015); without, the mean of the features
+    starts the state (Vinyals et al. 2015).
+
+    Built so that the backward of each word is cheap. Attention has one head, and keys and values are the grid's tokens
+    themselves: a linear map of them can as well stand in the query and after the reading, where it costs nothing per cell.
+    The state is told what was read through a bottleneck, since a word's gradient runs back through all steps before it. What
+    the words say to the gates and to the output has linear layers of its own, through which no gradient need run.
 
     Args:
         vocabulary: number of tokens.
         channels: C of the features.
         width: size of embeddings and state.
-        heads: attention heads; 0 for none.
+        attention: read the grid at every step.
+        memory: size of what the state is told of each reading.
         patch: side of the square of grid cells that make one token of the grid.
     """
 
-    def __init__(self, vocabulary: int, channels: int, width: int = 192, heads: int = 1, patch: int = 1) -> None:
+    def __init__(
+        self, vocabulary: int, channels: int, width: int = 192, attention: bool = True, memory: int = 64, patch: int = 1
+    ) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
         self.begin = nn.Linear(channels, 2 * width)
-        self.tokens = GridTokens(channels, width, patch) if heads else None
-        self.attention = Attention(width, heads) if heads else None
-        self.cell = Cell(2 * width if heads else width, width)
-        self.mix = nn.Linear(3 * width if heads else 2 * width, width)
+        self.cell = Cell(width)
+        self.tell_word, self.say_word, self.say_state = (
+            nn.Linear(width, 4 * width),
+            nn.Linear(width, width),
+            nn.Linear(width, width),
+        )
+        self.tokens = GridTokens(channels, width, patch) if attention else None
+        if attention:
+            self.query, self.say_seen = nn.Linear(width, width), nn.Linear(width, width)
+            self.keep, self.tell_seen = nn.Linear(width, memory), nn.Linear(memory, 4 * width)
         self.dropout = nn.Dropout(0.1)
         self.out = nn.Linear(width, vocabulary)
 
     def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]:
         """The state before the first token, for `rows` captions, a multiple of the B pictures."""
         h, c = self.begin(features.flatten(2).mean(-1)).tanh().repeat_interleave(rows // len(features), 0).chunk(2, -1)
-        if self.tokens is None or self.attention is None:
-            return h, c
-        return h, c, *self.attention.remember(self.tokens(features))
+        return (h, c) if self.tokens is None else (h, c, self.tokens(features))
 
     def step(self, state: tuple[Tensor, ...], token: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(R,) tokens -> what predicts the next, (R, width), and the state after."""
-        h, c, *memory = state
+        h, c, *grid = state
         word = self.words(token)
-        said = [word]
-        if self.attention is not None:
-            keys, values = memory
-            seen = self.attention.read(torch.unflatten(h + word, 0, (len(keys), -1)), (keys, values))
-            said.append(seen.flatten(0, 1))
-        h, c = self.cell(torch.cat(said, -1), h, c)
-        return self.dropout(self.mix(torch.cat([h, *said], -1)).tanh()), (h, c, *memory)
+        told, said = self.tell_word(word), self.say_word(word)
+        for tokens in grid:
+            seen = self._look(h + word, tokens)
+            told, said = told + self.tell_seen(self.keep(seen)), said + self.say_seen(seen)
+        h, c = self.cell(told, h, c)
+        return self.dropout((said + self.say_state(h)).tanh()), (h, c, *grid)
+
+    def _look(self, asking: Tensor, tokens: Tensor) -> Tensor:
+        """(R, width) states, (B, cells, width) tokens -> what they read, (R, width)."""
+        query = torch.unflatten(self.query(asking), 0, (len(tokens), -1))  # (B, R / B, width)
+        weights = (query @ tokens.transpose(1, 2) / math.sqrt(query.shape[-1])).softmax(-1)
+        return (weights @ tokens).flatten(0, 1)
 
     def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
         """(B, C, *grid), (R, L) tokens, R a multiple of B -> what predicts each next token, L times (R, width).
@@ -61,8 +79,8 @@ class LSTMCaptioner(nn.Module):
         """
         state, steps = self.start(features, len(tokens)), []
         for token in tokens.unbind(1):
-            h, state = self.step(state, token)
-            steps.append(h)
+            said, state = self.step(state, token)
+            steps.append(said)
         return steps
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
