@@ -1,0 +1,114 @@
+"""Rendered training scenes, kept on disk as plain arrays: made once, resumed where it was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import numpy.typing as npt
+
+from mmgradcam.data.captions import caption_words, make_caption
+from mmgradcam.data.questions import ANSWERS, make_question, question_words
+from mmgradcam.data.render import render
+from mmgradcam.data.scenes import COLORS, MATERIALS, MAX_THINGS, SIZES, make_scene
+from mmgradcam.data.shapes import KINDS
+from mmgradcam.data.splits import seeds
+from mmgradcam.tasks.vocabulary import END, START, Vocabulary
+
+SIDE = 128
+CAPTIONS, CAPTION_TOKENS = 8, 28
+QUESTIONS, QUESTION_TOKENS = 24, 24
+RELATION_WEIGHT = 3
+"""Weight of the words that say which relation holds: they come late and are few."""
+
+CAPTION_VOCABULARY = Vocabulary(tuple(caption_words()))
+QUESTION_VOCABULARY = Vocabulary(tuple(question_words()))
+ATTRIBUTES = {"kind": list(KINDS), "color": list(COLORS), "size": list(SIZES), "material": list(MATERIALS)}
+_TELLING = {"left", "right", "above", "over", "below", "under"}
+BLOCK = 1000
+
+
+@dataclass
+class Scenes:
+    """Arrays of N scenes; text is tokens, filled up with 0.
+
+    Attributes:
+        images: (N, SIDE, SIDE, 3) uint8, mapped from disk.
+        captions, weights: (N, CAPTIONS, CAPTION_TOKENS) uint8.
+        questions: (N, QUESTIONS, QUESTION_TOKENS) uint8.
+        answers: (N, QUESTIONS) uint8, indices into ANSWERS.
+        things: (N, MAX_THINGS, 4) uint8, kind, color, size and material of each object, counted from 1; 0 where there is none.
+    """
+
+    images: npt.NDArray[np.uint8]
+    captions: npt.NDArray[np.uint8]
+    weights: npt.NDArray[np.uint8]
+    questions: npt.NDArray[np.uint8]
+    answers: npt.NDArray[np.uint8]
+    things: npt.NDArray[np.uint8]
+
+
+def scenes(folder: Path, split: str, count: int) -> Scenes:
+    """The first `count` scenes of a split, rendered into `folder` if they are not there yet."""
+    place = folder / f"{split}-{count}"
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / "images.npy"
+    mode = "r+" if path.exists() else "w+"
+    images = np.lib.format.open_memmap(path, mode, np.uint8, (count, SIDE, SIDE, 3))
+    starts = [s for s in range(0, count, BLOCK) if not (place / f"text-{s:08d}.npz").exists()]
+    with multiprocessing.Pool(os.cpu_count()) as pool:
+        for i, start in enumerate(starts):
+            block = seeds(split, min(BLOCK, count - start), start)
+            rows = pool.map(_scene, block, chunksize=20)
+            for j, row in enumerate(rows):
+                images[start + j] = row[0]
+            images.flush()
+            text = {name: np.stack([row[k + 1] for row in rows]) for k, name in enumerate(_TEXT)}
+            np.savez(place / "part.npz", **text)
+            os.replace(place / "part.npz", place / f"text-{start:08d}.npz")
+            print(f"\r{split}: {i + 1} of {len(starts)} thousand scenes", end="", file=sys.stderr, flush=True)
+    if starts:
+        print(file=sys.stderr)
+    parts = [np.load(place / f"text-{s:08d}.npz") for s in range(0, count, BLOCK)]
+    return Scenes(images, *(np.concatenate([part[name] for part in parts]) for name in _TEXT))
+
+
+_TEXT = ("captions", "weights", "questions", "answers", "things")
+
+
+def _scene(seed: int) -> tuple[npt.NDArray[np.uint8], ...]:
+    scene, rng = make_scene(seed), np.random.default_rng([seed, 7])
+    captions = np.zeros((CAPTIONS, CAPTION_TOKENS), np.uint8)
+    weights = np.zeros_like(captions)
+    for row, weight in zip(captions, weights, strict=True):
+        caption = make_caption(scene, rng)
+        tokens = [START, *CAPTION_VOCABULARY.encode(caption.words), END]
+        row[: len(tokens)] = tokens
+        weight[: len(tokens)] = [1, *(RELATION_WEIGHT if w in _TELLING else 1 for w in caption.words), 1]
+    questions = np.zeros((QUESTIONS, QUESTION_TOKENS), np.uint8)
+    answers = np.zeros(QUESTIONS, np.uint8)
+    for i, row in enumerate(questions):
+        question = make_question(scene, rng)
+        tokens = QUESTION_VOCABULARY.encode(question.words)
+        row[: len(tokens)] = tokens
+        answers[i] = ANSWERS.index(question.answer)
+    things = np.zeros((MAX_THINGS, len(ATTRIBUTES)), np.uint8)
+    for row, thing in zip(things, scene.things, strict=False):
+        row[:] = [values.index(getattr(thing, name)) + 1 for name, values in ATTRIBUTES.items()]
+    return np.asarray(render(scene, SIDE).image), captions, weights, questions, answers, things
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("runs/scenes/data"))
+    parser.add_argument("--split", default="train", choices=["train", "validation"])
+    parser.add_argument("--count", type=int, default=60_000)
+    given = parser.parse_args()
+    scenes(given.folder, given.split, given.count)

@@ -1,0 +1,215 @@
+"""Trains the bundled scene models: one encoder under four heads (captions and answers, LSTM and transformer), together.
+
+First the encoder alone learns which pairs of attributes occur in a scene ("a red cube is there", "something small and metal
+is not"): labels of whole pictures, as existence questions give them, never of places. Then the heads learn on top of it, and
+it goes on learning with them.
+
+    python scripts/train_scenes.py                  # data, training, choice of method, figures and checkpoints/
+    python scripts/train_scenes.py --until train    # stop before the figures
+
+Everything is seeded. Training is resumed from runs/scenes/last.pt where it was stopped; the weights that did best on the
+validation scenes are kept in runs/scenes/best.pt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import time
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from scene_data import ATTRIBUTES, CAPTION_VOCABULARY, QUESTION_VOCABULARY, SIDE, Scenes, scenes
+from torch import Tensor, nn
+
+from mmgradcam.data.questions import ANSWERS
+from mmgradcam.tasks.nets.answerers import LSTMAnswerer, TransformerAnswerer
+from mmgradcam.tasks.nets.captioners import LSTMCaptioner, TransformerCaptioner
+from mmgradcam.tasks.nets.encoder import Encoder
+
+NETS = "mmgradcam.tasks.nets"
+ENCODER: dict[str, Any] = {"widths": [32, 48, 96, 128], "depths": [2, 2, 1], "channels": 96, "level": 0}
+CAPTIONER = {"vocabulary": len(CAPTION_VOCABULARY), "channels": 96, "patch": 2}
+ANSWERER = {"vocabulary": len(QUESTION_VOCABULARY), "answers": len(ANSWERS), "channels": 96, "patch": 2}
+HEADS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "scenes-captioner": (LSTMCaptioner, {**CAPTIONER, "width": 192}),
+    "scenes-captioner-transformer": (TransformerCaptioner, {**CAPTIONER, "width": 128, "layers": 2, "heads": 4}),
+    "scenes-vqa": (LSTMAnswerer, {**ANSWERER, "width": 160, "glimpses": 4, "heads": 4}),
+    "scenes-vqa-transformer": (TransformerAnswerer, {**ANSWERER, "width": 128, "layers": 3, "heads": 4}),
+}
+PER_IMAGE = {"captions": 3, "questions": 6}
+PAIRS = list(combinations(range(len(ATTRIBUTES)), 2))
+COUNTS = [len(values) for values in ATTRIBUTES.values()]
+FIT = {"size": [SIDE, SIDE], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "how": "pad"}
+
+
+def nets() -> nn.ModuleDict:
+    torch.manual_seed(0)
+    heads = {name: kind(**made) for name, (kind, made) in HEADS.items()}
+    presence = nn.Conv2d(ENCODER["channels"], sum(COUNTS[a] * COUNTS[b] for a, b in PAIRS), 1)
+    nn.init.constant_(presence.bias, -4.0)
+    return nn.ModuleDict({"encoder": Encoder(**ENCODER), "presence": presence, **heads})
+
+
+def pairs_present(things: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """(B, MAX_THINGS, 4) attributes -> (B, pairs of values) 1.0 where some object has both."""
+    attributes = torch.from_numpy(things).long().to(device)
+    found = []
+    for a, b in PAIRS:
+        both = (attributes[..., a] - 1) * COUNTS[b] + attributes[..., b] - 1
+        seen = torch.zeros(len(things), COUNTS[a] * COUNTS[b] + 1, device=device)
+        found.append(seen.scatter(1, torch.where(attributes[..., a] > 0, both, COUNTS[a] * COUNTS[b]), 1.0)[:, :-1])
+    return torch.cat(found, 1)
+
+
+def pixels(images: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
+    return ((x / 255 - 0.5) / 0.25).contiguous(memory_format=torch.channels_last)
+
+
+def tokens(rows: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """(B, n, L) -> (B * n, longest)."""
+    flat = torch.from_numpy(np.ascontiguousarray(rows)).flatten(0, 1)
+    return flat[:, : int((flat != 0).sum(1).max())].long().to(device)
+
+
+def losses(model: nn.ModuleDict, data: Scenes, chosen: tuple[Any, Any, Any], device: torch.device, heads: bool) -> dict[str, Tensor]:
+    """The loss of each head, and for answers the share that is right, on some scenes with some of their sentences."""
+    rows, captions, questions = chosen
+    features = model["encoder"](pixels(data.images[rows], device))
+    present = (2 * model["presence"](features).float().flatten(2)).logsumexp(-1) / 2
+    truth = pairs_present(data.things[rows], device)
+    found = {"presence": F.binary_cross_entropy_with_logits(present, truth, pos_weight=torch.tensor(4.0, device=device))}
+    if not heads:
+        return found
+    said = tokens(data.captions[rows][:, captions], device)
+    weights = torch.from_numpy(data.weights[rows][:, captions]).flatten(0, 1)[:, 1 : said.shape[1]].float().to(device)
+    asked = tokens(data.questions[rows][:, questions], device)
+    answers = torch.from_numpy(data.answers[rows][:, questions]).flatten().long().to(device)
+    for name in HEADS:
+        head = model[name]
+        if "captioner" in name:
+            logits = head.out(head(features, said[:, :-1])).float()
+            each = F.cross_entropy(logits.transpose(1, 2), said[:, 1:], reduction="none")
+            found[name] = (each * weights).sum() / weights.sum()
+        else:
+            logits = head(features, asked).float()
+            found[name] = F.cross_entropy(logits, answers)
+            found[f"{name} right"] = (logits.argmax(1) == answers).float().mean().detach()
+    return found
+
+
+@torch.no_grad()
+def validate(model: nn.ModuleDict, data: Scenes, device: torch.device) -> dict[str, float]:
+    model.eval()
+    totals: dict[str, float] = {}
+    batches = np.array_split(np.arange(len(data.images)), max(1, len(data.images) // 100))
+    for rows in batches:
+        with torch.autocast(device.type, torch.bfloat16):
+            found = losses(model, data, (rows, np.arange(4), np.arange(12)), device, heads=True)
+        for name, value in found.items():
+            totals[name] = totals.get(name, 0) + float(value) / len(batches)
+    model.train()
+    return totals
+
+
+def train(given: argparse.Namespace) -> None:
+    device = torch.device(given.device)
+    data, held = scenes(given.out / "data", "train", given.scenes), scenes(given.out / "data", "validation", 1000)
+    model = nets().to(device)
+    model["encoder"].to(memory_format=torch.channels_last)
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999), use_buffers=True)
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() <= 1]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.98))
+    step, best, spent = 0, math.inf, 0.0
+    last = given.out / "last.pt"
+    if last.exists():
+        kept = torch.load(last, map_location=device, weights_only=True)
+        model.load_state_dict(kept["model"]), average.load_state_dict(kept["average"]), optimizer.load_state_dict(kept["optimizer"])
+        step, best, spent = kept["step"], kept["best"], kept["spent"]
+    smooth: dict[str, float] = {}
+    begin = time.time()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"))
+    with Progress(*columns) as progress:
+        bar = progress.add_task("training", total=given.steps, completed=step, loss="")
+        while step < given.steps:
+            rng = np.random.default_rng([given.seed, step])
+            heads = step >= given.first
+            rows = np.sort(rng.integers(0, len(data.images), given.batch if heads else 2 * given.batch))
+            captions = rng.permutation(data.captions.shape[1])[: PER_IMAGE["captions"]]
+            questions = rng.permutation(data.questions.shape[1])[: PER_IMAGE["questions"]]
+            for group in optimizer.param_groups:
+                group["lr"] = rate(given, step)
+            with torch.autocast(device.type, torch.bfloat16):
+                found = losses(model, data, (rows, captions, questions), device, heads)
+            loss = sum(value for name, value in found.items() if not name.endswith("right"))
+            assert isinstance(loss, Tensor)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            average.update_parameters(model)
+            step += 1
+            for name, value in found.items():
+                now = value.item()
+                smooth[name] = 0.98 * smooth.get(name, now) + 0.02 * now
+            if step % 20 == 0:
+                progress.update(bar, completed=step, loss=" ".join(f"{v:.3f}" for v in smooth.values()))
+            if step % 200 == 0 and not progress.console.is_terminal:
+                print(step, round(time.time() - begin), {n: round(v, 3) for n, v in smooth.items()}, flush=True)
+            if heads and (step % given.every == 0 or step == given.steps):
+                on_held = validate(average.module, held, device)
+                total = sum(v for n, v in on_held.items() if not n.endswith("right"))
+                minutes = (spent + time.time() - begin) / 60
+                log(given.out / "log.csv", {"step": step, "minutes": round(minutes, 1), "train": round(float(loss), 4), **on_held})
+                if total < best:
+                    best = total
+                    torch.save({"model": average.module.state_dict(), "step": step, "held": on_held}, given.out / "best.pt")
+                state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+                torch.save({**state, "step": step, "best": best, "spent": spent + time.time() - begin}, given.out / "part.pt")
+                (given.out / "part.pt").replace(last)
+
+
+def rate(given: argparse.Namespace, step: int) -> float:
+    """Each of the two stages warms up; the cosine runs over both."""
+    since = step if step < given.first else step - given.first
+    return float(given.rate) * min(1.0, (since + 1) / 300) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / given.steps)))
+
+
+def log(path: Path, row: dict[str, float]) -> None:
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if fresh:
+            writer.writeheader()
+        writer.writerow({name: f"{value:.5g}" for name, value in row.items()})
+    print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
+    parser.add_argument("--scenes", type=int, default=60_000)
+    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--first", type=int, default=2000, help="steps of the encoder alone")
+    parser.add_argument("--every", type=int, default=1000, help="steps between validations")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--until", choices=["train", "publish"], default="publish")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    train(given)
+    if given.until == "publish":
+        from publish_scenes import publish
+
+        publish(given.out)
