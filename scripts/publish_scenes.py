@@ -1,11 +1,13 @@
 """Chooses each scene model's method and layers on validation scenes, measures it on test scenes, writes checkpoints/ and cards.
 
-    python scripts/publish_scenes.py            # needs runs/scenes/best.pt, which scripts/train_scenes.py makes
+python scripts/publish_scenes.py            # needs runs/scenes/best.pt, which scripts/train_scenes.py makes
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,86 +20,189 @@ from train_scenes import ENCODER, FIT, HEADS, NETS
 from mmgradcam import methods
 from mmgradcam.bulk.evaluate import evaluate
 from mmgradcam.data.questions import ANSWERS
+from mmgradcam.data.splits import SPLITS
 from mmgradcam.task import Task
 from mmgradcam.tasks.loading import build, parts, save
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 METHODS = ("gradcam", "gradcam_pp", "xgradcam", "hirescam", "layercam")
-SINGLE = ((), ("stages.1",), ("stages.0",), ("stem",))
-FUSED = (("smooth", "stages.0"), ("smooth", "stem"), ("stages.0", "stem"), ("smooth", "stages.0", "stem"), ("smooth", "stages.1", "stages.0"))
-SEAM = "features"
-NAMES = {(): "features, stride 4", ("stages.1",): "stages.1, stride 8", ("stages.0",): "stages.0, stride 4", ("stem",): "stem, stride 2"}
-
+SINGLE: tuple[tuple[str, ...], ...] = ((), ("stages.1",), ("stages.0",), ("stem",))
+FUSED: tuple[tuple[str, ...], ...] = (
+    ("smooth", "stages.1"),
+    ("smooth", "stages.0"),
+    ("smooth", "stem"),
+    ("stages.0", "stem"),
+    ("smooth", "stages.1", "stages.0"),
+    ("smooth", "stages.0", "stem"),
+)
+NAMES = {
+    (): "the features (stride 4)",
+    ("stages.1",): "stages.1 (stride 8)",
+    ("stages.0",): "stages.0 (stride 4)",
+    ("stem",): "stem (stride 2)",
+}
 Choice = tuple[str, tuple[str, ...]]
+Figures = dict[str, Any]
 
 
-def publish(out: Path, choose_on: int = 200, measure_on: int = 1000) -> None:
+def publish(out: Path, choose_on: int, measure_on: int) -> None:
     kept = torch.load(out / "best.pt", map_location="cpu", weights_only=True)
     for name in HEADS:
-        config = describe(name)
-        task = build({**config, "method": "layercam", "taps": [], "fuse": "product"})
-        for part, module in parts(task).items():
-            prefix = "encoder." if part == "encoder" else f"{name}."
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in kept["model"].items() if k.startswith(prefix)})
-            module.half().float().eval()
-        table = {choice: figures(task, choice, choose_on) for choice in track(candidates(), f"{name}: methods")}
+        config = {**describe(name), "fuse": "product"}
+        task = trained(name, {**config, "method": "layercam", "taps": []}, kept["model"])
+        table = {choice: located(task, choice, choose_on) for choice in track(candidates(), f"{name}: methods")}
         method, taps = max(table, key=lambda choice: merit(table[choice]))
-        config |= {"method": method, "taps": list(taps), "fuse": "product"}
-        task = build(config)
-        load_from(task, name, kept)
-        measured = evaluate(task, measure_on, "test", progress=lambda items, count: track(items, f"{name}: test", count))
-        config |= {"headline": headline(measured), "figures": measured, "trained": {"steps": kept["step"]}}
+        config |= {"method": method, "taps": list(taps)}
+        progress = functools.partial(_progress, f"{name}: test scenes")
+        measured = evaluate(trained(name, config, kept["model"]), measure_on, "test", progress=progress)
+        config |= {"headline": headline(measured), "figures": measured}
         save(task, config, CHECKPOINTS / name)
-        (CHECKPOINTS / name / "README.md").write_text(card(name, config, table, (method, taps), choose_on, measure_on))
+        text = card(name, config, table, measured, choose_on, measure_on, recipe(out, kept["step"]))
+        (CHECKPOINTS / name / "README.md").write_text(text, encoding="utf-8")
         print(name, method, taps, json.dumps(measured), flush=True)
+
+
+def _progress(what: str, items: Any, count: int) -> Any:
+    return track(items, what, count)
 
 
 def describe(name: str) -> dict[str, Any]:
     kind, made = HEADS[name]
-    task, words = ("captioning:Captioning", CAPTION_VOCABULARY) if "captioner" in name else ("vqa:VQA", QUESTION_VOCABULARY)
-    what = "captions" if "captioner" in name else "answers questions about"
+    captions = "captioner" in name
+    task, words = ("captioning:Captioning", CAPTION_VOCABULARY) if captions else ("vqa:VQA", QUESTION_VOCABULARY)
+    what = "captions" if captions else "answers questions about"
     return {
         "task": f"mmgradcam.tasks.{task}",
         "summary": f"{what} rendered scenes; CNN encoder, {'transformer' if 'transformer' in name else 'LSTM'} head",
         "encoder": {"class": f"{NETS}.encoder:Encoder", **ENCODER},
         "head": {"class": f"{kind.__module__}:{kind.__name__}", **made},
         "fit": FIT,
-        "seam": SEAM,
+        "seam": "features",
         "words": list(words.words),
-        **({} if "captioner" in name else {"answers": list(ANSWERS)}),
+        **({} if captions else {"answers": list(ANSWERS)}),
     }
 
 
-def load_from(task: Task, name: str, kept: dict[str, Any]) -> None:
+def trained(name: str, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> Task:
+    """The task with its trained weights, rounded to fp16 as they will be saved."""
+    task = build(config)
     for part, module in parts(task).items():
         prefix = "encoder." if part == "encoder" else f"{name}."
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in kept["model"].items() if k.startswith(prefix)})
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
         module.half().float().eval()
+    return task
 
 
 def candidates() -> list[Choice]:
-    return [(m, taps) for taps in SINGLE for m in METHODS] + [(m, taps) for taps in FUSED for m in ("hirescam", "layercam")]
+    single = [(m, taps) for taps in SINGLE for m in METHODS]
+    return single + [(m, taps) for taps in FUSED for m in ("hirescam", "layercam")]
 
 
-def figures(task: Task, choice: Choice, count: int) -> dict[str, Any]:
+def located(task: Task, choice: Choice, count: int) -> Figures:
     method, taps = choice
-    found: dict[str, Any] = evaluate(task, count, "validation", method=getattr(methods, method), taps=taps)["localization"]
+    found: Figures = evaluate(task, count, "validation", method=getattr(methods, method), taps=taps)["localization"]
     return found
 
 
-def merit(found: dict[str, Any]) -> float:
-    """What is wanted of a default: peaks on the thing, none on another word's thing."""
-    return sum(f["peak"] + 0.5 * f["strict"] - f["swapped"] for f in found.values())
+def merit(found: Figures) -> float:
+    """What is wanted of a default: peaks on the thing, and none on it from another word's map."""
+    return sum(f["peak"] + 0.5 * f["strict"] - 2 * f["swapped"] for f in found.values())
 
 
-def headline(measured: dict[str, Any]) -> str:
-    what = ("statements", "statements true") if "statements" in measured else ("accuracy", "right")
+def headline(measured: Figures) -> str:
+    share, what = ("statements", "statements true") if "statements" in measured else ("accuracy", "right")
     place = next(iter(measured["localization"].values()))
-    return f"{measured[what[0]]['all']:.1%} {what[1]}; peak on the object {place['peak']:.1%}, another's map {place['swapped']:.1%}"
+    return f"{measured[share]['all']:.1%} {what}; peak on the object {place['peak']:.1%}, another's map {place['swapped']:.1%}"
+
+
+def recipe(out: Path, step: int) -> str:
+    with (out / "log.csv").open() as file:
+        row = next(r for r in csv.DictReader(file) if int(r["step"]) == step)
+    return f"{step} steps, {float(row['minutes']) / 60:.1f} hours on two CPU cores with bf16 autocast"
+
+
+def card(
+    name: str, config: Figures, table: dict[Choice, Figures], measured: Figures, choose_on: int, measure_on: int, how: str
+) -> str:
+    kind, made = HEADS[name]
+    share = measured["statements" if "statements" in measured else "accuracy"]
+    what = "Statements of its captions that are true of the scene" if "statements" in measured else "Answers that are right"
+    of = {k: v for k, v in share.items() if k not in ("all", "count")}
+    chosen = (config["method"], tuple(config["taps"]))
+    use = (
+        'explain(load("{name}"), "scene.png")'
+        if "statements" in measured
+        else 'explain(load("{name}"), "scene.png", question="what color is the large cube?")'
+    ).format(name=name)
+    return f"""# {name}
+
+{config["summary"][0].upper() + config["summary"][1:]}. A model with known truth, to try mmgradcam on and to test it with; it
+knows nothing but scenes as `mmgradcam.data` renders them.
+
+```python
+from mmgradcam import explain
+from mmgradcam.tasks import load
+
+{use}
+```
+
+Maps are taken by **{chosen[0]}** at **{" x ".join(chosen[1]) or "the features"}**, the choice that did best on validation scenes (below).
+
+## Figures on {measure_on:,} held-out scenes
+
+Seeds {SPLITS["test"]} to {SPLITS["test"] + measure_on - 1}, which nothing was trained, chosen or tuned on. `mmgradcam evaluate {name}` prints them anew.
+
+{what} ({share["count"]:,}):
+
+| all | {" | ".join(of)} |
+| --- | {" | ".join("---" for _ in of)} |
+| **{share["all"]:.1%}** | {" | ".join(f"{v:.1%}" for v in of.values())} |
+
+Where the maps peak:
+
+| {"words of" if "statements" in measured else "answers resting on one object"} | on the object, holes filled | strictly on what is seen of it | swapped | centre | random | inside / outside | maps |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{"".join(place_row(k, f) for k, f in measured["localization"].items())}
+*Swapped* is the map of another {"word of the same caption" if "statements" in measured else "question about the same picture"} that speaks of another object: how often it peaks here all the same.
+*Centre* and *random* are what those points would score; *inside / outside* is the mean heat inside the object's mask over
+the mean heat outside.
+
+## Which method, at which layer
+
+{choose_on} validation scenes (seeds {SPLITS["validation"]} on). Layers joined by "x" are fused by their product.
+
+| method | at | {" | ".join(f"{k}: peak / strictly / swapped / inside:outside" for k in measured["localization"])} |
+| --- | --- | {" | ".join("---" for _ in measured["localization"])} |
+{"".join(table_row(choice, found, choice == chosen) for choice, found in table.items())}
+## How it was made
+
+- Architecture: encoder {ENCODER}; head `{kind.__name__}` {made}; {sum(p.numel() for m in parts(build(config)).values() for p in m.parameters()) / 1e6:.2f} M parameters, stored as fp16.
+- Data: 60,000 scenes (seeds {SPLITS["train"]:,} on), 8 captions and 24 questions each, rendered by `mmgradcam.data`.
+- Recipe: `python scripts/train_scenes.py`, {how}. The encoder first learned which pairs of attributes occur in a scene, from labels
+  of whole pictures; then this head and the three others learned on top of it together. No mask, box or place was ever shown to it.
+- Weights: moving average, kept at the best validation loss. Method and layers chosen on validation scenes.
+- Licence: Apache-2.0, weights and data.
+- Limits: rendered scenes of up to six objects on a textured ground, its own words and grammar; a photo is outside what it knows.
+"""
+
+
+def place_row(name: str, f: Figures) -> str:
+    shares = " | ".join(f"{f[k]:.1%}" for k in ("peak", "strict", "swapped", "centre", "random"))
+    return f"| {name} | {shares} | {f['inside_outside']:.0f} | {f['count']:,} |\n"
+
+
+def table_row(choice: Choice, found: Figures, chosen: bool) -> str:
+    method, taps = choice
+    where = NAMES.get(taps, " x ".join(taps))
+    cells = [f"{f['peak']:.1%} / {f['strict']:.1%} / {f['swapped']:.1%} / {f['inside_outside']:.1f}" for f in found.values()]
+    mark = "**" if chosen else ""
+    return f"| {mark}{method}{mark} | {mark}{where}{mark} | {' | '.join(f'{mark}{cell}{mark}' for cell in cells)} |\n"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
+    parser.add_argument("--choose-on", type=int, default=200)
+    parser.add_argument("--measure-on", type=int, default=1000)
     given = parser.parse_args()
-    publish(given.out)
+    publish(given.out, given.choose_on, given.measure_on)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmgradcam.data.captions import caption_words, make_caption
-from mmgradcam.data.questions import ANSWERS, make_question, question_words
+from mmgradcam.data.questions import ANSWERS, QUESTION_KINDS, make_question, question_words
 from mmgradcam.data.render import render
 from mmgradcam.data.scenes import COLORS, MATERIALS, MAX_THINGS, SIZES, make_scene
 from mmgradcam.data.shapes import KINDS
@@ -31,6 +31,8 @@ RELATION_WEIGHT = 3
 CAPTION_VOCABULARY = Vocabulary(tuple(caption_words()))
 QUESTION_VOCABULARY = Vocabulary(tuple(question_words()))
 ATTRIBUTES = {"kind": list(KINDS), "color": list(COLORS), "size": list(SIZES), "material": list(MATERIALS)}
+_KIND_CHANCE = np.array([3 if kind in ("count", "relation", "comparison") else 1 for kind in QUESTION_KINDS]) / 14
+"""Chance of each kind of question: those that take longest to learn are asked more often."""
 _TELLING = {"left", "right", "above", "over", "below", "under"}
 BLOCK = 1000
 
@@ -95,7 +97,7 @@ def _scene(seed: int) -> tuple[npt.NDArray[np.uint8], ...]:
     questions = np.zeros((QUESTIONS, QUESTION_TOKENS), np.uint8)
     answers = np.zeros(QUESTIONS, np.uint8)
     for i, row in enumerate(questions):
-        question = make_question(scene, rng)
+        question = make_question(scene, rng, str(rng.choice(QUESTION_KINDS, p=_KIND_CHANCE)))
         tokens = QUESTION_VOCABULARY.encode(question.words)
         row[: len(tokens)] = tokens
         answers[i] = ANSWERS.index(question.answer)

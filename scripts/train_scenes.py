@@ -41,7 +41,7 @@ ANSWERER = {"vocabulary": len(QUESTION_VOCABULARY), "answers": len(ANSWERS), "ch
 HEADS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "scenes-captioner": (LSTMCaptioner, {**CAPTIONER, "width": 192}),
     "scenes-captioner-transformer": (TransformerCaptioner, {**CAPTIONER, "width": 128, "layers": 2, "heads": 4}),
-    "scenes-vqa": (LSTMAnswerer, {**ANSWERER, "width": 160, "glimpses": 4, "heads": 4}),
+    "scenes-vqa": (LSTMAnswerer, {**ANSWERER, "width": 128, "glimpses": 4, "heads": 4}),
     "scenes-vqa-transformer": (TransformerAnswerer, {**ANSWERER, "width": 128, "layers": 3, "heads": 4}),
 }
 PER_IMAGE = {"captions": 3, "questions": 6}
@@ -80,7 +80,9 @@ def tokens(rows: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     return flat[:, : int((flat != 0).sum(1).max())].long().to(device)
 
 
-def losses(model: nn.ModuleDict, data: Scenes, chosen: tuple[Any, Any, Any], device: torch.device, heads: bool) -> dict[str, Tensor]:
+def losses(
+    model: nn.ModuleDict, data: Scenes, chosen: tuple[Any, Any, Any], device: torch.device, heads: bool
+) -> dict[str, Tensor]:
     """The loss of each head, and for answers the share that is right, on some scenes with some of their sentences."""
     rows, captions, questions = chosen
     features = model["encoder"](pixels(data.images[rows], device))
@@ -125,19 +127,36 @@ def train(given: argparse.Namespace) -> None:
     data, held = scenes(given.out / "data", "train", given.scenes), scenes(given.out / "data", "validation", 1000)
     model = nets().to(device)
     model["encoder"].to(memory_format=torch.channels_last)
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999), use_buffers=True)
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    plain = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.98))
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999), use_buffers=True
+    )
+    seeing = [*model["encoder"].parameters(), *model["presence"].parameters()]
+    saying = [p for name in HEADS for p in model[name].parameters()]
+    groups = [
+        {"params": [p for p in some if (p.dim() > 1) == decayed], "weight_decay": 0.02 * decayed, "sees": sees}
+        for some, sees in ((seeing, True), (saying, False))
+        for decayed in (True, False)
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     step, best, spent = 0, math.inf, 0.0
     last = given.out / "last.pt"
     if last.exists():
         kept = torch.load(last, map_location=device, weights_only=True)
-        model.load_state_dict(kept["model"]), average.load_state_dict(kept["average"]), optimizer.load_state_dict(kept["optimizer"])
+        (
+            model.load_state_dict(kept["model"]),
+            average.load_state_dict(kept["average"]),
+            optimizer.load_state_dict(kept["optimizer"]),
+        )
         step, best, spent = kept["step"], kept["best"], kept["spent"]
     smooth: dict[str, float] = {}
     begin = time.time()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
     with Progress(*columns) as progress:
         bar = progress.add_task("training", total=given.steps, completed=step, loss="")
         while step < given.steps:
@@ -147,7 +166,7 @@ def train(given: argparse.Namespace) -> None:
             captions = rng.permutation(data.captions.shape[1])[: PER_IMAGE["captions"]]
             questions = rng.permutation(data.questions.shape[1])[: PER_IMAGE["questions"]]
             for group in optimizer.param_groups:
-                group["lr"] = rate(given, step)
+                group["lr"] = rate(given, step, group["sees"])
             with torch.autocast(device.type, torch.bfloat16):
                 found = losses(model, data, (rows, captions, questions), device, heads)
             loss = sum(value for name, value in found.items() if not name.endswith("right"))
@@ -169,7 +188,10 @@ def train(given: argparse.Namespace) -> None:
                 on_held = validate(average.module, held, device)
                 total = sum(v for n, v in on_held.items() if not n.endswith("right"))
                 minutes = (spent + time.time() - begin) / 60
-                log(given.out / "log.csv", {"step": step, "minutes": round(minutes, 1), "train": round(float(loss), 4), **on_held})
+                log(
+                    given.out / "log.csv",
+                    {"step": step, "minutes": round(minutes, 1), "train": round(float(loss), 4), **on_held},
+                )
                 if total < best:
                     best = total
                     torch.save({"model": average.module.state_dict(), "step": step, "held": on_held}, given.out / "best.pt")
@@ -178,10 +200,13 @@ def train(given: argparse.Namespace) -> None:
                 (given.out / "part.pt").replace(last)
 
 
-def rate(given: argparse.Namespace, step: int) -> float:
-    """Each of the two stages warms up; the cosine runs over both."""
-    since = step if step < given.first else step - given.first
-    return float(given.rate) * min(1.0, (since + 1) / 300) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / given.steps)))
+def rate(given: argparse.Namespace, step: int, sees: bool) -> float:
+    """Learning rate of the encoder (`sees`) or the heads; each stage warms up and falls along a cosine."""
+    alone = step < given.first
+    since, length = (step, given.first) if alone else (step - given.first, given.steps - given.first)
+    cosine = 0.5 * (1 + math.cos(math.pi * since / length))
+    base = given.rate * ((3.0 if alone else 0.5) if sees else 1.0)
+    return float(base * min(1.0, (since + 1) / 300) * (0.02 + 0.98 * cosine))
 
 
 def log(path: Path, row: dict[str, float]) -> None:
@@ -198,10 +223,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     parser.add_argument("--scenes", type=int, default=60_000)
-    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--steps", type=int, default=27_000)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--first", type=int, default=2000, help="steps of the encoder alone")
+    parser.add_argument("--rate", type=float, default=7e-4, help="peak learning rate of the heads")
+    parser.add_argument("--first", type=int, default=3000, help="steps of the encoder alone")
     parser.add_argument("--every", type=int, default=1000, help="steps between validations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -212,4 +237,4 @@ if __name__ == "__main__":
     if given.until == "publish":
         from publish_scenes import publish
 
-        publish(given.out)
+        publish(given.out, choose_on=200, measure_on=1000)

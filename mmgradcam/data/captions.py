@@ -19,6 +19,7 @@ from mmgradcam.data.words import (
     Phrase,
     describe,
     holds,
+    offset,
     plural,
     reword,
     tokenize,
@@ -83,10 +84,15 @@ _AND = ("and", "function", ())
 
 
 def _noun_phrase(scene: Scene, rng: np.random.Generator, taken: Sequence[int]) -> Said:
-    """A phrase for things not spoken of yet, their number, and their indices (empty if there is none)."""
+    """A phrase for things not spoken of yet, their number, and their indices (empty if there is none).
+
+    People mention what strikes them first: mostly the largest things, of equals the one further left; now and then any.
+    """
     free = [i for i in range(len(scene.things)) if i not in taken]
-    for _ in range(8 if free else 0):
-        index = free[int(rng.integers(len(free)))]
+    free.sort(key=lambda i: (-SIZES[scene.things[i].size], scene.things[i].x))
+    if rng.random() < 0.3:
+        rng.shuffle(free)
+    for index in free:
         phrase = describe(scene, index, rng, unique=rng.random() < 0.5) or describe(scene, index, rng)
         assert phrase is not None
         matches = phrase.matches(scene)
@@ -105,11 +111,12 @@ def _spoken(phrase: Phrase, number: int, refers: tuple[int, ...]) -> Parts:
 
 
 def _relation(scene: Scene, rng: np.random.Generator, a: tuple[int, ...], b: tuple[int, ...]) -> Parts:
-    """The wording of a relation that clearly holds; empty if none does."""
+    """The wording of a relation that clearly holds, mostly along the longer axis; empty if none does."""
     true = [name for name in RELATIONS if holds(name, scene, a, b, CLEAR)]
+    true.sort(key=lambda name: -min(offset(name, scene.things[i], scene.things[j]) for i in a for j in b))
     if not true:
         return []
-    wordings = RELATIONS[true[int(rng.integers(len(true)))]]
+    wordings = RELATIONS[true[0 if rng.random() < 0.8 else -1]]
     wording = wordings[0 if rng.random() < 0.75 else 1]
     return [(word, "relation", a + b) for word in wording]
 

@@ -114,7 +114,7 @@ def describe(scene: Scene, index: int, rng: np.random.Generator, *, hide: str = 
         The phrase, or None if `unique` cannot be had.
     """
     thing = scene.things[index]
-    chance = {"kind": 1.0, "color": 0.75, "size": 0.45, "material": 0.3}
+    chance = {"kind": 1.0, "color": 0.85, "size": 0.5, "material": 0.35}
     allowed = [name for name in ATTRIBUTES if name != hide]
     named = {name for name in allowed if rng.random() < chance[name]}
     order = [name for name in ("color", "size", "material") if name in allowed]

@@ -12,10 +12,10 @@ PAD = 0
 
 
 class LSTMAnswerer(nn.Module):
-    """An LSTM reads the question; a second one looks at question and grid in turn, and what it gathered gives the answer.
+    """An LSTM reads the question; from what it ends with, glimpses look at the question and the grid in turn.
 
-    Stacked attention (Yang et al. 2016) with a control signal for each glimpse (Hudson and Manning 2018). Besides the
-    attended mean, a glimpse tallies how much of the grid answers to it (a sum of sigmoids), which counting needs.
+    Stacked attention (Yang et al. 2016): each glimpse asks the question what to look for (a control, as in Hudson and
+    Manning 2018), looks for it in the grid, and adds what it saw to what is known; the last state gives the answer.
 
     Args:
         vocabulary: number of tokens.
@@ -28,19 +28,23 @@ class LSTMAnswerer(nn.Module):
     """
 
     def __init__(
-        self, vocabulary: int, answers: int, channels: int, width: int = 160, glimpses: int = 4, heads: int = 4, patch: int = 1
+        self,
+        vocabulary: int,
+        answers: int,
+        channels: int,
+        width: int = 128,
+        glimpses: int = 4,
+        heads: int = 4,
+        patch: int = 1,
     ) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
-        self.tell, self.reader = nn.Linear(width, 4 * width), Cell(width)
+        self.tell, self.cell = nn.Linear(width, 4 * width), Cell(width)
         self.tokens = GridTokens(channels, width, patch)
-        self.control = Attention(width, heads)
-        self.steer = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(glimpses))
-        self.aim = nn.Linear(2 * width, width)
-        self.look = Attention(width, heads)
-        self.tally = nn.Linear(heads, width)
-        self.gathered, self.cell = nn.Linear(3 * width, 4 * width), Cell(width)
-        self.out = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width, answers))
+        self.nothing = nn.Parameter(torch.randn(width) * 0.02)
+        self.glimpses = nn.ModuleList(Glimpse(width, heads) for _ in range(glimpses))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width, answers))
 
     def forward(self, features: Tensor, questions: Tensor) -> Tensor:
         """(B, C, *grid), (R, L) questions filled up with `PAD`, R a multiple of B -> answer logits (R, answers)."""
@@ -49,23 +53,39 @@ class LSTMAnswerer(nn.Module):
         h = c = words.new_zeros(len(words), words.shape[-1])
         states = []
         for told in self.tell(words).unbind(1):
-            h, c = self.reader(told, h, c)
+            h, c = self.cell(told, h, c)
             states.append(h)
+        read = torch.stack(states, 1) + words
         last = asked.sum(1).clamp(min=1) - 1
-        read = torch.stack(states, 1)
-        question = read.gather(1, last[:, None, None].expand(-1, 1, read.shape[-1])).squeeze(1)
-        spoken = self.control.remember(read + words)
-        keys, values = self.look.remember(self.tokens(features))
-        h = c = torch.zeros_like(question)
-        for steer in self.steer:
-            control = self.control.read(steer(torch.cat([question, h], -1))[:, None], spoken, asked[:, None, None])
-            aim = torch.unflatten(self.aim(torch.cat([control.squeeze(1), h], -1)), 0, (len(keys), -1))
-            match = self.look.match(aim, keys)  # (B, heads, R / B, cells)
-            seen = self.look.gather(match.softmax(-1), values).flatten(0, 1)
-            amount = (match - 2).sigmoid().sum(-1).log1p().transpose(1, 2).flatten(0, 1)
-            h, c = self.cell(self.gathered(torch.cat([seen, control.squeeze(1), self.tally(amount)], -1)), h, c)
-        logits: Tensor = self.out(torch.cat([h, question], -1))
+        x = read.gather(1, last[:, None, None].expand(-1, 1, read.shape[-1]))
+        grid = with_nothing(self.tokens(features), self.nothing)
+        for glimpse in self.glimpses:
+            x = glimpse(x, read, grid, asked[:, None, None])
+        logits: Tensor = self.out(self.norm(x[:, 0]))
         return logits
+
+
+class Glimpse(nn.Module):
+    """One look at the question, one at the grid, and a thought about them, each added to what is known."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+        self.question, self.grid = Attention(width, heads), Attention(width, heads)
+        self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor, read: Tensor, grid: Tensor, asked: Tensor) -> Tensor:
+        """(R, 1, width) known, (R, L, width) question, (B, cells, width) grid, mask over L -> (R, 1, width)."""
+        x = x + self.question.read(self.norm1(x), self.question.remember(read), asked)
+        looking = torch.unflatten(self.norm2(x), 0, (len(grid), -1)).flatten(1, 2)
+        x = x + self.grid.read(looking, self.grid.remember(grid)).reshape(x.shape)
+        thought: Tensor = self.feed(self.norm3(x))
+        return x + thought
+
+
+def with_nothing(grid: Tensor, nothing: Tensor) -> Tensor:
+    """(B, cells, width) with a token before it that stands for nothing: attention to things can then tell how many they are."""
+    return torch.cat([nothing.expand(len(grid), 1, -1), grid], 1)
 
 
 class TransformerAnswerer(nn.Module):
@@ -105,8 +125,7 @@ class TransformerAnswerer(nn.Module):
 
     def forward(self, features: Tensor, questions: Tensor) -> Tensor:
         """(B, C, *grid), (R, L) questions filled up with `PAD`, R a multiple of B -> answer logits (R, answers)."""
-        grid = self.tokens(features)
-        grid = torch.cat([self.nothing.expand(len(grid), 1, -1), grid], 1)
+        grid = with_nothing(self.tokens(features), self.nothing)
         words = self.words(questions) + self.order.weight[: questions.shape[1]]
         x = torch.cat([self.answer.expand(len(words), 1, -1), words], 1)
         asked = torch.cat([questions.new_ones(len(questions), 1), questions], 1) != PAD

@@ -1,0 +1,70 @@
+"""Brings README.md up to date with the bundled models: its figures and its pictures.
+
+    python scripts/readme.py
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mmgradcam import checkpoints
+
+ROOT = Path(__file__).parents[1]
+SHOWN = ("gradcam", "gradcam_pp", "xgradcam", "hirescam", "layercam")
+
+
+def with_figures(text: str) -> str:
+    """The README with what stands between its figure marks made anew."""
+    configs = {name: checkpoints.config(checkpoints.folder(name)) for name in checkpoints.names()}
+    for mark, table in (("methods", methods_table(configs)), ("models", models_table(configs))):
+        text = re.sub(f"(<!-- figures: {mark} -->\n).*?(?=\n\n)", lambda m, t=table: m[1] + t, text, flags=re.S)
+    return text
+
+
+def methods_table(configs: dict[str, Any]) -> str:
+    """Peaks of nouns (answers) at the features, by method, as each card has them."""
+    rows = ["| | " + " | ".join(f"`{m}`" for m in SHOWN) + " |", "| --- |" + " --- |" * len(SHOWN)]
+    for name in configs:
+        card = (checkpoints.folder(name) / "README.md").read_text(encoding="utf-8")
+        peaks = []
+        for method in SHOWN:
+            row = re.search(rf"^\| \**{method}\** \| \**the features \(stride 4\)\** \| \**([\d.]+%) /", card, flags=re.M)
+            assert row, (name, method)
+            peaks.append(row[1])
+        rows.append(f"| {name} | " + " | ".join(peaks) + " |")
+    return "\n".join(rows)
+
+
+def models_table(configs: dict[str, Any]) -> str:
+    rows = [
+        "| model | true statements / right answers | peak on the object | strictly on what is seen of it | swapped | inside / outside | explained by |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, config in configs.items():
+        figures = config["figures"]
+        share = figures["statements" if "statements" in figures else "accuracy"]["all"]
+        for i, (role, f) in enumerate(figures["localization"].items()):
+            how = f"{config['method']} at {' x '.join(config['taps']) or 'the features'}"
+            first = f"[{name}](checkpoints/{name}/README.md) | {share:.1%}" if i == 0 else " | "
+            place = f"{role}: {f['peak']:.1%} | {f['strict']:.1%} | {f['swapped']:.1%} | {f['inside_outside']:.0f}"
+            rows.append(f"| {first} | {place} | {how if i == 0 else ''} |")
+    return "\n".join(rows)
+
+
+def pictures() -> None:
+    from mmgradcam import explain
+    from mmgradcam.tasks import load
+
+    out, example = ROOT / "docs" / "images", ROOT / "mmgradcam" / "data" / "example.png"
+    out.mkdir(parents=True, exist_ok=True)
+    explain(load("scenes-captioner"), example).panels().quantize(256).save(out / "words.png", optimize=True)
+    asked = explain(load("scenes-vqa"), example, question="what color is the large cube?", top=2, against="blue")
+    asked.panels().quantize(256).save(out / "answers.png", optimize=True)
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(with_figures(path.read_text(encoding="utf-8")), encoding="utf-8")
+    pictures()

@@ -1,0 +1,90 @@
+"""What the documents say runs and is true: every example, every doctest, every figure of the README."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import pkgutil
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import mmgradcam
+from conftest import Classes
+from mmgradcam import checkpoints, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, xgradcam
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+MODULES = sorted(m.name for m in pkgutil.walk_packages(mmgradcam.__path__, "mmgradcam.") if "__main__" not in m.name)
+
+
+def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mmgradcam").mkdir()
+    (tmp_path / "mmgradcam" / "data").symlink_to(ROOT / "mmgradcam" / "data")
+    monkeypatch.chdir(tmp_path)
+    assert len(BLOCKS) == 5
+    names: dict[str, object] = {}
+    for block in BLOCKS:
+        exec(compile(block, "README.md", "exec"), names)
+    assert {p.name for p in (tmp_path / "explanation").iterdir()} == {"words.png", "index.html", "explanation.json", "maps.npz"}
+
+
+def test_the_head_of_ones_own_is_short_and_works_with_every_method() -> None:
+    block = next(b for b in BLOCKS if "class Counting" in b)
+    lines = [line for line in block.split("class Counting")[1].split("\n\n\n")[0].splitlines() if line.strip()]
+    assert len(lines) <= 15
+    names: dict[str, object] = {}
+    exec(block.split("count = explain")[0], names)
+    for method in (gradcam, counterfactual, gradcam_pp, xgradcam, hirescam, layercam):
+        task = names["Counting"](names["backbone"], names["head"])  # type: ignore[operator]
+        assert explain(task, torch.rand(3, 16, 24), method=method).map.shape == (4, 6)
+
+
+@pytest.mark.parametrize("name", ["mmgradcam", *MODULES])
+def test_the_doctests_of(name: str) -> None:
+    module = importlib.import_module(name)
+    assert doctest.testmod(module, extraglobs={"np": sys.modules["numpy"], "torch": torch}).failed == 0
+
+
+def test_the_figures_of_the_readme_are_those_of_the_cards() -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        readme = importlib.import_module("readme")
+    finally:
+        sys.path.pop(0)
+    assert readme.with_figures(README) == README
+
+
+@pytest.mark.parametrize("name", checkpoints.names())
+def test_a_card_tells_the_figures_of_its_config(name: str) -> None:
+    folder = checkpoints.folder(name)
+    config, text = json.loads((folder / "config.json").read_text()), (folder / "README.md").read_text()
+    figures = config["figures"]
+    share = figures["statements" if "statements" in figures else "accuracy"]
+    assert f"**{share['all']:.1%}**" in text
+    for place in figures["localization"].values():
+        assert f"{place['peak']:.1%} | {place['strict']:.1%} | {place['swapped']:.1%}" in text
+    assert f"**{config['method']}**" in text
+    for said in ("seeds", "train_scenes.py", "Licence: Apache-2.0"):
+        assert said.lower() in text.lower()
+    assert (folder / "model.safetensors").stat().st_size < 10 * 2**20
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_methods_documented_in_the_readme_are_those_there_are() -> None:
+    named = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.M))
+    assert named == {"gradcam", "counterfactual", "gradcam_pp", "xgradcam", "hirescam", "layercam"}
+
+
+def test_the_contract_needs_three_methods() -> None:
+    assert mmgradcam.Task.__abstractmethods__ == {"encode", "targets", "score"}
+    assert issubclass(Classes, mmgradcam.Task)
