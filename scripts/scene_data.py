@@ -23,7 +23,7 @@ from mmgradcam.data.splits import seeds
 from mmgradcam.tasks.vocabulary import END, START, Vocabulary
 
 SIDE = 128
-CAPTIONS, CAPTION_TOKENS = 8, 28
+CAPTIONS, CAPTION_TOKENS = 8, 32
 QUESTIONS, QUESTION_TOKENS = 24, 24
 RELATION_WEIGHT = 3
 """Weight of the words that say which relation holds: they come late and are few."""

@@ -184,17 +184,18 @@ def train(given: argparse.Namespace) -> None:
                 progress.update(bar, completed=step, loss=" ".join(f"{v:.3f}" for v in smooth.values()))
             if step % 200 == 0 and not progress.console.is_terminal:
                 print(step, round(time.time() - begin), {n: round(v, 3) for n, v in smooth.items()}, flush=True)
-            if heads and (step % given.every == 0 or step == given.steps):
-                on_held = validate(average.module, held, device)
-                total = sum(v for n, v in on_held.items() if not n.endswith("right"))
-                minutes = (spent + time.time() - begin) / 60
-                log(
-                    given.out / "log.csv",
-                    {"step": step, "minutes": round(minutes, 1), "train": round(float(loss), 4), **on_held},
-                )
-                if total < best:
-                    best = total
-                    torch.save({"model": average.module.state_dict(), "step": step, "held": on_held}, given.out / "best.pt")
+            if step % given.every == 0 or step in (given.first, given.steps):
+                if heads:
+                    on_held = validate(average.module, held, device)
+                    total = sum(v for n, v in on_held.items() if not n.endswith("right"))
+                    minutes = (spent + time.time() - begin) / 60
+                    log(
+                        given.out / "log.csv",
+                        {"step": step, "minutes": round(minutes, 1), "train": round(float(loss), 4), **on_held},
+                    )
+                    if total < best:
+                        best = total
+                        torch.save({"model": average.module.state_dict(), "step": step, "held": on_held}, given.out / "best.pt")
                 state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
                 torch.save({**state, "step": step, "best": best, "spent": spent + time.time() - begin}, given.out / "part.pt")
                 (given.out / "part.pt").replace(last)
