@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
 
 Mask = npt.NDArray[np.bool_]
 PixelBox = tuple[int, int, int, int]
@@ -20,10 +19,14 @@ def mask_box(mask: Mask) -> PixelBox:
 
 
 def fill_holes(mask: Mask) -> Mask:
-    """A (H, W) mask with its holes filled: whatever cannot be reached from the border through false pixels."""
-    padded = Image.fromarray(np.pad(mask, 1).astype(np.uint8)).copy()
-    ImageDraw.floodfill(padded, (0, 0), 2)
-    filled: Mask = np.asarray(padded)[1:-1, 1:-1] != 2
+    """A (H, W) mask with its holes filled: whatever cannot be reached from the border through false pixels (4 neighbours)."""
+    filled = mask.copy()
+    x0, y0, x1, y1 = mask_box(mask)
+    inside = filled[y0:y1, x0:x1]
+    runs, segments = _segments(np.pad(~inside, 1, constant_values=True), diagonal=False)
+    for (y, left, right), segment in zip(runs, segments, strict=True):
+        if segment != segments[0]:
+            inside[y - 1, left - 1 : right - 1] = True
     return filled
 
 
@@ -33,6 +36,16 @@ def segment_boxes(mask: Mask) -> list[PixelBox]:
     >>> segment_boxes(np.array([[1, 0, 0], [0, 0, 1], [0, 1, 1]], dtype=bool))
     [(1, 1, 3, 3), (0, 0, 1, 1)]
     """
+    found: dict[int, list[int]] = {}
+    for (y, x0, x1), segment in zip(*_segments(mask, diagonal=True), strict=True):
+        s = found.setdefault(segment, [0, x0, y, x1, y + 1])
+        s[0] += x1 - x0
+        s[1:] = [min(s[1], x0), min(s[2], y), max(s[3], x1), max(s[4], y + 1)]
+    return [(s[1], s[2], s[3], s[4]) for s in sorted(found.values(), key=lambda s: -s[0])]
+
+
+def _segments(mask: Mask, diagonal: bool) -> tuple[list[tuple[int, int, int]], list[int]]:
+    """Runs of true pixels, row by row as (y, x0, x1), and which connected segment each belongs to."""
     parents: list[int] = []
 
     def root(i: int) -> int:
@@ -40,7 +53,7 @@ def segment_boxes(mask: Mask) -> list[PixelBox]:
             parents[i] = i = parents[parents[i]]
         return i
 
-    runs: list[tuple[int, int, int]] = []  # y, x0, x1 of each run of true pixels
+    runs: list[tuple[int, int, int]] = []
     above: list[int] = []
     for y, row in enumerate(mask):
         edges = np.flatnonzero(np.diff(np.concatenate(([0], row.astype(np.int8), [0]))))
@@ -51,12 +64,7 @@ def segment_boxes(mask: Mask) -> list[PixelBox]:
             parents.append(i)
             here.append(i)
             for j in above:
-                if runs[j][1] <= x1 and runs[j][2] >= x0:
+                if runs[j][1] < x1 + diagonal and runs[j][2] > x0 - diagonal:
                     parents[root(j)] = root(i)
         above = here
-    found: dict[int, list[int]] = {}
-    for i, (y, x0, x1) in enumerate(runs):
-        s = found.setdefault(root(i), [0, x0, y, x1, y + 1])
-        s[0] += x1 - x0
-        s[1:] = [min(s[1], x0), min(s[2], y), max(s[3], x1), max(s[4], y + 1)]
-    return [(s[1], s[2], s[3], s[4]) for s in sorted(found.values(), key=lambda s: -s[0])]
+    return runs, [root(i) for i in range(len(runs))]

@@ -9,6 +9,7 @@ import argparse
 import csv
 import functools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,9 @@ Choice = tuple[str, tuple[str, ...]]
 Figures = dict[str, Any]
 
 
-def publish(out: Path, choose_on: int, measure_on: int) -> None:
+def publish(out: Path, choose_on: int, measure_on: int, names: Iterable[str] = HEADS) -> None:
     kept = torch.load(out / "best.pt", map_location="cpu", weights_only=True)
-    for name in HEADS:
+    for name in names:
         config = {**describe(name), "fuse": "product"}
         task = trained(name, {**config, "method": "layercam", "taps": []}, kept["model"])
         table = {choice: located(task, choice, choose_on) for choice in track(candidates(), f"{name}: methods")}
@@ -95,7 +96,7 @@ def trained(name: str, config: dict[str, Any], weights: dict[str, torch.Tensor])
 
 def candidates() -> list[Choice]:
     single = [(m, taps) for taps in SINGLE for m in METHODS]
-    return single + [(m, taps) for taps in FUSED for m in ("hirescam", "layercam")]
+    return single + [("layercam", taps) for taps in FUSED]
 
 
 def located(task: Task, choice: Choice, count: int) -> Figures:
@@ -204,5 +205,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     parser.add_argument("--choose-on", type=int, default=200)
     parser.add_argument("--measure-on", type=int, default=1000)
+    parser.add_argument("--only", nargs="+", choices=HEADS, default=list(HEADS), help="models to publish")
     given = parser.parse_args()
-    publish(given.out, given.choose_on, given.measure_on)
+    publish(given.out, given.choose_on, given.measure_on, given.only)
