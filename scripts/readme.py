@@ -1,6 +1,6 @@
 """Brings README.md up to date with the bundled models: its figures and its pictures.
 
-    python scripts/readme.py
+python scripts/readme.py
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import Classes
 
 import mmgradcam
-from conftest import Classes
 from mmgradcam import checkpoints, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, xgradcam
 
 ROOT = Path(__file__).parents[1]
