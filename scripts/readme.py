@@ -12,6 +12,8 @@ from typing import Any
 from mmgradcam import checkpoints
 
 ROOT = Path(__file__).parents[1]
+EXAMPLE = 1333
+"""Seed of the example picture, outside every split."""
 SHOWN = ("gradcam", "gradcam_pp", "xgradcam", "hirescam", "layercam")
 
 
@@ -55,9 +57,12 @@ def models_table(configs: dict[str, Any]) -> str:
 
 def pictures() -> None:
     from mmgradcam import explain
+    from mmgradcam.data.render import render
+    from mmgradcam.data.scenes import make_scene
     from mmgradcam.tasks import load
 
     out, example = ROOT / "docs" / "images", ROOT / "mmgradcam" / "data" / "example.png"
+    render(make_scene(EXAMPLE), 384).image.save(example, optimize=True)
     out.mkdir(parents=True, exist_ok=True)
     explain(load("scenes-captioner"), example).panels().quantize(256).save(out / "words.png", optimize=True)
     asked = explain(load("scenes-vqa"), example, question="what color is the large cube?", top=2, against="blue")
