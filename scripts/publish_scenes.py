@@ -180,7 +180,8 @@ the mean heat outside.
 - Architecture: encoder {ENCODER}; head `{kind.__name__}` {made}; {sum(p.numel() for m in parts(build(config)).values() for p in m.parameters()) / 1e6:.2f} M parameters, stored as fp16.
 - Data: 60,000 scenes (seeds {SPLITS["train"]:,} on), 8 captions and 24 questions each, rendered by `mmgradcam.data`.
 - Recipe: `python scripts/train_scenes.py`, {how}. The encoder first learned which pairs of attributes occur in a scene, from labels
-  of whole pictures; then this head and the three others learned on top of it together. No mask, box or place was ever shown to it.
+  of whole pictures; then this head and the three others learned on top of it together; last, the answer heads went on alone. No
+  mask, box or place was ever shown to it.
 - Weights: moving average, kept at the best validation loss. Method and layers chosen on validation scenes.
 - Licence: Apache-2.0, weights and data.
 - Limits: rendered scenes of up to six objects on a textured ground, its own words and grammar; a photo is outside what it knows.

@@ -2,7 +2,8 @@
 
 First the encoder alone learns which pairs of attributes occur in a scene ("a red cube is there", "something small and metal
 is not"): labels of whole pictures, as existence questions give them, never of places. Then the heads learn on top of it, and
-it goes on learning with them.
+it goes on learning with them. Last, the answer heads go on alone, over the encoder as it then is: counting, comparing and
+relating take them longer than captions take theirs.
 
     python scripts/train_scenes.py                  # data, training, choice of method, figures and checkpoints/
     python scripts/train_scenes.py --until train    # stop before the figures
@@ -45,6 +46,8 @@ HEADS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "scenes-vqa-transformer": (TransformerAnswerer, {**ANSWERER, "width": 128, "layers": 3, "heads": 4}),
 }
 PER_IMAGE = {"captions": 3, "questions": 6}
+STAGES: list[list[str]] = [[], list(HEADS), [name for name in HEADS if "captioner" not in name]]
+"""Heads that learn: none, while the encoder learns alone; all of them, with it; the answer heads, without it."""
 PAIRS = list(combinations(range(len(ATTRIBUTES)), 2))
 COUNTS = [len(values) for values in ATTRIBUTES.values()]
 FIT = {"size": [SIDE, SIDE], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "how": "pad"}
@@ -81,21 +84,32 @@ def tokens(rows: np.ndarray[Any, Any], device: torch.device) -> Tensor:
 
 
 def losses(
-    model: nn.ModuleDict, data: Scenes, chosen: tuple[Any, Any, Any], device: torch.device, heads: bool
+    model: nn.ModuleDict,
+    data: Scenes,
+    chosen: tuple[Any, Any, Any],
+    device: torch.device,
+    names: list[str],
+    seeing: bool = True,
 ) -> dict[str, Tensor]:
-    """The loss of each head, and for answers the share that is right, on some scenes with some of their sentences."""
+    """The loss of each named head, and for answers the share that is right, on some scenes with some of their sentences.
+
+    Seeing, the encoder learns too, and its own loss is among them.
+    """
     rows, captions, questions = chosen
-    features = model["encoder"](pixels(data.images[rows], device))
-    present = (2 * model["presence"](features).float().flatten(2)).logsumexp(-1) / 2
-    truth = pairs_present(data.things[rows], device)
-    found = {"presence": F.binary_cross_entropy_with_logits(present, truth, pos_weight=torch.tensor(4.0, device=device))}
-    if not heads:
+    with torch.set_grad_enabled(seeing and torch.is_grad_enabled()):
+        features = model["encoder"](pixels(data.images[rows], device))
+    found = {}
+    if seeing:
+        present = (2 * model["presence"](features).float().flatten(2)).logsumexp(-1) / 2
+        weight, truth = torch.tensor(4.0, device=device), pairs_present(data.things[rows], device)
+        found["presence"] = F.binary_cross_entropy_with_logits(present, truth, pos_weight=weight)
+    if not names:
         return found
     said = tokens(data.captions[rows][:, captions], device)
     weights = torch.from_numpy(data.weights[rows][:, captions]).flatten(0, 1)[:, 1 : said.shape[1]].float().to(device)
     asked = tokens(data.questions[rows][:, questions], device)
     answers = torch.from_numpy(data.answers[rows][:, questions]).flatten().long().to(device)
-    for name in HEADS:
+    for name in names:
         head = model[name]
         if "captioner" in name:
             logits = head.out(head(features, said[:, :-1])).float()
@@ -115,7 +129,7 @@ def validate(model: nn.ModuleDict, data: Scenes, device: torch.device) -> dict[s
     batches = np.array_split(np.arange(len(data.images)), max(1, len(data.images) // 100))
     for rows in batches:
         with torch.autocast(device.type, torch.bfloat16):
-            found = losses(model, data, (rows, np.arange(4), np.arange(12)), device, heads=True)
+            found = losses(model, data, (rows, np.arange(4), np.arange(12)), device, list(HEADS))
         for name, value in found.items():
             totals[name] = totals.get(name, 0) + float(value) / len(batches)
     model.train()
@@ -158,17 +172,18 @@ def train(given: argparse.Namespace) -> None:
         TextColumn("{task.fields[loss]}"),
     )
     with Progress(*columns) as progress:
-        bar = progress.add_task("training", total=given.steps, completed=step, loss="")
-        while step < given.steps:
+        steps = given.steps + given.answers
+        bar = progress.add_task("training", total=steps, completed=step, loss="")
+        while step < steps:
             rng = np.random.default_rng([given.seed, step])
-            heads = step >= given.first
-            rows = np.sort(rng.integers(0, len(data.images), given.batch if heads else 2 * given.batch))
+            stage = (step >= given.first) + (step >= given.steps)
+            rows = np.sort(rng.integers(0, len(data.images), given.batch if stage else 2 * given.batch))
             captions = rng.permutation(data.captions.shape[1])[: PER_IMAGE["captions"]]
             questions = rng.permutation(data.questions.shape[1])[: PER_IMAGE["questions"]]
             for group in optimizer.param_groups:
-                group["lr"] = rate(given, step, group["sees"])
+                group["lr"] = rate(given, step, stage, group["sees"])
             with torch.autocast(device.type, torch.bfloat16):
-                found = losses(model, data, (rows, captions, questions), device, heads)
+                found = losses(model, data, (rows, captions, questions), device, STAGES[stage], seeing=stage < 2)
             loss = sum(value for name, value in found.items() if not name.endswith("right"))
             assert isinstance(loss, Tensor)
             optimizer.zero_grad()
@@ -184,8 +199,8 @@ def train(given: argparse.Namespace) -> None:
                 progress.update(bar, completed=step, loss=" ".join(f"{v:.3f}" for v in smooth.values()))
             if step % 200 == 0 and not progress.console.is_terminal:
                 print(step, round(time.time() - begin), {n: round(v, 3) for n, v in smooth.items()}, flush=True)
-            if step % given.every == 0 or step in (given.first, given.steps):
-                if heads:
+            if step % given.every == 0 or step in (given.first, given.steps, steps):
+                if stage:
                     on_held = validate(average.module, held, device)
                     total = sum(v for n, v in on_held.items() if not n.endswith("right"))
                     minutes = (spent + time.time() - begin) / 60
@@ -201,12 +216,12 @@ def train(given: argparse.Namespace) -> None:
                 (given.out / "part.pt").replace(last)
 
 
-def rate(given: argparse.Namespace, step: int, sees: bool) -> float:
+def rate(given: argparse.Namespace, step: int, stage: int, sees: bool) -> float:
     """Learning rate of the encoder (`sees`) or the heads; each stage warms up and falls along a cosine."""
-    alone = step < given.first
-    since, length = (step, given.first) if alone else (step - given.first, given.steps - given.first)
+    ends = [0, given.first, given.steps, given.steps + given.answers]
+    since, length = step - ends[stage], ends[stage + 1] - ends[stage]
     cosine = 0.5 * (1 + math.cos(math.pi * since / length))
-    base = given.rate * ((3.0 if alone else 0.5) if sees else 1.0)
+    base = given.rate * ((3.0, 0.5, 0.0)[stage] if sees else 1.0)
     return float(base * min(1.0, (since + 1) / 300) * (0.02 + 0.98 * cosine))
 
 
@@ -224,10 +239,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     parser.add_argument("--scenes", type=int, default=60_000)
-    parser.add_argument("--steps", type=int, default=27_000)
+    parser.add_argument("--steps", type=int, default=8500, help="steps of the encoder alone and of all heads together")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=7e-4, help="peak learning rate of the heads")
-    parser.add_argument("--first", type=int, default=3000, help="steps of the encoder alone")
+    parser.add_argument("--first", type=int, default=1500, help="steps of the encoder alone, the first of them")
+    parser.add_argument("--answers", type=int, default=6000, help="steps of the answer heads alone, after them")
     parser.add_argument("--every", type=int, default=1000, help="steps between validations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
