@@ -34,6 +34,8 @@ ATTRIBUTES = {"kind": list(KINDS), "color": list(COLORS), "size": list(SIZES), "
 _KIND_CHANCE = np.array([3 if kind in ("count", "relation", "comparison") else 1 for kind in QUESTION_KINDS]) / 14
 """Chance of each kind of question: those that take longest to learn are asked more often."""
 _TELLING = {"left", "right", "above", "over", "below", "under"}
+_HARD = {"left": 6.0, "right": 6.0, "above": 6.0, "below": 6.0, "than": 4.0, "same": 4.0, "many": 2.0}
+"""How often a question with such a word is asked for one without, while the answer heads learn alone."""
 BLOCK = 1000
 
 
@@ -80,6 +82,15 @@ def scenes(folder: Path, split: str, count: int) -> Scenes:
         print(file=sys.stderr)
     parts = [np.load(place / f"text-{s:08d}.npz") for s in range(0, count, BLOCK)]
     return Scenes(images, *(np.concatenate([part[name] for part in parts]) for name in _TEXT))
+
+
+def hardness(questions: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """(..., L) tokens of questions -> (...) their weight by `_HARD`, else 1."""
+    weights = np.ones(len(QUESTION_VOCABULARY) + 1)
+    for word, weight in _HARD.items():
+        weights[QUESTION_VOCABULARY.encode([word])] = weight
+    found: npt.NDArray[np.float64] = weights[questions].max(-1)
+    return found
 
 
 _TEXT = ("captions", "weights", "questions", "answers", "things")

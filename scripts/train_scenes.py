@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from scene_data import ATTRIBUTES, CAPTION_VOCABULARY, QUESTION_VOCABULARY, SIDE, Scenes, scenes
+from scene_data import ATTRIBUTES, CAPTION_VOCABULARY, QUESTION_VOCABULARY, SIDE, Scenes, hardness, scenes
 from torch import Tensor, nn
 
 from mmgradcam.data.questions import ANSWERS
@@ -91,11 +91,15 @@ def losses(
     names: list[str],
     seeing: bool = True,
 ) -> dict[str, Tensor]:
-    """The loss of each named head, and for answers the share that is right, on some scenes with some of their sentences.
+    """The loss of each named head, and for answers the share that is right.
 
-    Seeing, the encoder learns too, and its own loss is among them.
+    Args:
+        chosen: rows of scenes (B,), and which captions (B, n) and questions (B, m) of each.
+        seeing: the encoder learns too, and its own loss is among them.
     """
-    rows, captions, questions = chosen
+    rows, *which = chosen
+    captions, weighted = (np.take_along_axis(x[rows], which[0][..., None], 1) for x in (data.captions, data.weights))
+    questions, answers = np.take_along_axis(data.questions[rows], which[1][..., None], 1), data.answers[rows]
     with torch.set_grad_enabled(seeing and torch.is_grad_enabled()):
         features = model["encoder"](pixels(data.images[rows], device))
     found = {}
@@ -105,10 +109,10 @@ def losses(
         found["presence"] = F.binary_cross_entropy_with_logits(present, truth, pos_weight=weight)
     if not names:
         return found
-    said = tokens(data.captions[rows][:, captions], device)
-    weights = torch.from_numpy(data.weights[rows][:, captions]).flatten(0, 1)[:, 1 : said.shape[1]].float().to(device)
-    asked = tokens(data.questions[rows][:, questions], device)
-    answers = torch.from_numpy(data.answers[rows][:, questions]).flatten().long().to(device)
+    said = tokens(captions, device)
+    weights = torch.from_numpy(weighted).flatten(0, 1)[:, 1 : said.shape[1]].float().to(device)
+    asked = tokens(questions, device)
+    right = torch.from_numpy(np.take_along_axis(answers, which[1], 1)).flatten().long().to(device)
     for name in names:
         head = model[name]
         if "captioner" in name:
@@ -117,8 +121,8 @@ def losses(
             found[name] = (each * weights).sum() / weights.sum()
         else:
             logits = head(features, asked).float()
-            found[name] = F.cross_entropy(logits, answers)
-            found[f"{name} right"] = (logits.argmax(1) == answers).float().mean().detach()
+            found[name] = F.cross_entropy(logits, right)
+            found[f"{name} right"] = (logits.argmax(1) == right).float().mean().detach()
     return found
 
 
@@ -129,7 +133,8 @@ def validate(model: nn.ModuleDict, data: Scenes, device: torch.device) -> dict[s
     batches = np.array_split(np.arange(len(data.images)), max(1, len(data.images) // 100))
     for rows in batches:
         with torch.autocast(device.type, torch.bfloat16):
-            found = losses(model, data, (rows, np.arange(4), np.arange(12)), device, list(HEADS))
+            which = np.tile(np.arange(4), (len(rows), 1)), np.tile(np.arange(12), (len(rows), 1))
+            found = losses(model, data, (rows, *which), device, list(HEADS))
         for name, value in found.items():
             totals[name] = totals.get(name, 0) + float(value) / len(batches)
     model.train()
@@ -177,9 +182,15 @@ def train(given: argparse.Namespace) -> None:
         while step < steps:
             rng = np.random.default_rng([given.seed, step])
             stage = (step >= given.first) + (step >= given.steps)
+            if step == given.steps:
+                model.load_state_dict(average.module.state_dict())
             rows = np.sort(rng.integers(0, len(data.images), given.batch if stage else 2 * given.batch))
-            captions = rng.permutation(data.captions.shape[1])[: PER_IMAGE["captions"]]
-            questions = rng.permutation(data.questions.shape[1])[: PER_IMAGE["questions"]]
+            captions = alike(rng, data.captions.shape[1], PER_IMAGE["captions"], len(rows))
+            questions = (
+                drawn(rng, hardness(data.questions[rows]), PER_IMAGE["questions"] + 2)
+                if stage == 2
+                else alike(rng, data.questions.shape[1], PER_IMAGE["questions"], len(rows))
+            )
             for group in optimizer.param_groups:
                 group["lr"] = rate(given, step, stage, group["sees"])
             with torch.autocast(device.type, torch.bfloat16):
@@ -216,10 +227,20 @@ def train(given: argparse.Namespace) -> None:
                 (given.out / "part.pt").replace(last)
 
 
+def alike(rng: np.random.Generator, of: int, count: int, rows: int) -> np.ndarray[Any, Any]:
+    """(B, count) different columns, the same ones in each row."""
+    return np.tile(rng.permutation(of)[:count], (rows, 1))
+
+
+def drawn(rng: np.random.Generator, weights: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:
+    """(B, N) weights -> (B, count) different columns of each row, drawn by weight."""
+    return np.argsort(-(np.log(weights) + rng.gumbel(size=weights.shape)), 1)[:, :count]
+
+
 def rate(given: argparse.Namespace, step: int, stage: int, sees: bool) -> float:
     """Learning rate of the encoder (`sees`) or the heads; each stage warms up and falls along a cosine."""
     ends = [0, given.first, given.steps, given.steps + given.answers]
-    since, length = step - ends[stage], ends[stage + 1] - ends[stage]
+    since, length = step - ends[stage], (ends[stage + 1] if stage != 1 else given.falls) - ends[stage]
     cosine = 0.5 * (1 + math.cos(math.pi * since / length))
     base = given.rate * ((3.0, 0.5, 0.0)[stage] if sees else 1.0)
     return float(base * min(1.0, (since + 1) / 300) * (0.02 + 0.98 * cosine))
@@ -239,11 +260,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     parser.add_argument("--scenes", type=int, default=60_000)
-    parser.add_argument("--steps", type=int, default=8500, help="steps of the encoder alone and of all heads together")
+    parser.add_argument("--steps", type=int, default=6000, help="steps of the encoder alone and of all heads together")
+    parser.add_argument(
+        "--falls", type=int, default=8500, help="step at which the rate of all heads together would reach its end"
+    )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=7e-4, help="peak learning rate of the heads")
     parser.add_argument("--first", type=int, default=1500, help="steps of the encoder alone, the first of them")
-    parser.add_argument("--answers", type=int, default=6000, help="steps of the answer heads alone, after them")
+    parser.add_argument("--answers", type=int, default=7000, help="steps of the answer heads alone, after them")
     parser.add_argument("--every", type=int, default=1000, help="steps between validations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
