@@ -22,53 +22,75 @@ _ANCHORS = ((48, 18, 120), (128, 22, 160), (206, 40, 110), (246, 104, 40), (254,
 """Colours of heat from faint to full."""
 
 
-def upsample(map_: Tensor, box: Box, size: tuple[int, int]) -> Array:
-    """A (H, W) map on the picture: its positive part, bilinear between the centres of its cells.
+def upsample(maps: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+    """(K, H, W) maps on the picture: their positive parts, bilinear between the centres of the cells.
 
     Args:
-        map_: raw map whose grid covers `box`.
+        maps: raw maps whose grid covers `box`, on any device; the result stays there.
         box: rectangle in fractions of the picture; what lies outside the picture is cut, what it leaves out is 0.
         size: the picture's height and width in pixels.
 
     Returns:
-        (height, width) float32, >= 0, in the map's own scale; all 0 where the map holds a value that is not finite.
+        (K, height, width) float32, >= 0, each in its map's own scale; all 0 where the map holds a value that is not finite.
     """
     height, width = size
-    map_ = map_.detach().float().cpu()
-    if not torch.isfinite(map_).all():
-        return np.zeros(size, dtype=np.float32)
+    maps = maps.detach().float()
+    maps = torch.where(torch.isfinite(maps).flatten(1).all(1)[:, None, None], maps, torch.zeros_like(maps)).clamp(min=0)
     x0, y0, x1, y1 = box
-    ys = ((torch.arange(height) + 0.5) / height - y0) / (y1 - y0)
-    xs = ((torch.arange(width) + 0.5) / width - x0) / (x1 - x0)
+    ys = ((torch.arange(height, device=maps.device) + 0.5) / height - y0) / (y1 - y0)
+    xs = ((torch.arange(width, device=maps.device) + 0.5) / width - x0) / (x1 - x0)
     at = torch.stack(torch.meshgrid(xs * 2 - 1, ys * 2 - 1, indexing="xy"), -1)
-    spread = F.grid_sample(
-        map_.clamp(min=0)[None, None], at[None], mode="bilinear", padding_mode="border", align_corners=False
-    )[0, 0]
+    spread = F.grid_sample(maps[None], at[None], mode="bilinear", padding_mode="border", align_corners=False)[0]
     inside = ((ys >= 0) & (ys <= 1))[:, None] & ((xs >= 0) & (xs <= 1))[None]
-    return np.asarray((spread * inside).numpy(), dtype=np.float32)
+    return spread * inside
 
 
-def normalize(heat: Array) -> Array:
-    """Heat scaled to a maximum of 1; all 0 stays all 0."""
-    top = float(heat.max(initial=0.0))
-    return heat / top if top > 0 else heat
+def normalize(heat: Tensor) -> Tensor:
+    """(K, h, w) heat, each scaled to a maximum of 1; all 0 stays all 0."""
+    top = heat.flatten(1).amax(1)[:, None, None]
+    return heat / torch.where(top > 0, top, torch.ones_like(top))
+
+
+def colors(heat: Tensor) -> Tensor:
+    """(K, h, w) heat in 0..1 -> (K, 4, h, w) RGB and alpha in 0..255: the stronger, the brighter and the more opaque."""
+    anchors = torch.tensor(_ANCHORS, dtype=torch.float32, device=heat.device)
+    at = heat.clamp(0, 1) * (len(_ANCHORS) - 1)
+    low = at.floor().long().clamp(max=len(_ANCHORS) - 2)
+    share = (at - low)[..., None]
+    rgb = anchors[low] * (1 - share) + anchors[low + 1] * share
+    alpha = (heat / 0.55).clamp(0, 1) ** 0.8 * (0.86 * 255)
+    return torch.cat([rgb.movedim(-1, 1), alpha[:, None]], 1)
+
+
+def paint(picture: Tensor, heat: Tensor, opacity: float = 1.0) -> Tensor:
+    """The picture, greyer and dimmer where there is no heat, with heat over it; all of it on the device the tensors are on.
+
+    Args:
+        picture: (3, h, w) uint8.
+        heat: (K, h, w) in 0..1.
+        opacity: of the heat and of the dimming, in 0..1.
+
+    Returns:
+        (K, 3, h, w) uint8.
+    """
+    color = picture.float()
+    grey = (color * torch.tensor([0.299, 0.587, 0.114], device=color.device)[:, None, None]).sum(0, keepdim=True)
+    base = color + opacity * ((0.3 * grey + 0.7 * color) * 0.78 - color)
+    painted = colors(heat)
+    alpha = painted[:, 3:] / 255 * opacity
+    return (base * (1 - alpha) + painted[:, :3] * alpha).round().clamp(0, 255).byte()
 
 
 def colorize(heat: Array) -> Image.Image:
-    """(h, w) heat in 0..1 -> RGBA picture: the stronger, the brighter and the more opaque."""
-    steps = np.linspace(0, 1, len(_ANCHORS))
-    channels = [np.interp(heat, steps, [a[c] for a in _ANCHORS]) for c in range(3)]
-    alpha = np.clip(heat / 0.55, 0, 1) ** 0.8 * 0.86 * 255
-    return Image.fromarray(np.stack([*channels, alpha], -1).round().astype(np.uint8), "RGBA")
+    """(h, w) heat in 0..1 -> RGBA picture."""
+    layer = colors(torch.from_numpy(heat)[None])[0].round().byte()
+    return Image.fromarray(layer.permute(1, 2, 0).numpy(), "RGBA")
 
 
 def overlay(picture: Image.Image, heat: Array, opacity: float = 1.0) -> Image.Image:
     """An RGB picture, dimmed where there is no heat, with its (h, w) heat in 0..1 over it."""
-    dimmed = Image.blend(picture.convert("L").convert("RGB"), picture, 0.7).point(lambda v: round(v * 0.78))
-    base = Image.blend(picture, dimmed, opacity)
-    layer = colorize(heat)
-    layer.putalpha(layer.getchannel("A").point(lambda v: round(v * opacity)))
-    return Image.alpha_composite(base.convert("RGBA"), layer).convert("RGB")
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    return Image.fromarray(paint(pixels, torch.from_numpy(heat)[None], opacity)[0].permute(1, 2, 0).contiguous().numpy())
 
 
 @lru_cache

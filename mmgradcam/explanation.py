@@ -70,6 +70,7 @@ class Explanation:
         about: how it was made.
         task: what was explained; None once loaded from a file.
         again: explains another target of the same picture; None once loaded from a file.
+        spread: (K, *grid) standard deviation of the maps, where the method gives one.
     """
 
     def __init__(
@@ -84,10 +85,11 @@ class Explanation:
         about: About,
         task: Task | None = None,
         again: Callable[[Target], Explanation] | None = None,
+        spread: Tensor | None = None,
     ) -> None:
         self.picture, self.box, self.about = picture, box, about
         self.targets, self.maps, self.scores, self.words = list(targets), maps, scores, words
-        self.problems = list(problems)
+        self.problems, self.spread = list(problems), spread
         self._task, self._again = task, again
 
     def __len__(self) -> int:
@@ -133,6 +135,7 @@ class Explanation:
         return Explanation(
             self.picture, self.box, self.targets[i : i + 1], self.maps[i : i + 1], self.scores[i : i + 1], words,
             self.problems[i : i + 1], self.about, self._task, self._again,
+            None if self.spread is None else self.spread[i : i + 1],
         )  # fmt: skip
 
     def _joined(self, indices: Sequence[int]) -> Explanation:
@@ -196,7 +199,8 @@ class Explanation:
         self._one()
         if self.map.dim() != 2:
             raise InputError(f"expected a map over height and width, got a grid of {self.map.dim()} dimensions")
-        return draw.normalize(draw.upsample(self.map, self.box, (self.picture.height, self.picture.width)))
+        heat = draw.normalize(draw.upsample(self.maps.cpu(), self.box, (self.picture.height, self.picture.width)))[0]
+        return np.asarray(heat.numpy(), dtype=np.float32)
 
     @property
     def peak(self) -> tuple[int, int] | None:
@@ -294,10 +298,10 @@ class Explanation:
         ]  # fmt: skip
         seam, image, model = made["seam"], made["image"], made["model"]
         about = About(model["name"], made["unit"], made["method"], seam["name"], made["query"], image["name"], model["sha256"])
-        words = torch.from_numpy(arrays["words"]) if "words" in arrays else None
+        words, spread = (torch.from_numpy(arrays[name]) if name in arrays else None for name in ("words", "spread"))
         return Explanation(
             Image.fromarray(arrays["picture"]), tuple(seam["box"]), targets, torch.from_numpy(arrays["maps"]),
-            torch.from_numpy(arrays["scores"]), words, [t["problem"] for t in made["targets"]], about,
+            torch.from_numpy(arrays["scores"]), words, [t["problem"] for t in made["targets"]], about, spread=spread,
         )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
@@ -334,12 +338,14 @@ class Explanation:
         return plain
 
     def _archive(self) -> bytes:
-        words = {} if self.words is None else {"words": self.words.numpy()}
+        more = {"words": self.words, "spread": self.spread}
+        given = {name: tensor.numpy() for name, tensor in more.items() if tensor is not None}
         description = json.dumps(self.describe(), ensure_ascii=False)
         return pack(
             {
-                "description": np.array(description), "maps": self.maps.numpy(), "scores": self.scores.numpy(),
-                "picture": np.asarray(self.picture), **words,
+                "description": np.array(description), "maps": self.maps.detach().cpu().numpy(),
+                "scores": self.scores.detach().cpu().numpy(),
+                "picture": np.asarray(self.picture), **given,
             }
         )  # fmt: skip
 
