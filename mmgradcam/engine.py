@@ -25,10 +25,12 @@ class Encoded:
     Attributes:
         features: (B, C, *grid), with a graph from the first tap on if there are taps, else without.
         taps: the layers maps are taken at, upstream of the features; empty if maps are taken at the features.
+        graph: all of it was recorded, and the gradients shall be too.
     """
 
     features: Tensor
     taps: list[Tap]
+    graph: bool = False
 
 
 @dataclass
@@ -48,7 +50,15 @@ class Slopes:
     words: Tensor | None
 
 
-def encode(task: Task, pixels: Tensor, taps: Sequence[Tap], autocast: torch.dtype | None = None) -> Encoded:
+def encode(
+    task: Task,
+    pixels: Tensor,
+    taps: Sequence[Tap],
+    autocast: torch.dtype | None = None,
+    *,
+    at_pixels: bool = False,
+    graph: bool = False,
+) -> Encoded:
     """Runs the encoder once.
 
     Args:
@@ -56,13 +66,57 @@ def encode(task: Task, pixels: Tensor, taps: Sequence[Tap], autocast: torch.dtyp
         pixels: (B, 3, h, w) prepared pictures on the model's device.
         taps: layers at which maps are taken.
         autocast: lower precision for the encoder (torch.bfloat16); the features come out float32.
+        at_pixels: maps are taken at the pixels too, as the first of the taps.
+        graph: record all of it, parameters included, for maps that can stand in a loss.
     """
-    with tapped(taps), torch.autocast(pixels.device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+    every = list(taps)
+    if at_pixels:
+        leaf = pixels.detach().requires_grad_()
+        every.insert(0, Tap(torch.nn.Identity(), name="pixels", outputs=[leaf]))
+        pixels = leaf.clone()
+    with (
+        tapped(taps, recorded=at_pixels or graph),
+        torch.autocast(pixels.device.type, autocast or torch.bfloat16, enabled=autocast is not None),
+    ):
         features = task.encode(pixels)
     _check_features(task, features, pixels.shape[0])
-    if taps and not features.requires_grad:
-        raise ModelError(f"no gradient can reach {taps[0].name}: nothing after it depends on it; name another layer")
-    return Encoded(features.float() if autocast else features, list(taps))
+    if every and not features.requires_grad:
+        raise ModelError(f"no gradient can reach {every[0].name}: nothing after it depends on it; name another layer")
+    return Encoded(features.float() if autocast else features, every, graph)
+
+
+def scores(task: Task, features: Tensor, targets: Sequence[Target], memory: int | None = None) -> Tensor:
+    """Scores the same K targets on N variants of a picture, without a graph.
+
+    Args:
+        task: whose head.
+        features: (N, C, *grid) features of the variants.
+        targets: K targets.
+        memory: as for `slopes`.
+
+    Returns:
+        (N, K).
+    """
+    with torch.no_grad():
+        together = task.scores(features, [targets] * len(features))
+        if together is not None:
+            found = torch.stack(list(together), 1)
+        else:
+            rows = [(n, t) for n in range(len(features)) for t in range(len(targets))]
+            size = max(1, (memory or _budget(features)) // (4 * features[0].numel() * features.element_size()))
+
+            def work(part: list[Row]) -> Iterator[tuple[list[Row], Tensor]]:
+                asked = [targets[t] for _, t in part]
+                scored = task.score(features[[n for n, _ in part]], asked)
+                _check_scores(task, scored, asked)
+                yield part, scored
+
+            found = features.new_empty(len(features), len(targets))
+            for part, scored in _halving(rows, size, work):
+                found.view(-1)[[n * len(targets) + t for n, t in part]] = scored.to(found.dtype)
+    if not torch.isfinite(found).all():
+        check_finite(task, found.sum(0), targets)
+    return found
 
 
 def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], memory: int | None = None) -> Iterator[Slopes]:
@@ -81,18 +135,18 @@ def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], me
     Yields:
         `Slopes` of the rows done together, in no particular order; after running out of memory, some rows a second time.
     """
-    features = encoded.features.detach()
+    features = encoded.features if encoded.graph else encoded.features.detach()
     most = max(1, (memory or _budget(features)) // (8 * features[0].numel() * features.element_size()))
 
     def work(images: list[int]) -> Iterator[_Part]:
         asked = [targets[b] for b in images]
-        rounds = _rounds(task, features[images], images, asked)
+        rounds = iter(()) if encoded.graph else _rounds(task, features[images], images, asked)
         first = next(rounds, None)
         if first is not None:
             yield from chain([first], rounds)
             return
         rows = [(b, t) for t in range(max(map(len, asked))) for b in images if t < len(targets[b])]
-        yield from _halving(rows, most, lambda part: [_expanded(task, features, targets, part)])
+        yield from _halving(rows, most, lambda part: [_expanded(task, encoded, features, targets, part)])
 
     for part in _halving([b for b in range(len(targets)) if targets[b]], most, work):
         yield Slopes(part.rows, part.scores, _places(encoded, part), part.words)
@@ -108,32 +162,39 @@ class _Part:
     words: Tensor | None
 
 
-def _expanded(task: Task, features: Tensor, targets: Sequence[Sequence[Target]], rows: list[Row]) -> _Part:
+def _expanded(task: Task, encoded: Encoded, features: Tensor, targets: Sequence[Sequence[Target]], rows: list[Row]) -> _Part:
     """One row of features per target, one backward for all rows."""
-    leaf = features[[b for b, _ in rows]].requires_grad_()
+    leaf = _leaf(features[[b for b, _ in rows]])
     asked = [targets[b][t] for b, t in rows]
-    with embedded(task.words()) as words:
+    with embedded(None if encoded.graph else task.words()) as words:
         scores = task.score(leaf.clone(), asked)
     _check_scores(task, scores, asked)
-    gradients, *more = _grad(task, scores, leaf, words)
-    return _Part(rows, scores.detach(), gradients, _importance(words, more))
+    gradients, *more = _grad(task, scores, leaf, words, encoded.graph)
+    return _Part(rows, scores if encoded.graph else scores.detach(), gradients, _importance(words, more))
 
 
 def _rounds(task: Task, features: Tensor, images: list[int], asked: list[Sequence[Target]]) -> Iterator[_Part]:
     """One forward for all targets of these images, then a backward per round; nothing if the task has no such forward."""
-    leaf = features.requires_grad_()
+    leaf = _leaf(features)
     with embedded(task.words()) as words:
         rounds = task.scores(leaf.clone(), asked)
     for t, scores in enumerate(rounds or ()):
         has = [i for i, row in enumerate(asked) if t < len(row)]
         _check_scores(task, scores[has], [asked[i][t] for i in has])
-        gradients, *more = _grad(task, scores[has], leaf, words, again=True)
+        gradients, *more = _grad(task, scores[has], leaf, words, graph=False, again=True)
         importance = _importance(words, more)
-        rows = [(images[i], t) for i in has]
-        yield _Part(rows, scores[has].detach(), gradients[has], None if importance is None else importance[has])
+        yield _Part(
+            [(images[i], t) for i in has], scores[has].detach(), gradients[has], None if importance is None else importance[has]
+        )
 
 
-def _grad(task: Task, scores: Tensor, leaf: Tensor, words: Sequence[Tensor], again: bool = False) -> tuple[Tensor, ...]:
+def _leaf(features: Tensor) -> Tensor:
+    return features if features.requires_grad else features.requires_grad_()
+
+
+def _grad(
+    task: Task, scores: Tensor, leaf: Tensor, words: Sequence[Tensor], graph: bool, again: bool = False
+) -> tuple[Tensor, ...]:
     if not scores.requires_grad:
         raise ModelError(
             f"{_name(task)}.score: no gradient leads back to the features; compute the score from the features it is given, "
@@ -142,7 +203,7 @@ def _grad(task: Task, scores: Tensor, leaf: Tensor, words: Sequence[Tensor], aga
     if len(words) > 1:
         raise ModelError(f"{_name(task)}.words: the layer ran {len(words)} times while scoring, expected once")
     inputs = [leaf, *words]
-    gradients = torch.autograd.grad(scores.sum(), inputs, retain_graph=again, allow_unused=True)
+    gradients = torch.autograd.grad(scores.sum(), inputs, retain_graph=again or graph, create_graph=graph, allow_unused=True)
     return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))
 
 
@@ -154,22 +215,28 @@ def _places(encoded: Encoded, part: _Part) -> list[tuple[Tensor, Tensor]]:
     """Features and gradients of the rows at the seam, or, where there are taps, at each tap."""
     images = [b for b, _ in part.rows]
     if not encoded.taps:
-        return [(encoded.features.detach()[images].float(), part.gradients.float())]
+        return [(_kept(encoded, encoded.features)[images].float(), part.gradients.float())]
     tensors = [tap.outputs[0] for tap in encoded.taps]
     found: list[list[Tensor]] = [[x.new_empty(0)] * len(images) for x in tensors]
     for taken in _one_row_per_image(images):
         vector = torch.zeros_like(encoded.features)
         vector[list(taken)] = part.gradients[list(taken.values())].to(vector.dtype)
-        gradients = torch.autograd.grad(encoded.features, tensors, vector, retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(
+            encoded.features, tensors, vector, retain_graph=True, create_graph=encoded.graph, allow_unused=True
+        )
         for tap, gradient, into in zip(encoded.taps, gradients, found, strict=True):
             if gradient is None:
                 raise ModelError(f"no gradient reaches {tap.name}: the features do not depend on it; name another layer")
             for image, row in taken.items():
                 into[row] = gradient[image]
     return [
-        (tap.grid(x.detach()[images]).float(), tap.grid(torch.stack(rows)).float())
+        (tap.grid(_kept(encoded, x)[images]).float(), tap.grid(torch.stack(rows)).float())
         for tap, x, rows in zip(encoded.taps, tensors, found, strict=True)
     ]
+
+
+def _kept(encoded: Encoded, tensor: Tensor) -> Tensor:
+    return tensor if encoded.graph else tensor.detach()
 
 
 def _one_row_per_image(images: Sequence[int]) -> list[dict[int, int]]:
@@ -186,9 +253,10 @@ def _one_row_per_image(images: Sequence[int]) -> list[dict[int, int]]:
 
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
-def _halving(items: list[Item], size: int, work: Callable[[list[Item]], Iterable[_Part]]) -> Iterator[_Part]:
+def _halving(items: list[Item], size: int, work: Callable[[list[Item]], Iterable[Made]]) -> Iterator[Made]:
     """Works on `size` items at a time, and on half as many whenever the device runs out of memory."""
     at = 0
     while at < len(items):
@@ -224,6 +292,14 @@ def _check_scores(task: Task, scores: object, asked: Sequence[Target]) -> None:
     if not isinstance(scores, Tensor) or tuple(scores.shape) != (len(asked),):
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise ModelError(f"{_name(task)}.score: expected ({len(asked)},) scores, one per target, got {got}")
+
+
+def check_finite(task: Task, scores: Tensor, asked: Sequence[Target]) -> None:
+    """Refuses scores (K,) that are not numbers; apart from `slopes`, since reading them waits for the device.
+
+    Raises:
+        ModelError: a score is infinite or not a number.
+    """
     wrong = (~torch.isfinite(scores)).nonzero().flatten().tolist()
     if wrong:
         labels = ", ".join(repr(asked[i].label) for i in wrong[:5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,30 +12,32 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmgradcam.engine import encode, slopes
+from mmgradcam.engine import Encoded, check_finite, encode, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explanation import About, Explanation, problem_of
 from mmgradcam.methods import gradcam, product
 from mmgradcam.pictures import Box, open_picture
+from mmgradcam.probe import AskingMethod, Probe, asks, places_of
 from mmgradcam.seam import find_tap, left_as_found
 from mmgradcam.task import Fusion, Method, Query, Target, Task
 
+AnyMethod = Method | AskingMethod
 Ask = Callable[[Tensor, Sequence[Query]], Sequence[Sequence[Target]]]
 
 
 @overload
 def explain(
-    task: Task, inputs: list[Any] | tuple[Any, ...], *, method: Method | None = ..., taps: Sequence[Any] | None = ...,
+    task: Task, inputs: list[Any] | tuple[Any, ...], *, method: AnyMethod | None = ..., taps: Sequence[Any] | None = ...,
     fuse: Fusion | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
-    memory: int | None = ..., batch: int = ..., **query: Any,
+    memory: int | None = ..., batch: int = ..., create_graph: bool = ..., **query: Any,
 ) -> list[Explanation]: ...  # fmt: skip
 
 
 @overload
 def explain(
-    task: Task, inputs: Any, *, method: Method | None = ..., taps: Sequence[Any] | None = ...,
+    task: Task, inputs: Any, *, method: AnyMethod | None = ..., taps: Sequence[Any] | None = ...,
     fuse: Fusion | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
-    memory: int | None = ..., batch: int = ..., **query: Any,
+    memory: int | None = ..., batch: int = ..., create_graph: bool = ..., **query: Any,
 ) -> Explanation: ...  # fmt: skip
 
 
@@ -42,13 +45,14 @@ def explain(
     task: Task,
     inputs: Any,
     *,
-    method: Method | None = None,
+    method: AnyMethod | None = None,
     taps: Sequence[Any] | None = None,
     fuse: Fusion | None = None,
     each: Sequence[Query] | None = None,
     autocast: torch.dtype | None = None,
     memory: int | None = None,
     batch: int = 16,
+    create_graph: bool = False,
     **query: Any,
 ) -> Explanation | list[Explanation]:
     """Shows where in the picture each target came from.
@@ -60,8 +64,8 @@ def explain(
         task: the model, seen as a `Task`.
         inputs: a picture or a list of them; each a path, a Pillow image, an array (H, W[, 3 or 4]) of uint8 or of floats in
             0..1, or a tensor (3, h, w) that is already prepared for the model.
-        method: how features and gradients become a map, such as `gradcam` or `layercam`; by default the task's own choice,
-            else `gradcam`.
+        method: how a map is made: a function of (features, gradients), such as `gradcam` or `layercam`, or of a `Probe`, which
+            asks the model again, such as `rise` or `smooth(layercam)`; by default the task's own choice, else `gradcam`.
         taps: layers upstream of the features at which to take maps instead, for a finer picture: modules of the task's
             model, their dotted names, or `Tap`s. By default the task's own choice; () is the features themselves.
         fuse: how the maps of several taps become one; by default the task's own choice, else their product.
@@ -69,6 +73,8 @@ def explain(
         autocast: lower precision for the encoder, such as torch.bfloat16; maps stay float32.
         memory: bytes that rows of features may take; by default 256 MiB on a CPU and half of what is free on a GPU.
         batch: pictures encoded together.
+        create_graph: maps and scores stay in the autograd graph, so that they can stand in a loss, and the model runs in the
+            mode and with the parameters it is in: nothing of it is set aside. For gradient methods.
         **query: what to explain, as the task's `targets` names it: caption="...", question="...", classes=[281].
 
     Returns:
@@ -91,6 +97,7 @@ def explain(
         autocast,
         memory,
         batch,
+        create_graph,
     )
     made = how.explain([_view(task, source) for source in sources], queries, task.targets_of_each)
     return made if many else made[0]
@@ -129,21 +136,35 @@ def _picture_of(pixels: Tensor) -> Image.Image:
 
 
 @dataclass(frozen=True)
+class _Drawn:
+    """What became of a batch's K rows: maps and their spread (K, *grid), scores (K,), flat (K,) bool, words (K, L)."""
+
+    maps: Tensor
+    scores: Tensor
+    flat: Tensor
+    words: Tensor | None
+    spread: Tensor | None
+
+
+@dataclass(frozen=True)
 class _How:
     """What one call of `explain` was told."""
 
     task: Task
-    method: Method
+    method: AnyMethod
     taps: tuple[Any, ...]
     fuse: Fusion
     autocast: torch.dtype | None
     memory: int | None
     batch: int
+    graph: bool
 
     def explain(self, views: Sequence[_View], queries: Sequence[Query], ask: Ask) -> list[Explanation]:
         """Explains pictures in batches of equal size."""
         made: list[Explanation] = []
-        with left_as_found(self.task.modules()):
+        if self.graph and asks(self.method):
+            raise InputError(f"create_graph: {_name(self.method)} asks the model again and has no graph; use a gradient method")
+        with torch.enable_grad() if self.graph else left_as_found(self.task.modules()):
             while len(made) < len(views):
                 start = len(made)
                 shape = views[start].pixels.shape
@@ -156,32 +177,18 @@ class _How:
         modules = self.task.modules()
         taps = [find_tap(tap, modules) for tap in self.taps]
         pixels = torch.stack([v.pixels for v in views]).to(_device(self.task))
-        encoded = encode(self.task, pixels, taps, self.autocast)
+        encoded = encode(self.task, pixels, taps, self.autocast, graph=self.graph)
         with torch.no_grad():
             targets = ask(encoded.features.detach(), queries)
-        offsets = [0]
-        for some in targets:
-            offsets.append(offsets[-1] + len(some))
-        order, maps, scores, flat, words = [], [], [], [], []
-        for part in slopes(self.task, encoded, targets, self.memory):
-            order += [offsets[b] + t for b, t in part.rows]
-            drawn = [self._map(a, g) for a, g in part.places]
-            maps.append(drawn[0] if len(drawn) == 1 else self.fuse(drawn))
-            scores.append(part.scores.float())
-            flat.append(torch.stack([(g == 0).flatten(1).all(1) for _, g in part.places]).all(0))
-            if part.words is not None:
-                words.append(part.words)
-        if not order:
+        if not any(targets):
             raise InputError(f"{self.task.name or type(self.task).__name__}: there is nothing to explain")
-        place = torch.empty(offsets[-1], dtype=torch.long)
-        place[torch.tensor(order)] = torch.arange(len(order))
-        all_maps, all_scores, all_flat = (torch.cat(x).cpu()[place] for x in (maps, scores, flat))
-        all_words = _cat_padded(words)[place] if words else None
+        drawn = self._asked(pixels, encoded, targets) if asks(self.method) else self._drawn(encoded, targets)
+        check_finite(self.task, drawn.scores, [target for some in targets for target in some])
         seam = " x ".join(tap.name for tap in taps) or self.task.seam
-        made = []
+        made, at = [], 0
         for b, (view, query) in enumerate(zip(views, queries, strict=True)):
-            rows = slice(offsets[b], offsets[b + 1])
-            problems = [problem_of(m, bool(f)) for m, f in zip(all_maps[rows], all_flat[rows], strict=True)]
+            rows = slice(at, at := at + len(targets[b]))
+            problems = [problem_of(m, bool(f)) for m, f in zip(drawn.maps[rows].detach(), drawn.flat[rows], strict=True)]
             about = About(
                 self.task.name or type(self.task).__name__, self.task.unit, _name(self.method), seam, dict(query),
                 image_name=view.name,
@@ -191,16 +198,60 @@ class _How:
                     view.picture,
                     view.box,
                     targets[b],
-                    all_maps[rows],
-                    all_scores[rows],
-                    None if all_words is None else all_words[rows],
+                    drawn.maps[rows],
+                    drawn.scores[rows],
+                    None if drawn.words is None else drawn.words[rows],
                     problems,
                     about,
                     self.task,
                     self._again(view, query),
+                    None if drawn.spread is None else drawn.spread[rows],
                 )
             )
         return made
+
+    def _drawn(self, encoded: Encoded, targets: Sequence[Sequence[Target]]) -> _Drawn:
+        """All rows of a batch by a gradient method, image by image and target by target."""
+        order, maps, scores, flat, words = [], [], [], [], []
+        for part in slopes(self.task, encoded, targets, self.memory):
+            order += part.rows
+            drawn = [self._map(a, g) for a, g in part.places]
+            maps.append(drawn[0] if len(drawn) == 1 else self.fuse(drawn))
+            scores.append(part.scores.float())
+            flat.append(torch.stack([(g == 0).flatten(1).all(1) for _, g in part.places]).all(0))
+            if part.words is not None:
+                words.append(part.words)
+        latest = {row: i for i, row in enumerate(order)}
+        place = torch.tensor([latest[row] for row in sorted(latest)])
+        all_maps, all_scores, all_flat = (torch.cat(x) if self.graph else torch.cat(x).cpu() for x in (maps, scores, flat))
+        return _Drawn(
+            all_maps[place], all_scores[place], all_flat.cpu()[place], _cat_padded(words)[place] if words else None, None
+        )
+
+    def _asked(self, pixels: Tensor, encoded: Encoded, targets: Sequence[Sequence[Target]]) -> _Drawn:
+        """All rows of a batch by a method that asks the model again, image by image."""
+        taps = [replace(tap, outputs=[]) for tap in encoded.taps]
+        maps, scores, spread = [], [], []
+        for b, some in enumerate(targets):
+            if not some:
+                continue
+            probe = Probe(
+                self.task, pixels[b : b + 1], some, places_of(encoded, b), taps, encoded.features.detach()[b : b + 1],
+                self.fuse, self.autocast, self.memory, self.batch,
+            )  # fmt: skip
+            drawn = self.method(probe)  # type: ignore[call-arg, arg-type]
+            for each in drawn if isinstance(drawn, tuple) else (drawn,):
+                if not isinstance(each, Tensor) or each.dim() < 2 or len(each) != len(some):
+                    got = tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__
+                    raise ModelError(f"method {_name(self.method)}: expected maps ({len(some)}, *grid), got {got}")
+            first, second = drawn if isinstance(drawn, tuple) else (drawn, None)
+            maps.append(first.float().cpu())
+            scores.append(probe.base().cpu())
+            if second is not None:
+                spread.append(second.float().cpu())
+        all_maps = torch.cat(maps)
+        flat = torch.zeros(len(all_maps), dtype=torch.bool)
+        return _Drawn(all_maps, torch.cat(scores), flat, None, torch.cat(spread) if spread else None)
 
     def _again(self, view: _View, query: Query) -> Callable[[Target], Explanation]:
         source = view.pixels if view.prepared else view.picture
@@ -212,8 +263,8 @@ class _How:
         return again
 
     def _map(self, features: Tensor, gradients: Tensor) -> Tensor:
-        with torch.no_grad():
-            drawn = self.method(features, gradients)
+        with torch.set_grad_enabled(self.graph):
+            drawn = self.method(features, gradients)  # type: ignore[call-arg, arg-type]
         expected = (features.shape[0], *features.shape[2:])
         if not isinstance(drawn, Tensor) or tuple(drawn.shape) != expected:
             got = tuple(drawn.shape) if isinstance(drawn, Tensor) else type(drawn).__name__
@@ -231,5 +282,8 @@ def _device(task: Task) -> torch.device:
     return first.device if first is not None else torch.device("cpu")
 
 
-def _name(method: Method) -> str:
+def _name(method: AnyMethod) -> str:
+    if isinstance(method, functools.partial):
+        settings = ", ".join([*map(repr, method.args), *(f"{k}={v!r}" for k, v in method.keywords.items())])
+        return f"{_name(method.func)}({settings})"
     return getattr(method, "__name__", type(method).__name__)

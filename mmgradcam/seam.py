@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ class Tap:
     layout: Layout | None = None
     name: str = ""
     outputs: list[Tensor] = field(default_factory=list, repr=False, compare=False)
+    change: Callable[[Tensor], Tensor] | None = field(default=None, repr=False, compare=False)
+    """What is done to the layer's output before it goes on."""
 
     def grid(self, tensor: Tensor) -> Tensor:
         """The layer's output, or a gradient of that shape, as (B, C, *grid)."""
@@ -41,6 +43,19 @@ class Tap:
                 "give a layout that makes a grid of it, such as mmgradcam.layouts.tokens((14, 14), skip=1)"
             )
         return tensor
+
+    def changed_to(self, grids: Tensor) -> Tap:
+        """This layer, made to put out given grids (N, C, *grid); whatever its layout leaves out stays as it is."""
+
+        def change(output: Tensor) -> Tensor:
+            if self.layout is None:
+                return grids.to(output)
+            numbers = torch.arange(output[0].numel(), dtype=torch.float64, device=output.device)
+            index = self.layout(numbers.view(1, *output.shape[1:])).long().flatten()
+            flat = output.flatten(1).index_copy(1, index, grids.to(output).flatten(1))
+            return flat.view_as(output)
+
+        return replace(self, outputs=[], change=change)
 
 
 def find_tap(tap: Any, modules: Sequence[nn.Module]) -> Tap:
@@ -109,13 +124,13 @@ def _recurrent(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def tapped(taps: Sequence[Tap]) -> Iterator[None]:
+def tapped(taps: Sequence[Tap], recorded: bool = False) -> Iterator[None]:
     """Within, autograd records from the first tap on; what each tap put out is kept in its `outputs`.
 
-    Before any tap runs nothing is recorded, so that one forward serves prediction and gradient. A layer's output goes on as
-    a copy: an in-place operation after it cannot overwrite what was kept.
+    Before any tap runs nothing is recorded, so that one forward serves prediction and gradient, unless all of it shall be
+    `recorded`. A layer's output goes on as a copy: an in-place operation after it cannot overwrite what was kept.
     """
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack, torch.set_grad_enabled(recorded):
         for tap in taps:
             tap.outputs.clear()
             stack.callback(tap.module.register_forward_hook(_keeper(tap)).remove)
@@ -130,6 +145,8 @@ def tapped(taps: Sequence[Tap]) -> Iterator[None]:
 def _keeper(tap: Tap) -> Callable[[nn.Module, Any, Any], Any]:
     def keep(module: nn.Module, inputs: Any, output: Any) -> Any:
         tensor = _first_tensor(output, tap)
+        if tap.change is not None:
+            tensor = tap.change(tensor)
         torch.set_grad_enabled(True)
         kept = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
         tap.outputs.append(kept)
@@ -175,3 +192,13 @@ def embedded(module: nn.Module | None) -> Iterator[list[Tensor]]:
     finally:
         if handle is not None:
             handle.remove()
+
+
+@contextmanager
+def ran(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
+    """Within, the list fills with the modules that run, in order."""
+    order: list[nn.Module] = []
+    with ExitStack() as stack:
+        for module in {id(m): m for root in modules for m in root.modules()}.values():
+            stack.callback(module.register_forward_hook(lambda m, *_: order.append(m)).remove)
+        yield order

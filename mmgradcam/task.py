@@ -93,7 +93,8 @@ class Task(ABC):
         """All scores from one forward per image, where the head can: (B, C, *grid) -> T tensors (B,), T the most targets.
 
         The t-th holds the score of each image's t-th target (anything finite where an image has fewer). A task that
-        returns None, as by default, gets one row of features per target in `score` instead.
+        returns None, as by default, gets one row of features per target in `score` instead. It need be differentiable only
+        once: maps that stay in the graph are made with `score`.
         """
         return None
 

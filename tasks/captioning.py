@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
@@ -102,21 +103,29 @@ class Captioning(Task):
         state = self.head.start(features, len(features))
         token = torch.full((len(features),), START, device=features.device)
         rows = [token]
-        for _ in range(self.longest):
+        patience = 8 if features.is_cuda else 1  # asking whether all have ended waits for the GPU
+        for said in range(1, self.longest + 1):
             hidden, state = self.head.step(state, token)
             logits = self.head.out(hidden)
             logits[:, [PAD, START]] = float("-inf")
             token = torch.where((rows[-1] == END) | (rows[-1] == PAD), PAD, logits.argmax(-1))
             rows.append(token)
-            if not bool(((token != END) & (token != PAD)).any()):
+            if said % patience == 0 and not bool(((token != END) & (token != PAD)).any()):
                 break
-        said = torch.stack(rows, 1).tolist()
-        return [[t for t in row if t not in (PAD, END)] + [END] for row in said]
+        return [[t for t in row if t not in (PAD, END)] + [END] for row in torch.stack(rows, 1).tolist()]
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
-        return self.scores(features, [[target] for target in targets])[0]
+        return self._rounds(features, [[target] for target in targets], _each_alone)[0]
 
     def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> list[Tensor]:
+        return self._rounds(features, targets, _all_at_once)
+
+    def _rounds(
+        self,
+        features: Tensor,
+        targets: Sequence[Sequence[Target]],
+        choose: Callable[[nn.Linear, list[Tensor], list[Tensor]], list[Tensor]],
+    ) -> list[Tensor]:
         captions = sorted({(b, t.value.tokens) for b, row in enumerate(targets) for t in row})
         row_of = {caption: i for i, caption in enumerate(captions)}
         images = [b for b, _ in captions]
@@ -129,7 +138,8 @@ class Captioning(Task):
         used = features if images == list(range(len(features))) else features[images]
         steps = self.head.steps(used, tokens[:, :-1])
         needed = sorted({p for row in targets for t in row for p in t.value.positions})
-        logp = {p: self.head.out(steps[p - 1]).log_softmax(-1).gather(1, tokens[:, p, None])[:, 0] for p in needed}
+        chosen = choose(self.head.out, [steps[p - 1] for p in needed], [tokens[:, p] for p in needed])
+        logp = dict(zip(needed, chosen, strict=True))
         rounds = []
         for t in range(max(map(len, targets))):
             total = features.new_zeros(len(targets))
@@ -147,3 +157,38 @@ class Captioning(Task):
             raise InputError("only words of one caption can be joined")
         positions = sorted({p for target in targets for p in target.value.positions})
         return Target(" ".join(target.label for target in targets), Said(said.pop(), tuple(positions)))
+
+
+def _each_alone(out: nn.Linear, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
+    """Log-probabilities (R,) of a token after each step (R, width), by plain autograd."""
+    return [out(step).log_softmax(-1).gather(1, token[:, None])[:, 0] for step, token in zip(steps, tokens, strict=True)]
+
+
+def _all_at_once(out: nn.Linear, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
+    """The same, reading the vocabulary's large matrix twice and not twice per step.
+
+    The gradient of log p(token) by what predicts it is closed: the token's row of the matrix less the mean row under p. It is
+    worked out for all steps together, and stands ready for the backward of each.
+    """
+    with torch.no_grad():
+        said, token = torch.stack(steps).detach(), torch.stack(tokens)
+        logp = out(said).log_softmax(-1)
+        chosen = logp.gather(2, token[..., None])[..., 0]
+        if not any(step.requires_grad for step in steps):
+            return list(chosen)
+        slopes = out.weight[token] - logp.exp() @ out.weight
+    return [_Ready.apply(*each) for each in zip(steps, chosen, slopes, strict=True)]
+
+
+class _Ready(torch.autograd.Function):
+    """A value (R,) of a step (R, width) whose gradient is known."""
+
+    @staticmethod
+    def forward(ctx: Any, step: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient[:, None] * ctx.saved_tensors[0], None, None

@@ -17,8 +17,8 @@ from mmgradcam import tasks
 ROOT = Path(__file__).parents[1]
 
 FLOORS: list[set[str]] = [
-    {"errors", "version", "pictures", "regions", "task", "seam", "layouts", "draw", "store"},
-    {"engine", "explanation", "report"},
+    {"errors", "version", "pictures", "regions", "task", "seam", "layouts", "draw", "store", "relus"},
+    {"engine", "explanation", "report", "probe"},
     {"methods"},
     {"explaining"},
     {"metrics", "data"},
@@ -29,7 +29,7 @@ FLOORS: list[set[str]] = [
 
 WITHIN = {
     ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("layouts", "errors"),
-    ("draw", "pictures"), ("store", "errors"), ("explanation", "report"), ("tasks", "checkpoints"), ("__main__", "cli"),
+    ("draw", "pictures"), ("store", "errors"), ("relus", "errors"), ("explanation", "report"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
     ("cli", "bulk"),
 }  # fmt: skip
 """Imports within a floor that are meant: between single files of the ground floor, and where a folder serves a file."""
@@ -119,8 +119,11 @@ def test_the_engine_is_the_only_place_with_a_backward() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert mmgradcam.__all__ == [
-        "Explanation", "InputError", "ModelError", "Tap", "Target", "Task", "Word", "__version__", "counterfactual", "explain",
-        "gradcam", "gradcam_pp", "hirescam", "layercam", "mean", "product", "xgradcam",
+        "Explanation", "InputError", "ModelError", "Probe", "Tap", "Target", "Task", "Word", "__version__",
+        "ablation_cam", "cam", "counterfactual", "deconvnet", "eigencam", "eigengradcam", "explain", "fullgrad",
+        "gradcam", "gradcam_pp", "gradcam_pp_code", "gradient_x_input", "guided_backprop", "guided_gradcam",
+        "guided_gradcam_pp", "hirescam", "integrated_gradients", "layercam", "mean", "occlusion", "product", "rise",
+        "score_cam", "smooth", "smooth_gradcam_pp", "xgradcam",
     ]  # fmt: skip
     for name in mmgradcam.__all__:
         assert getattr(mmgradcam, name) is not None

@@ -1,0 +1,166 @@
+"""What a method may ask a model beyond one gradient: other pictures, other features, gradients down to the pixels."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmgradcam.engine import Encoded, Slopes, encode, scores, slopes
+from mmgradcam.errors import InputError
+from mmgradcam.relus import relus
+from mmgradcam.seam import Tap
+from mmgradcam.task import Fusion, Method, Target, Task
+
+Drawn = Tensor | tuple[Tensor, Tensor]
+"""Maps (K, *grid), or maps and their spread (standard deviation), of the same shape."""
+
+AskingMethod = Callable[["Probe"], Drawn]
+"""A method that asks the model again: one positional argument, the `Probe`."""
+
+
+def asks(method: Callable[..., Any]) -> bool:
+    """Whether a method takes a `Probe`, and not features and gradients: it has one positional argument, not two.
+
+    Raises:
+        InputError: it has neither one nor two.
+
+    >>> from mmgradcam.methods import gradcam
+    >>> asks(gradcam), asks(lambda probe: probe.features), asks(lambda features, gradients: features)
+    (False, True, False)
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in inspect.signature(method).parameters.values() if p.kind in kinds and p.default is p.empty]
+    if len(needed) not in (1, 2):
+        raise InputError(
+            f"method {getattr(method, '__name__', method)}: expected a function of (features, gradients) or of (probe), "
+            f"got one of ({', '.join(p.name for p in needed)})"
+        )
+    return len(needed) == 1
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One picture with its K targets, which a method may put to the model in other ways.
+
+    Every variant of the picture is encoded once, for all targets together, `batch` variants at a time.
+
+    Attributes:
+        pixels: (1, 3, h, w), the picture as the model sees it.
+        targets: K targets.
+        places: (1, C, *grid) features at each tap, or at the seam where there is none.
+    """
+
+    task: Task
+    pixels: Tensor
+    targets: Sequence[Target]
+    places: list[Tensor]
+    taps: list[Tap]
+    features: Tensor
+    fuse: Fusion
+    autocast: torch.dtype | None = None
+    memory: int | None = None
+    batch: int = 16
+
+    def base(self) -> Tensor:
+        """(K,) scores of the picture itself."""
+        return scores(self.task, self.features, self.targets, self.memory)[0].float()
+
+    def score(self, pictures: Tensor) -> Tensor:
+        """(N, 3, h, w) other pictures -> (N, K) scores."""
+        return self._scored(pictures, lambda part: encode(self.task, part, [], self.autocast).features)
+
+    def score_changed(self, place: int, changed: Tensor) -> Tensor:
+        """(N, C, *grid) other features at a place -> (N, K) scores; at the seam the encoder does not run again."""
+        return self._scored(changed, lambda part: self._changed(place, part).features)
+
+    def slopes(
+        self,
+        pictures: Tensor | None = None,
+        *,
+        at_pixels: bool = False,
+        taps: Sequence[Tap] | None = None,
+        rule: str | None = None,
+    ) -> Iterator[Slopes]:
+        """Gradients of the scores of other pictures, or of the picture itself.
+
+        Args:
+            pictures: (N, 3, h, w); by default the picture itself.
+            at_pixels: take gradients at the pixels, too: the first of each result's `places`.
+            taps: layers to take them at, instead of the places.
+            rule: what the backward of ReLUs does instead of its own: "guided" or "deconvnet".
+
+        Yields:
+            `Slopes`, whose rows are (index of the picture, index of the target).
+        """
+        taps = self.taps if taps is None else taps
+        if pictures is None and not (at_pixels or taps or rule):
+            yield from slopes(self.task, Encoded(self.features, []), [self.targets], self.memory)
+            return
+        pictures = self.pixels if pictures is None else pictures
+        for start in range(0, len(pictures), self.batch):
+            part = pictures[start : start + self.batch]
+            of_each = [self.targets] * len(part)
+            with relus(rule) if rule else nullcontext():
+                encoded = encode(self.task, part, [replace(t, outputs=[]) for t in taps], self.autocast, at_pixels=at_pixels)
+                made: Iterable[Slopes] = slopes(self.task, encoded, of_each, self.memory)
+                # Never suspended under a rule: the caller's own ReLUs would fall under it.
+                made = list(made) if rule else made
+            for one in made:
+                yield replace(one, rows=[(start + n, t) for n, t in one.rows])
+
+    def slopes_changed(self, place: int, changed: Tensor) -> Iterator[Slopes]:
+        """Gradients at a place when other features (N, C, *grid) stand there."""
+        for start in range(0, len(changed), self.batch):
+            part = changed[start : start + self.batch]
+            for one in slopes(self.task, self._changed(place, part), [self.targets] * len(part), self.memory):
+                yield replace(one, rows=[(start + n, t) for n, t in one.rows])
+
+    def draw(self, method: Method, pictures: Tensor | None = None) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
+        """Maps of a gradient method for other pictures: rows (picture, target) and their maps (n, *grid)."""
+        for part in self.slopes(pictures):
+            yield part.rows, self.fused([method(a, g) for a, g in part.places])
+
+    def fused(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps at each place, made one as the user wants it."""
+        return maps[0] if len(maps) == 1 else self.fuse(maps)
+
+    def at(self, pictures: Tensor) -> Probe:
+        """The same questions put to another picture (1, 3, h, w)."""
+        encoded = encode(self.task, pictures, [replace(t, outputs=[]) for t in self.taps], self.autocast)
+        return replace(self, pixels=pictures, places=places_of(encoded), features=encoded.features.detach())
+
+    def _changed(self, place: int, values: Tensor) -> Encoded:
+        if not self.taps:
+            return Encoded(values.to(self.features.dtype), [])
+        tap = self.taps[place].changed_to(values)
+        return encode(self.task, self.pixels.expand(len(values), -1, -1, -1), [tap], self.autocast)
+
+    def _scored(self, variants: Tensor, features: Callable[[Tensor], Tensor]) -> Tensor:
+        found = [
+            scores(self.task, features(variants[at : at + self.batch]).detach(), self.targets, self.memory).float()
+            for at in range(0, len(variants), self.batch)
+        ]
+        return torch.cat(found)
+
+
+def places_of(encoded: Encoded, image: int | None = None) -> list[Tensor]:
+    """Features at each tap, or at the seam where there is none; (B, C, *grid), or of one image, (1, C, *grid)."""
+    rows = slice(None) if image is None else slice(image, image + 1)
+    if not encoded.taps:
+        return [encoded.features.detach()[rows].float()]
+    return [tap.grid(tap.outputs[0].detach()[rows]).float() for tap in encoded.taps]
+
+
+def gathered(parts: Iterable[Slopes]) -> list[tuple[Tensor, Tensor]]:
+    """(features, gradients) of each place, (N * K, C, *grid), picture by picture and target by target."""
+    kept = list(parts)
+    at = {row: i for i, row in enumerate(row for part in kept for row in part.rows)}
+    order = torch.tensor([at[row] for row in sorted(at)])
+    places = zip(*(part.places for part in kept), strict=True)
+    return [tuple(torch.cat(x)[order] for x in zip(*place, strict=True)) for place in places]  # type: ignore[misc]
