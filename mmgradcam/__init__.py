@@ -24,7 +24,34 @@ if TYPE_CHECKING:
     from mmgradcam.errors import InputError, ModelError
     from mmgradcam.explaining import explain
     from mmgradcam.explanation import Explanation
-    from mmgradcam.methods import counterfactual, gradcam, gradcam_pp, hirescam, layercam, mean, product, xgradcam
+    from mmgradcam.methods import (
+        ablation_cam,
+        cam,
+        counterfactual,
+        deconvnet,
+        eigencam,
+        eigengradcam,
+        fullgrad,
+        gradcam,
+        gradcam_pp,
+        gradcam_pp_code,
+        gradient_x_input,
+        guided_backprop,
+        guided_gradcam,
+        guided_gradcam_pp,
+        hirescam,
+        integrated_gradients,
+        layercam,
+        mean,
+        occlusion,
+        product,
+        rise,
+        score_cam,
+        smooth,
+        smooth_gradcam_pp,
+        xgradcam,
+    )
+    from mmgradcam.probe import Probe
     from mmgradcam.seam import Tap
     from mmgradcam.task import Target, Task, Word
 
@@ -32,23 +59,41 @@ __all__ = [
     "Explanation",
     "InputError",
     "ModelError",
+    "Probe",
     "Tap",
     "Target",
     "Task",
     "Word",
     "__version__",
+    "ablation_cam",
+    "cam",
     "counterfactual",
+    "deconvnet",
+    "eigencam",
+    "eigengradcam",
     "explain",
+    "fullgrad",
     "gradcam",
     "gradcam_pp",
+    "gradcam_pp_code",
+    "gradient_x_input",
+    "guided_backprop",
+    "guided_gradcam",
+    "guided_gradcam_pp",
     "hirescam",
+    "integrated_gradients",
     "layercam",
     "mean",
+    "occlusion",
     "product",
+    "rise",
+    "score_cam",
+    "smooth",
+    "smooth_gradcam_pp",
     "xgradcam",
 ]
 
-_ROOMS = ("errors", "task", "seam", "explanation", "methods", "explaining")
+_ROOMS = ("errors", "task", "seam", "probe", "explanation", "methods", "explaining")
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from conftest import Classes, Linear
 from torch import Tensor, nn
 
 from mmgradcam import InputError, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, mean, product, xgradcam
+from mmgradcam.methods import eigencam, eigengradcam, gradcam_pp_code
 
 K, C, H, W = 3, 4, 5, 6
 Slow = Callable[[list[list[list[float]]], list[list[list[float]]], int, int], float]
@@ -170,3 +171,42 @@ def test_fusions_on_maps_worked_by_hand() -> None:
     torch.testing.assert_close(mean([coarse, fine]), torch.tensor([[[0.5, 1.0], [0.625, 0.75]]]))
     assert not product([torch.zeros(1, 1, 1), fine]).any()
     assert math.isclose(float(product([fine * 1e-30, fine * 1e-30]).max()), 1.0)
+
+
+def test_the_authors_code_of_grad_cam_pp() -> None:
+    """misc/utils.py of the published code: alpha divided by its sum over the places whose weight is not 0."""
+    features = torch.rand(K, C, H, W, dtype=torch.float64)
+    gradients = torch.randn(K, C, H, W, dtype=torch.float64)
+    maps = gradcam_pp_code(features, gradients)
+    for n in range(K):
+        slow = torch.zeros(H, W, dtype=torch.float64)
+        for k in range(C):
+            a, g = features[n, k], gradients[n, k]
+            alphas = g**2 / (2 * g**2 + g**3 * a.sum())
+            weights = g.clamp(min=0)
+            constant = sum(float(alphas[i, j]) for i, j in CELLS if weights[i, j] != 0)
+            slow += sum(float(weights[i, j] * alphas[i, j]) / constant for i, j in CELLS) * a
+        torch.testing.assert_close(maps[n], slow.clamp(min=0), rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(maps, gradcam_pp(features, gradients))
+    with pytest.raises(InputError, match="gradcam_pp_code: expected features >= 0"):
+        gradcam_pp_code(-features, gradients)
+
+
+@pytest.mark.parametrize("method", [eigencam, eigengradcam])
+@pytest.mark.parametrize("channels", [3, 40])
+def test_eigen_methods_project_on_the_first_singular_vector(method: Callable[[Tensor, Tensor], Tensor], channels: int) -> None:
+    features = torch.randn(K, channels, H, W, dtype=torch.float64)
+    gradients = torch.randn(K, channels, H, W, dtype=torch.float64)
+    maps = method(features, gradients)
+    for n in range(K):
+        matrix = (features[n] * (gradients[n] if method is eigengradcam else 1)).flatten(1).T
+        projected = (matrix @ torch.linalg.svd(matrix).Vh[0]).view(H, W)
+        agrees = float((projected * matrix.sum(1).view(H, W)).sum())
+        slow = projected if agrees > 0 else -projected
+        torch.testing.assert_close(maps[n] / maps[n].abs().max(), slow / slow.abs().max(), rtol=1e-6, atol=1e-8)
+
+
+def test_eigen_methods_of_nothing_are_nothing() -> None:
+    maps = eigengradcam(torch.rand(1, 3, 4, 4), torch.zeros(1, 3, 4, 4))
+    assert torch.isfinite(maps).all()
+    assert not maps.any()

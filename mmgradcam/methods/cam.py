@@ -68,15 +68,29 @@ def gradcam_pp(features: Tensor, gradients: Tensor) -> Tensor:
     Raises:
         InputError: some feature is negative; alpha is then no weight (it may be negative, or huge).
     """
-    if (features < 0).any():
-        raise InputError(
-            f"gradcam_pp: expected features >= 0, as after a ReLU, got a minimum of {features.min().item():.3g}; "
-            "use gradcam, hirescam or layercam on these features"
-        )
-    power2, power3 = gradients.square(), gradients.pow(3)
-    below = 2 * power2 + _sum(features) * power3
-    alpha = torch.where(below == 0, torch.zeros_like(below), power2 / torch.where(below == 0, torch.ones_like(below), below))
-    return torch.relu((_sum(alpha * torch.relu(gradients)) * features).sum(1))
+    weights = _sum(_alpha(features, gradients, "gradcam_pp") * torch.relu(gradients))
+    return torch.relu((weights * features).sum(1))
+
+
+def gradcam_pp_code(features: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM++ as its authors' code has it: alpha of `gradcam_pp`, divided by its sum over the places where G > 0.
+
+    Source: Chattopadhyay et al. 2018, the published code (misc/utils.py), which differs from equation 19.
+
+    Args:
+        features: A, (K, C, *grid), >= 0.
+        gradients: G, the same shape.
+
+    Returns:
+        (K, *grid), >= 0.
+
+    Raises:
+        InputError: some feature is negative.
+    """
+    alpha, positive = _alpha(features, gradients, "gradcam_pp_code"), torch.relu(gradients)
+    total = _sum(torch.where(positive > 0, alpha, torch.zeros_like(alpha)))
+    alpha = alpha / torch.where(total == 0, torch.ones_like(total), total)
+    return torch.relu((_sum(alpha * positive) * features).sum(1))
 
 
 def hirescam(features: Tensor, gradients: Tensor) -> Tensor:
@@ -124,6 +138,69 @@ def xgradcam(features: Tensor, gradients: Tensor) -> Tensor:
     total = _sum(features)
     weights = _sum(features * gradients) / torch.where(total == 0, torch.ones_like(total), total)
     return torch.relu((torch.where(total == 0, torch.zeros_like(weights), weights) * features).sum(1))
+
+
+def eigencam(features: Tensor, gradients: Tensor) -> Tensor:
+    """Eigen-CAM: A v_1, v_1 the first right singular vector of the cells x channels matrix A; the same for every target.
+
+    Singular vectors have no sign of their own; this one points along sum_k A_k.
+
+    Source: Muhammad and Yeasin, "Eigen-CAM", IJCNN 2020, section III.
+
+    Args:
+        features: A, (K, C, *grid).
+        gradients: not used.
+
+    Returns:
+        (K, *grid), of either sign.
+    """
+    return _first_component(features)
+
+
+def eigengradcam(features: Tensor, gradients: Tensor) -> Tensor:
+    """Eigen-Grad-CAM: Eigen-CAM of G * A, elementwise, so that it speaks of the target.
+
+    Source: the pytorch-grad-cam library, after Muhammad and Yeasin 2020; without that library's centring.
+
+    Args:
+        features: A, (K, C, *grid).
+        gradients: G, the same shape.
+
+    Returns:
+        (K, *grid), of either sign.
+    """
+    return _first_component(gradients * features)
+
+
+def _first_component(channels: Tensor) -> Tensor:
+    """(K, C, *grid) -> (K, *grid), by the smaller of the two Gram matrices."""
+    flat = channels.flatten(2)
+    flat = flat / flat.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+    if flat.shape[1] <= flat.shape[2]:
+        direction = torch.linalg.eigh(flat @ flat.mT).eigenvectors[..., -1:]
+        found = (flat.mT @ direction)[..., 0]
+    else:
+        values, vectors = torch.linalg.eigh(flat.mT @ flat)
+        found = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
+    sign = torch.where((found * flat.sum(1)).sum(1, keepdim=True) < 0, -1.0, 1.0)
+    maps: Tensor = (found * sign).unflatten(1, channels.shape[2:])
+    return maps
+
+
+def _alpha(features: Tensor, gradients: Tensor, name: str) -> Tensor:
+    """Grad-CAM++'s alpha, (K, C, *grid)."""
+    if (features < 0).any():
+        raise InputError(
+            f"{name}: expected features >= 0, as after a ReLU, got a minimum of {features.min().item():.3g}; "
+            "use gradcam, hirescam or layercam on these features"
+        )
+    second, third = gradients.square(), gradients.pow(3)
+    return divided(second, 2 * second + _sum(features) * third)
+
+
+def divided(above: Tensor, below: Tensor) -> Tensor:
+    """Above / below, and 0 where below is 0."""
+    return torch.where(below == 0, torch.zeros_like(above), above / torch.where(below == 0, torch.ones_like(below), below))
 
 
 def _mean(tensor: Tensor) -> Tensor:
