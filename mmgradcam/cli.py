@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +27,8 @@ app = typer.Typer(
 
 Images = Annotated[list[Path], typer.Argument(help="Pictures: PNG, JPEG, WebP, ...", metavar="IMAGE...")]
 Model = Annotated[str, typer.Option(help="A bundled model (see `mmgradcam models`) or a model folder.")]
-MethodName = Annotated[str | None, typer.Option(help="gradcam, hirescam, layercam, xgradcam, gradcam_pp or counterfactual.")]
+MethodName = Annotated[str | None, typer.Option(help="gradcam, layercam, score_cam, rise, ...; `mmgradcam methods` lists all.")]
+Noise = Annotated[int, typer.Option(help="Average the maps over that many noisy copies (SmoothGrad); 0 is none.", min=0)]
 Layers = Annotated[
     list[str] | None, typer.Option(help="Layer to take the map at; repeat it to fuse several. `features` is the seam itself.")
 ]
@@ -39,6 +42,7 @@ def caption(
     model: Model = "scenes-captioner",
     caption: Annotated[str | None, typer.Option(help="Explain this sentence instead of the generated caption.")] = None,
     method: MethodName = None,
+    noise: Noise = 0,
     layer: Layers = None,
     out: Out = Path("explanations"),
     device: Device = "auto",
@@ -46,7 +50,7 @@ def caption(
     """Caption pictures and show where each word came from."""
     task = _load(model, device, "Captioning")
     query = {} if caption is None else {"caption": caption}
-    _explain_each(task, images, query, method, layer, out, _show_words)
+    _explain_each(task, images, query, _Map(method, noise, layer), out, _show_words)
 
 
 @app.command()
@@ -58,6 +62,7 @@ def vqa(
     against: Annotated[str | None, typer.Option(help="Also explain why the answer is not this one.")] = None,
     top: Annotated[int, typer.Option(help="Explain that many of the likeliest answers.")] = 3,
     method: MethodName = None,
+    noise: Noise = 0,
     layer: Layers = None,
     out: Out = Path("explanations"),
     device: Device = "auto",
@@ -65,7 +70,9 @@ def vqa(
     """Ask a question of pictures; show where each answer came from, and what it owes each word of the question."""
     task = _load(model, device, "VQA")
     query = {"question": question, "answer": answer, "against": against, "top": top}
-    _explain_each(task, images, {k: v for k, v in query.items() if v is not None}, method, layer, out, _show_answers)
+    _explain_each(
+        task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer), out, _show_answers
+    )
 
 
 @app.command()
@@ -81,6 +88,20 @@ def models() -> None:
         config = checkpoints.config(checkpoints.folder(name))
         table.add_row(name, config["summary"], config["headline"])
     Console().print(table)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods that draw maps."""
+    from rich.console import Console
+    from rich.table import Table
+
+    import mmgradcam.methods as room
+
+    table = Table("method", "what it is")
+    for name in _method_names():
+        table.add_row(name, (getattr(room, name).__doc__ or "").splitlines()[0])
+    Console(markup=False).print(table)
 
 
 @app.command()
@@ -103,6 +124,21 @@ def evaluate(
         _show_figures(figures)
 
 
+@dataclass(frozen=True)
+class _Map:
+    """How a map is asked for on the command line."""
+
+    name: str | None
+    noise: int
+    layers: list[str] | None
+
+    def method(self, task: Task) -> Any:
+        from mmgradcam.methods import gradcam, smooth
+
+        chosen = _method(self.name)
+        return smooth(chosen or task.method or gradcam, self.noise) if self.noise else chosen
+
+
 def _load(model: str, device: str, kind: str | None = None) -> Task:
     from rich.console import Console
 
@@ -120,11 +156,18 @@ def _method(name: str | None) -> Any:
 
     from mmgradcam import methods
 
-    known = ("counterfactual", "gradcam", "gradcam_pp", "hirescam", "layercam", "xgradcam")
+    known = _method_names()
     if name is not None and name not in known:
-        near = difflib.get_close_matches(name, known, n=2, cutoff=0.4) or list(known)
+        near = difflib.get_close_matches(name, known, n=2, cutoff=0.4) or known
         raise InputError(f"there is no method {name!r}; did you mean {' or '.join(near)}?")
     return None if name is None else getattr(methods, name)
+
+
+def _method_names() -> list[str]:
+    """Functions of `mmgradcam.methods` that draw a map as they are."""
+    from mmgradcam import methods
+
+    return [name for name in methods.__all__ if name not in ("mean", "product", "smooth")]
 
 
 def _taps(layers: list[str] | None) -> list[str] | None:
@@ -137,15 +180,14 @@ def _explain_each(
     task: Task,
     images: list[Path],
     query: dict[str, Any],
-    method: str | None,
-    layers: list[str] | None,
+    how: _Map,
     out: Path,
     show: Callable[[Explanation], None],
 ) -> None:
     """Explains pictures one by one; a bad one is named and the rest go on."""
     from mmgradcam.explaining import explain
 
-    chosen, taps = _method(method), _taps(layers)
+    chosen, taps = how.method(task), _taps(how.layers)
     failed = 0
     for image, folder in zip(_progress("explaining")(images, len(images)), _folders(images, out), strict=True):
         try:
@@ -245,12 +287,13 @@ def _progress(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
     return progress
 
 
-def _complain(error: Exception) -> None:
+def _complain(error: Exception | str) -> None:
     print(f"mmgradcam: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def main() -> None:
     """Runs the command line; a user's mistake is one line on stderr and exit status 1 or 2, never a traceback."""
+    warnings.showwarning = lambda message, *_, **__: _complain(message)
     try:
         app()
     except (InputError, ModelError) as error:
