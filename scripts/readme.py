@@ -20,7 +20,13 @@ SHOWN = ("gradcam", "gradcam_pp", "xgradcam", "hirescam", "layercam")
 def with_figures(text: str) -> str:
     """The README with what stands between its figure marks made anew."""
     configs = {name: checkpoints.config(checkpoints.folder(name)) for name in checkpoints.names()}
-    for mark, table in (("methods", methods_table(configs)), ("models", models_table(configs))):
+    tables = {"methods": methods_table(configs), "models": models_table(configs)}
+    measured = ROOT / "docs" / "benchmark.md"
+    if measured.exists():
+        tables["benchmark"] = "\n".join(
+            line for line in measured.read_text(encoding="utf-8").splitlines() if line.startswith("|")
+        )
+    for mark, table in tables.items():
         text = re.sub(f"(<!-- figures: {mark} -->\n).*?(?=\n\n)", lambda m, t=table: m[1] + t, text, flags=re.S)
     return text
 
