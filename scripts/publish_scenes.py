@@ -128,7 +128,7 @@ def card(
     kind, made = HEADS[name]
     share = measured["statements" if "statements" in measured else "accuracy"]
     what = "Statements of its captions that are true of the scene" if "statements" in measured else "Answers that are right"
-    of = {k: v for k, v in share.items() if k not in ("all", "count")}
+    of = {k: v for k, v in share.items() if k not in ("all", "number")}
     chosen = (config["method"], tuple(config["taps"]))
     use = (
         'explain(load("{name}"), "scene.png")'
@@ -153,7 +153,7 @@ Maps are taken by **{chosen[0]}** at **{" x ".join(chosen[1]) or "the features"}
 
 Seeds {SPLITS["test"]} to {SPLITS["test"] + measure_on - 1}, which nothing was trained, chosen or tuned on. `mmgradcam evaluate {name}` prints them anew.
 
-{what} ({share["count"]:,}):
+{what} ({share["number"]:,}):
 
 | all | {" | ".join(of)} |
 | --- | {" | ".join("---" for _ in of)} |

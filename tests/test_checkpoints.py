@@ -46,7 +46,7 @@ def test_a_model_is_as_good_as_its_card(name: str) -> None:
     found, card = evaluate(task, SCENES, progress=counting), checkpoints.config(checkpoints.folder(name))["figures"]
     assert steps == [2, 2]
     kind = "statements" if "statements" in card else "accuracy"
-    _near(found[kind]["all"], card[kind]["all"], found[kind]["count"])
+    _near(found[kind]["all"], card[kind]["all"], found[kind]["number"])
     for role, f in found["localization"].items():
         told: dict[str, Any] = card["localization"][role]
         _near(f["peak"], told["peak"], f["count"])

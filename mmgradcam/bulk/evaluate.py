@@ -111,4 +111,4 @@ def _mask(picture: Picture, things: Sequence[int]) -> Any:
 def _shares(found: dict[str, list[bool]]) -> Figures:
     every = [x for some in found.values() for x in some]
     by = {name: float(np.mean(some)) for name, some in sorted(found.items())}
-    return {"all": float(np.mean(every)) if every else 0.0, **by, "count": len(every)}
+    return {"all": float(np.mean(every)) if every else 0.0, **by, "number": len(every)}
