@@ -79,11 +79,11 @@ def vqa(
 def models() -> None:
     """List the bundled models with the figures of their cards."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from mmgradcam import checkpoints
 
-    table = Table("model", "what it does", "figures on held-out scenes")
+    table = Table(Column("model", no_wrap=True), "what it does", "figures on held-out scenes")
     for name in checkpoints.names():
         config = checkpoints.config(checkpoints.folder(name))
         table.add_row(name, config["summary"], config["headline"])
@@ -94,11 +94,11 @@ def models() -> None:
 def methods() -> None:
     """List the methods that draw maps."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     import mmgradcam.methods as room
 
-    table = Table("method", "what it is")
+    table = Table(Column("method", no_wrap=True), "what it is")
     for name in _method_names():
         table.add_row(name, (getattr(room, name).__doc__ or "").splitlines()[0])
     Console(markup=False).print(table)

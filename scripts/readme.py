@@ -70,9 +70,9 @@ def pictures() -> None:
     out, example = ROOT / "docs" / "images", ROOT / "mmgradcam" / "data" / "example.png"
     render(make_scene(EXAMPLE), 384).image.save(example, optimize=True)
     out.mkdir(parents=True, exist_ok=True)
-    explain(load("scenes-captioner"), example).panels().quantize(256).save(out / "words.png", optimize=True)
+    explain(load("scenes-captioner"), example).panels().save(out / "words.webp", quality=88)
     asked = explain(load("scenes-vqa"), example, question="what color is the large cube?", top=2, against="blue")
-    asked.panels().quantize(256).save(out / "answers.png", optimize=True)
+    asked.panels().save(out / "answers.webp", quality=88)
 
 
 if __name__ == "__main__":
