@@ -55,7 +55,7 @@ def make_question(scene: Scene, rng: np.random.Generator, kind: str | None = Non
     >>> from mmgradcam.data.scenes import make_scene
     >>> question = make_question(make_scene(5), np.random.default_rng(0), "color")
     >>> question.text, question.answer
-    ('what color is the medium pyramid?', 'purple')
+    ('what color is the medium rubber cylinder?', 'blue')
     """
     if kind is not None and kind not in QUESTION_KINDS:
         raise ValueError(f"make_question: expected a kind among {', '.join(QUESTION_KINDS)}, got {kind!r}")
