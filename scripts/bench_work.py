@@ -146,7 +146,7 @@ def case(name: str, device: str) -> Case:
 
 
 CASES = (
-    "class-1", "class-8", "classes-1", "words-lstm-1", "words-attention-1", "words-transformer-1", "words-lstm-32", "answer",
+    "class-1", "class-8", "classes-1", "words-lstm-1", "words-attention-1", "words-transformer-1", "answer", "words-lstm-32",
 )  # fmt: skip
 
 
