@@ -215,6 +215,8 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
         for library in LIBRARIES:
             if name == "answer" and library in ("pytorch-grad-cam", "torchcam"):
                 continue  # neither gives importances of words
+            if f"{name}/{library}" in given.skip:
+                continue
             kept = given.keep / given.device / f"{name}-{library}.json"
             if kept.exists():
                 found.setdefault(name, {})[library] = json.loads(kept.read_text())
@@ -225,8 +227,9 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
             used = apart("memory", given, case=name, library=library)
             if "bytes" in used and "bytes" in base:
                 one["memory"] = (used["bytes"] - base["bytes"]) / 2**20
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(one))
+            if "failed" not in one:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(one))
             found.setdefault(name, {})[library] = one
             print(name, library, json.dumps(one), file=sys.stderr, flush=True)
     return found
@@ -265,13 +268,16 @@ def table(found: dict[str, Any], trapped: dict[str, Any], given: argparse.Namesp
     for by in found.values():
         for i, (library, one) in enumerate(by.items()):
             if "failed" in one:
-                lines.append(f"|  | {library} | failed | | | | |")
+                wall, memory = (f"{one[k]:.{d}f}" if one.get(k) is not None else "" for k, d in (("wall", 2), ("memory", 0)))
+                lines.append(f"|  | {library} | not counted: out of memory under the counter | | {wall} | {memory} | |")
                 continue
             agrees = f"{one['agreement']:.4f}" if "agreement" in one else ""
             memory = f"{one['memory']:.0f}" if "memory" in one else ""
             lines.append(
                 f"| {one['title'] if i == 0 else ''} | {library} | {one['flops']:.2f} | {one['time']:.2f} | {one['wall']:.2f} | {memory} | {agrees} |"
             )
+    if given.skip:
+        lines += ["", f"Left out, for the time it takes: {', '.join(given.skip)}."]
     lines += [
         "",
         "Where an in-place ReLU overwrites the layer, maps agree with the true ones by:",
@@ -292,7 +298,7 @@ def chart(found: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(11, 0.55 * sum(map(len, found.values())) + 1.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(11, 0.34 * sum(map(len, found.values())) + 1.4), layout="constrained")
     at, ticks = 0.0, []
     for by in found.values():
         ticks.append((at - 0.4 * (len(by) - 1) / 1, next(iter(by.values())).get("title", "")))
@@ -309,7 +315,7 @@ def chart(found: dict[str, Any], path: Path) -> None:
     names = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     axes.legend(names.values(), names.keys(), fontsize=11, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.12)
+    axes.margins(x=0.12, y=0.01)
     figure.savefig(path, dpi=110)
 
 
@@ -359,6 +365,7 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--only", nargs="+", help="cases, instead of all; nothing is written then")
+    parser.add_argument("--skip", nargs="+", default=[], help="case/library pairs to leave out, as words-lstm-32/captum")
     parser.add_argument("--keep", type=Path, default=ROOT / "runs" / "benchmark", help="where a run cut short is resumed from")
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--pipeline", action="store_true")

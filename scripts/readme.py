@@ -27,7 +27,7 @@ def with_figures(text: str) -> str:
             line for line in measured.read_text(encoding="utf-8").splitlines() if line.startswith("|")
         )
     for mark, table in tables.items():
-        text = re.sub(f"(<!-- figures: {mark} -->\n).*?(?=\n\n)", lambda m, t=table: m[1] + t, text, flags=re.S)
+        text = re.sub(f"(<!-- figures: {mark} -->\n).*?(?=\n<!-- end -->)", lambda m, t=table: m[1] + t, text, flags=re.S)
     return text
 
 
