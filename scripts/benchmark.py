@@ -49,7 +49,7 @@ def measure_cell(given: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(given.threads)
     work = case(given.case, given.device)
-    run, forward = explained(given.library, work), lambda: plain(work)
+    run, forward = explained(given.package, work), lambda: plain(work)
     with FlopCounterMode(display=False) as plainly:
         forward()
     with FlopCounterMode(display=False) as counter:
@@ -63,7 +63,7 @@ def measure_cell(given: argparse.Namespace) -> dict[str, Any]:
         "time": statistics.median(b / a for a, b in pairs),
         "plain_seconds": statistics.median(a for a, _ in pairs),
     }
-    if given.library != "mmgradcam":
+    if given.package != "mmgradcam":
         found["agreement"] = agreement(work.ours(), maps)
     return found
 
@@ -75,7 +75,7 @@ def measure_wall(given: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(given.threads)
     work = case(given.case, given.device)
-    run, forward = explained(given.library, work), lambda: plain(work)
+    run, forward = explained(given.package, work), lambda: plain(work)
     forward()
     pairs: list[tuple[float, float]] = []
     while len(pairs) < given.repeat + 1 and sum(b for _, b in pairs) < ENOUGH:
@@ -84,13 +84,13 @@ def measure_wall(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_memory(given: argparse.Namespace) -> dict[str, Any]:
-    """Peak bytes of a process that does the work once, or the plain forward alone (library "plain")."""
+    """Peak bytes of a process that does the work once, or the plain forward alone (package "plain")."""
     import torch
     from bench_work import case, explained, plain
 
     torch.set_num_threads(given.threads)
     work = case(given.case, given.device)
-    run = (lambda: plain(work)) if given.library == "plain" else explained(given.library, work)
+    run = (lambda: plain(work)) if given.package == "plain" else explained(given.package, work)
     if given.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         run()
@@ -197,7 +197,7 @@ MEASURES = {
 def apart(measure: str, given: argparse.Namespace, **changed: Any) -> Any:
     """Measures in a process of its own."""
     settings = {**vars(given), **changed, "measure": measure}
-    names = ("measure", "case", "library", "device", "threads", "repeat", "images", "batch")
+    names = ("measure", "case", "package", "device", "threads", "repeat", "images", "batch")
     command = [sys.executable, __file__, *(f"--{k}={settings[k]}" for k in names if settings.get(k) is not None)]
     env = {**os.environ, "OMP_NUM_THREADS": str(settings["threads"])}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env, check=False)
@@ -221,10 +221,10 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
             if kept.exists():
                 found.setdefault(name, {})[library] = json.loads(kept.read_text())
                 continue
-            base = base or apart("memory", given, case=name, library="plain")
-            one = apart("cell", given, case=name, library=library, threads=1)
-            one["wall"] = apart("wall", given, case=name, library=library).get("time")
-            used = apart("memory", given, case=name, library=library)
+            base = base or apart("memory", given, case=name, package="plain")
+            one = apart("cell", given, case=name, package=library, threads=1)
+            one["wall"] = apart("wall", given, case=name, package=library).get("time")
+            used = apart("memory", given, case=name, package=library)
             if "bytes" in used and "bytes" in base:
                 one["memory"] = (used["bytes"] - base["bytes"]) / 2**20
             if "failed" not in one:
@@ -373,7 +373,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
     parser.add_argument("--case", help=argparse.SUPPRESS)
-    parser.add_argument("--library", help=argparse.SUPPRESS)
+    parser.add_argument("--package", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.device is None:
         import torch
