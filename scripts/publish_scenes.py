@@ -119,7 +119,7 @@ def headline(measured: Figures) -> str:
 def recipe(out: Path, step: int) -> str:
     with (out / "log.csv").open() as file:
         row = next(r for r in csv.DictReader(file) if int(r["step"]) == step)
-    return f"{step} steps, {float(row['minutes']) / 60:.1f} hours on two CPU cores with bf16 autocast"
+    return f"weights of step {step}, after {float(row['minutes']) / 60:.1f} hours on two CPU cores with bf16 autocast"
 
 
 def card(
