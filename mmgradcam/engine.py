@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -149,7 +150,7 @@ def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], me
         yield from _halving(rows, most, lambda part: [_expanded(task, encoded, features, targets, part)])
 
     for part in _halving([b for b in range(len(targets)) if targets[b]], most, work):
-        yield Slopes(part.rows, part.scores, _places(encoded, part), part.words)
+        yield Slopes(part.rows, part.scores, _places(encoded, part, memory), part.words)
 
 
 @dataclass
@@ -211,45 +212,83 @@ def _importance(words: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor 
     return (words[0].detach() * gradients[0]).sum(-1).float() if words else None
 
 
-def _places(encoded: Encoded, part: _Part) -> list[tuple[Tensor, Tensor]]:
+def _places(encoded: Encoded, part: _Part, memory: int | None) -> list[tuple[Tensor, Tensor]]:
     """Features and gradients of the rows at the seam, or, where there are taps, at each tap."""
     images = [b for b, _ in part.rows]
     if not encoded.taps:
-        return [(_kept(encoded, encoded.features)[images].float(), part.gradients.float())]
+        return [(_of_rows(_kept(encoded, encoded.features), images).float(), part.gradients.float())]
     tensors = [tap.outputs[0] for tap in encoded.taps]
-    found: list[list[Tensor]] = [[x.new_empty(0)] * len(images) for x in tensors]
-    for taken in _one_row_per_image(images):
-        vector = torch.zeros_like(encoded.features)
-        vector[list(taken)] = part.gradients[list(taken.values())].to(vector.dtype)
-        gradients = torch.autograd.grad(
-            encoded.features, tensors, vector, retain_graph=True, create_graph=encoded.graph, allow_unused=True
-        )
-        for tap, gradient, into in zip(encoded.taps, gradients, found, strict=True):
-            if gradient is None:
+    turns = _turns(images)
+    size = max(1, (memory or _budget(encoded.features)) // sum(8 * x.numel() * x.element_size() for x in tensors))
+    order: list[int] = []
+    found: list[list[Tensor]] = [[] for _ in tensors]
+    for start in range(0, max(turns) + 1, size):
+        rows = [row for row, turn in enumerate(turns) if start <= turn < start + size]
+        at = [turns[row] - start for row in rows], [images[row] for row in rows]
+        vectors = encoded.features.new_zeros(max(at[0]) + 1, *encoded.features.shape)
+        vectors[at] = part.gradients[rows].to(vectors.dtype)
+        for tap, gradients, into in zip(encoded.taps, _products(encoded, tensors, vectors), found, strict=True):
+            if gradients is None:
                 raise ModelError(f"no gradient reaches {tap.name}: the features do not depend on it; name another layer")
-            for image, row in taken.items():
-                into[row] = gradient[image]
+            into.append(gradients[:, 0] if len(encoded.features) == 1 else gradients[at])
+        order += rows
+    back = sorted(range(len(order)), key=order.__getitem__)
+    gradients_of = [some[0] if len(some) == 1 else torch.cat(some)[back] for some in found]
     return [
-        (tap.grid(_kept(encoded, x)[images]).float(), tap.grid(torch.stack(rows)).float())
-        for tap, x, rows in zip(encoded.taps, tensors, found, strict=True)
+        (tap.grid(_of_rows(_kept(encoded, x), images)).float(), tap.grid(gradients).float())
+        for tap, x, gradients in zip(encoded.taps, tensors, gradients_of, strict=True)
     ]
+
+
+def _products(encoded: Encoded, tensors: Sequence[Tensor], vectors: Tensor) -> Sequence[Tensor | None]:
+    """(T, B, C, *grid) vectors at the features, brought to each of these tensors: (T, *its shape), None where none arrives.
+
+    T backwards run as one (vmapped: what lies between is read once, not T times), or one by one where the model holds
+    something that cannot, such as an autograd function without a batching rule.
+    """
+
+    def product(vector: Tensor, batched: bool = False) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(
+            encoded.features,
+            tensors,
+            vector,
+            retain_graph=True,
+            create_graph=encoded.graph,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+
+    if len(vectors) > 1:
+        try:
+            return product(vectors, batched=True)
+        except RuntimeError as error:
+            if _out_of_memory(error):
+                raise
+    each = [product(vector) for vector in vectors]
+    return [None if some[0] is None else torch.stack([g for g in some if g is not None]) for some in zip(*each, strict=True)]
 
 
 def _kept(encoded: Encoded, tensor: Tensor) -> Tensor:
     return tensor if encoded.graph else tensor.detach()
 
 
-def _one_row_per_image(images: Sequence[int]) -> list[dict[int, int]]:
-    """Splits rows into rounds of at most one row per image: image -> row."""
-    rounds: list[dict[int, int]] = []
-    for row, image in enumerate(images):
-        for taken in rounds:
-            if image not in taken:
-                taken[image] = row
-                break
-        else:
-            rounds.append({image: row})
-    return rounds
+def _of_rows(features: Tensor, images: list[int]) -> Tensor:
+    """Each row's features; one image's many rows share its memory."""
+    return features.expand(len(images), *features.shape[1:]) if len(features) == 1 < len(images) else features[images]
+
+
+def _turns(images: Sequence[int]) -> list[int]:
+    """Of each row, how many rows before it are of the same image.
+
+    >>> _turns([0, 0, 1, 0, 1])
+    [0, 1, 0, 2, 1]
+    """
+    seen: Counter[int] = Counter()
+    turns = []
+    for image in images:
+        turns.append(seen[image])
+        seen[image] += 1
+    return turns
 
 
 Item = TypeVar("Item")
@@ -264,13 +303,17 @@ def _halving(items: list[Item], size: int, work: Callable[[list[Item]], Iterable
         try:
             yield from work(part)
         except RuntimeError as error:
-            if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+            if not _out_of_memory(error):
                 raise
             if len(part) == 1:
                 raise ModelError("out of memory on a single row; use a smaller picture or another device") from error
             size = len(part) // 2
             continue
         at += len(part)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _budget(features: Tensor) -> int:

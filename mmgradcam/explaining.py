@@ -164,7 +164,10 @@ class _How:
         made: list[Explanation] = []
         if self.graph and asks(self.method):
             raise InputError(f"create_graph: {_name(self.method)} asks the model again and has no graph; use a gradient method")
-        with torch.enable_grad() if self.graph else left_as_found(self.task.modules()):
+        with (
+            torch.enable_grad() if self.graph else left_as_found(self.task.modules()),
+            torch.autocast(_device(self.task).type, enabled=False),
+        ):
             while len(made) < len(views):
                 start = len(made)
                 shape = views[start].pixels.shape
@@ -218,7 +221,7 @@ class _How:
             drawn = [self._map(a, g) for a, g in part.places]
             maps.append(drawn[0] if len(drawn) == 1 else self.fuse(drawn))
             scores.append(part.scores.float())
-            flat.append(torch.stack([(g == 0).flatten(1).all(1) for _, g in part.places]).all(0))
+            flat.append(torch.stack([g.detach().flatten(1).norm(1, 1) == 0 for _, g in part.places]).all(0))
             if part.words is not None:
                 words.append(part.words)
         latest = {row: i for i, row in enumerate(order)}

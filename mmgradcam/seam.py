@@ -83,8 +83,9 @@ def left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
     wants = [(p, p.requires_grad) for root in modules for p in root.parameters()]
     with ExitStack() as stack:
         stack.callback(_restore, modes, wants)
-        for m, _ in modes:
-            m.training = False
+        for m, training in modes:
+            if training:
+                m.training = False
         for p, wanted in wants:
             if wanted:
                 p.requires_grad_(False)
@@ -96,9 +97,11 @@ def left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 def _restore(modes: Sequence[tuple[nn.Module, bool]], wants: Sequence[tuple[nn.Parameter, bool]]) -> None:
     for module, mode in modes:
-        module.training = mode
+        if module.training != mode:
+            module.training = mode
     for parameter, wanted in wants:
-        parameter.requires_grad_(wanted)
+        if parameter.requires_grad != wanted:
+            parameter.requires_grad_(wanted)
 
 
 @contextmanager

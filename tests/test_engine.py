@@ -149,6 +149,36 @@ def test_layer_is_the_gradient_at_a_hooked_layer_and_runs_once() -> None:
     assert predicted.targets[0].value == int(whole(pixels[None]).argmax())
 
 
+class Unbatched(torch.autograd.Function):
+    """Twice its input, by a backward that no vmap runs through."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        assert not torch._C._functorch.is_batchedtensor(gradient)
+        return 2 * gradient
+
+
+class Odd(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        doubled: Tensor = Unbatched.apply(x)
+        return doubled
+
+
+@pytest.mark.parametrize("between", [nn.Identity(), Odd()])
+@pytest.mark.parametrize("memory", [None, 1])
+def test_many_classes_of_a_layer_are_each_class_alone(between: nn.Module, memory: int | None) -> None:
+    task = Layer(nn.Sequential(Encoder().double().eval(), between, Bent().double().eval()), "0.second")
+    several, asked = pictures(2), [[3, 0, 3, 1], [2, 1]]
+    together = explain(task, several, each=[{"classes": c} for c in asked], method=hirescam, memory=memory)
+    for pixels, made, classes in zip(several, together, asked, strict=True):
+        for one, index in zip(made, classes, strict=True):
+            torch.testing.assert_close(one.map, explain(task, pixels, method=hirescam, classes=[index])[0].map)
+
+
 def test_two_pictures_and_one_target_give_two_maps() -> None:
     """The trap: the second map silently blank."""
     whole = nn.Sequential(Encoder(), Bent()).eval()

@@ -31,7 +31,7 @@ def gradcam(features: Tensor, gradients: Tensor) -> Tensor:
     >>> gradcam(A, G).max().item(), counterfactual(A, G).max().item()
     (0.0, 2.0)
     """
-    return torch.relu((_mean(gradients) * features).sum(1))
+    return torch.relu(_weighed(_mean(gradients), features))
 
 
 def counterfactual(features: Tensor, gradients: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def gradcam_pp(features: Tensor, gradients: Tensor) -> Tensor:
         InputError: some feature is negative; alpha is then no weight (it may be negative, or huge).
     """
     weights = _sum(_alpha(features, gradients, "gradcam_pp") * torch.relu(gradients))
-    return torch.relu((weights * features).sum(1))
+    return torch.relu(_weighed(weights, features))
 
 
 def gradcam_pp_code(features: Tensor, gradients: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def gradcam_pp_code(features: Tensor, gradients: Tensor) -> Tensor:
     alpha, positive = _alpha(features, gradients, "gradcam_pp_code"), torch.relu(gradients)
     total = _sum(torch.where(positive > 0, alpha, torch.zeros_like(alpha)))
     alpha = alpha / torch.where(total == 0, torch.ones_like(total), total)
-    return torch.relu((_sum(alpha * positive) * features).sum(1))
+    return torch.relu(_weighed(_sum(alpha * positive), features))
 
 
 def hirescam(features: Tensor, gradients: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def xgradcam(features: Tensor, gradients: Tensor) -> Tensor:
     """
     total = _sum(features)
     weights = _sum(features * gradients) / torch.where(total == 0, torch.ones_like(total), total)
-    return torch.relu((torch.where(total == 0, torch.zeros_like(weights), weights) * features).sum(1))
+    return torch.relu(_weighed(torch.where(total == 0, torch.zeros_like(weights), weights), features))
 
 
 def eigencam(features: Tensor, gradients: Tensor) -> Tensor:
@@ -201,6 +201,11 @@ def _alpha(features: Tensor, gradients: Tensor, name: str) -> Tensor:
 def divided(above: Tensor, below: Tensor) -> Tensor:
     """Above / below, and 0 where below is 0."""
     return torch.where(below == 0, torch.zeros_like(above), above / torch.where(below == 0, torch.ones_like(below), below))
+
+
+def _weighed(weights: Tensor, features: Tensor) -> Tensor:
+    """sum_k w_k A_k, (K, C, 1, ...) and (K, C, *grid) -> (K, *grid); the product of the two is never laid down."""
+    return torch.einsum("kc,kc...->k...", weights.flatten(1), features)
 
 
 def _mean(tensor: Tensor) -> Tensor:
