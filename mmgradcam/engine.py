@@ -99,9 +99,9 @@ def scores(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
         (N, K).
     """
     with torch.no_grad():
-        together = task.scores(features, [targets] * len(features))
-        if together is not None:
-            found = torch.stack(list(together), 1)
+        groups = _groups(task, features, [targets] * len(features))
+        if groups is not None:
+            found = torch.cat(list(groups)).T
         else:
             rows = [(n, t) for n in range(len(features)) for t in range(len(targets))]
             size = max(1, (memory or _budget(features)) // (4 * features[0].numel() * features.element_size()))
@@ -141,7 +141,7 @@ def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], me
 
     def work(images: list[int]) -> Iterator[_Part]:
         asked = [targets[b] for b in images]
-        rounds = iter(()) if encoded.graph else _rounds(task, features[images], images, asked)
+        rounds = iter(()) if encoded.graph else _rounds(task, features[images], images, asked, most)
         first = next(rounds, None)
         if first is not None:
             yield from chain([first], rounds)
@@ -171,31 +171,42 @@ def _expanded(task: Task, encoded: Encoded, features: Tensor, targets: Sequence[
         scores = task.score(leaf.clone(), asked)
     _check_scores(task, scores, asked)
     gradients, *more = _grad(task, scores, leaf, words, encoded.graph)
-    return _Part(rows, scores if encoded.graph else scores.detach(), gradients, _importance(words, more))
+    importance = (words[0].detach() * more[0]).sum(-1).float() if words else None
+    return _Part(rows, scores if encoded.graph else scores.detach(), gradients, importance)
 
 
-def _rounds(task: Task, features: Tensor, images: list[int], asked: list[Sequence[Target]]) -> Iterator[_Part]:
-    """One forward for all targets of these images, then a backward per round; nothing if the task has no such forward."""
+def _rounds(task: Task, features: Tensor, images: list[int], asked: list[Sequence[Target]], most: int) -> Iterator[_Part]:
+    """One forward for all targets of these images, then their backwards; nothing if the task has no such forward."""
     leaf = _leaf(features)
     with embedded(task.words()) as words:
-        rounds = task.scores(leaf.clone(), asked)
-    for t, scores in enumerate(rounds or ()):
-        has = [i for i, row in enumerate(asked) if t < len(row)]
-        _check_scores(task, scores[has], [asked[i][t] for i in has])
-        gradients, *more = _grad(task, scores[has], leaf, words, graph=False, again=True)
-        importance = _importance(words, more)
-        yield _Part(
-            [(images[i], t) for i in has], scores[has].detach(), gradients[has], None if importance is None else importance[has]
+        groups = _groups(task, leaf.clone(), asked)
+    size, done = max(1, most // len(images)), 0
+    for rounds in (part for group in groups or () for part in torch.split(group, size)):
+        at = [(t, i) for t in range(len(rounds)) for i, row in enumerate(asked) if done + t < len(row)]
+        turn, image = ([pair[k] for pair in at] for k in (0, 1))
+        _check_graph(task, rounds, words)
+        vectors = torch.eye(len(rounds), dtype=rounds.dtype, device=rounds.device)[..., None].expand(-1, *rounds.shape)
+        gradients, *more = (
+            x.new_zeros(len(at), *x.shape[1:]) if g is None else g[turn, image]
+            for g, x in zip(_products(rounds, [leaf, *words], vectors), [leaf, *words], strict=True)
         )
+        importance = (words[0].detach()[image] * more[0]).sum(-1).float() if words else None
+        yield _Part([(images[i], done + t) for t, i in at], rounds.detach()[turn, image], gradients, importance)
+        done += len(rounds)
 
 
 def _leaf(features: Tensor) -> Tensor:
     return features if features.requires_grad else features.requires_grad_()
 
 
-def _grad(
-    task: Task, scores: Tensor, leaf: Tensor, words: Sequence[Tensor], graph: bool, again: bool = False
-) -> tuple[Tensor, ...]:
+def _grad(task: Task, scores: Tensor, leaf: Tensor, words: Sequence[Tensor], graph: bool) -> tuple[Tensor, ...]:
+    _check_graph(task, scores, words)
+    inputs = [leaf, *words]
+    gradients = torch.autograd.grad(scores.sum(), inputs, retain_graph=graph, create_graph=graph, allow_unused=True)
+    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))
+
+
+def _check_graph(task: Task, scores: Tensor, words: Sequence[Tensor]) -> None:
     if not scores.requires_grad:
         raise ModelError(
             f"{_name(task)}.score: no gradient leads back to the features; compute the score from the features it is given, "
@@ -203,13 +214,6 @@ def _grad(
         )
     if len(words) > 1:
         raise ModelError(f"{_name(task)}.words: the layer ran {len(words)} times while scoring, expected once")
-    inputs = [leaf, *words]
-    gradients = torch.autograd.grad(scores.sum(), inputs, retain_graph=again or graph, create_graph=graph, allow_unused=True)
-    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))
-
-
-def _importance(words: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor | None:
-    return (words[0].detach() * gradients[0]).sum(-1).float() if words else None
 
 
 def _places(encoded: Encoded, part: _Part, memory: int | None) -> list[tuple[Tensor, Tensor]]:
@@ -227,7 +231,9 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> list[tuple[Ten
         at = [turns[row] - start for row in rows], [images[row] for row in rows]
         vectors = encoded.features.new_zeros(max(at[0]) + 1, *encoded.features.shape)
         vectors[at] = part.gradients[rows].to(vectors.dtype)
-        for tap, gradients, into in zip(encoded.taps, _products(encoded, tensors, vectors), found, strict=True):
+        for tap, gradients, into in zip(
+            encoded.taps, _products(encoded.features, tensors, vectors, encoded.graph), found, strict=True
+        ):
             if gradients is None:
                 raise ModelError(f"no gradient reaches {tap.name}: the features do not depend on it; name another layer")
             into.append(gradients[:, 0] if len(encoded.features) == 1 else gradients[at])
@@ -240,22 +246,16 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> list[tuple[Ten
     ]
 
 
-def _products(encoded: Encoded, tensors: Sequence[Tensor], vectors: Tensor) -> Sequence[Tensor | None]:
-    """(T, B, C, *grid) vectors at the features, brought to each of these tensors: (T, *its shape), None where none arrives.
+def _products(outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor, graph: bool = False) -> Sequence[Tensor | None]:
+    """T vectors (T, *shape of the outputs) brought back to each input: (T, *its shape), or None where none arrives.
 
-    T backwards run as one (vmapped: what lies between is read once, not T times), or one by one where the model holds
-    something that cannot, such as an autograd function without a batching rule.
+    The T backwards run as one (vmapped: what lies between is read once, not T times), or one by one where the model holds
+    something that cannot, such as a hook that looks at numbers.
     """
 
     def product(vector: Tensor, batched: bool = False) -> tuple[Tensor | None, ...]:
         return torch.autograd.grad(
-            encoded.features,
-            tensors,
-            vector,
-            retain_graph=True,
-            create_graph=encoded.graph,
-            allow_unused=True,
-            is_grads_batched=batched,
+            outputs, inputs, vector, retain_graph=True, create_graph=graph, allow_unused=True, is_grads_batched=batched
         )
 
     if len(vectors) > 1:
@@ -329,6 +329,19 @@ def _check_features(task: Task, features: object, images: int) -> None:
         raise ModelError(f"{_name(task)}.encode: expected (B, C, *grid) features of {images} images, got {got}")
     if not features.is_floating_point():
         raise ModelError(f"{_name(task)}.encode: expected floating-point features, got {features.dtype}")
+
+
+def _groups(task: Task, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor] | None:
+    """`Task.scores`, checked."""
+    groups = task.scores(features, targets)
+    if groups is not None:
+        most, images = max(map(len, targets)), len(targets)
+        got = [tuple(group.shape) if isinstance(group, Tensor) else type(group).__name__ for group in groups]
+        if any(not isinstance(s, tuple) or len(s) != 2 or s[1] != images for s in got) or sum(s[0] for s in got) != most:
+            raise ModelError(
+                f"{_name(task)}.scores: expected tensors (t, {images}) whose t add up to {most} targets, got {got}"
+            )
+    return groups
 
 
 def _check_scores(task: Task, scores: object, asked: Sequence[Target]) -> None:

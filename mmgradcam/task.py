@@ -90,11 +90,13 @@ class Task(ABC):
         return [self.targets(features[i : i + 1], **query) for i, query in enumerate(queries)]
 
     def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor] | None:
-        """All scores from one forward per image, where the head can: (B, C, *grid) -> T tensors (B,), T the most targets.
+        """All scores from one forward per image, where the head can: (B, C, *grid) -> tensors (t, B), the t adding up to T.
 
-        The t-th holds the score of each image's t-th target (anything finite where an image has fewer). A task that
-        returns None, as by default, gets one row of features per target in `score` instead. It need be differentiable only
-        once: maps that stay in the graph are made with `score`.
+        T is the most targets of an image; row by row, they hold the score of each image's first target, second, and so on
+        (anything finite where an image has fewer). The rows of one tensor get one backward, vmapped: put together what runs
+        back through the same parts of the head, and apart what can pass others by, as an early step of a recurrent head can.
+        A task that returns None, as by default, gets one row of features per target in `score` instead. It need be
+        differentiable only once: maps that stay in the graph are made with `score`.
         """
         return None
 

@@ -21,6 +21,8 @@ class CaptionHead(Protocol):
     """What a caption head offers; see `mmgradcam.tasks.nets.captioners`."""
 
     out: nn.Linear
+    together: int | None
+    """How many steps' backwards are best run as one, by measurement; None for all of them."""
 
     def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]: ...
 
@@ -117,8 +119,10 @@ class Captioning(Task):
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         return self._rounds(features, [[target] for target in targets], _each_alone)[0]
 
-    def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> list[Tensor]:
-        return self._rounds(features, targets, _all_at_once)
+    def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor]:
+        rounds = self._rounds(features, targets, _all_at_once)
+        size = self.head.together or len(rounds)
+        return [torch.stack(rounds[at : at + size]) for at in range(0, len(rounds), size)]
 
     def _rounds(
         self,

@@ -134,12 +134,12 @@ class VQA(Task):
         logits = self.head(features, self._pad([t.value.question for t in targets], features.device))
         return self._pick(logits, [t.value for t in targets])
 
-    def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> list[Tensor] | None:
+    def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor] | None:
         if any(target.value.question != row[0].value.question for row in targets for target in row):
             return None
         logits = self.head(features, self._pad([row[0].value.question for row in targets], features.device))
         rounds = range(max(map(len, targets)))
-        return [self._pick(logits, [row[min(t, len(row) - 1)].value for row in targets]) for t in rounds]
+        return [torch.stack([self._pick(logits, [row[min(t, len(row) - 1)].value for row in targets]) for t in rounds])]
 
     def _pick(self, logits: Tensor, asked: Sequence[Answered]) -> Tensor:
         rows = torch.arange(len(asked), device=logits.device)

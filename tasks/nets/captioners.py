@@ -35,6 +35,7 @@ class LSTMCaptioner(nn.Module):
         self, vocabulary: int, channels: int, width: int = 192, attention: bool = True, memory: int = 64, patch: int = 1
     ) -> None:
         super().__init__()
+        self.together = 3
         self.words = nn.Embedding(vocabulary, width)
         self.begin = nn.Linear(channels, 2 * width)
         self.cell = Cell(width)
@@ -100,6 +101,8 @@ class TransformerCaptioner(nn.Module):
         longest: most tokens of a caption.
         patch: side of the square of grid cells that make one token of the grid.
     """
+
+    together = None
 
     def __init__(
         self,
