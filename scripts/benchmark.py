@@ -235,6 +235,18 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def import_cost(repeat: int) -> float:
+    """Time of importing what every script imports, as a multiple of importing torch alone."""
+    codes = ("import torch", "from mmgradcam import explain, gradcam; from mmgradcam.tasks import load")
+
+    def seconds(code: str) -> float:
+        return clock(lambda: subprocess.run([sys.executable, "-c", code], check=True), "cpu")
+
+    for code in codes:
+        seconds(code)
+    return statistics.median(seconds(codes[1]) / seconds(codes[0]) for _ in range(repeat))
+
+
 def machine(device: str) -> str:
     import torch
 
@@ -286,6 +298,7 @@ def table(found: dict[str, Any], trapped: dict[str, Any], given: argparse.Namesp
         "| --- | --- |",
     ]
     lines += [f"| {library} | {value if isinstance(value, str) else f'{value:.4f}'} |" for library, value in trapped.items()]
+    lines += ["", f"Importing `explain`, a method and `load` takes {import_cost(given.repeat):.2f} times as long as importing torch alone."]
     return "\n".join(lines) + "\n"
 
 

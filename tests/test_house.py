@@ -176,3 +176,16 @@ def test_the_wheel_clashes_with_nobody(tmp_path: Path) -> None:
     for model in ("scenes-captioner", "scenes-captioner-transformer", "scenes-vqa", "scenes-vqa-transformer"):
         for file in ("model.safetensors", "config.json", "README.md"):
             assert f"mmgradcam/checkpoints/{model}/{file}" in names
+
+
+def test_importing_what_scripts_import_loads_little_beside_torch() -> None:
+    """What keeps the import within a fifth of torch's own; the time itself is measured by scripts/benchmark.py."""
+    code = (
+        "import sys, torch, numpy, PIL.Image, safetensors\nbefore = set(sys.modules)\n"
+        "from mmgradcam import explain, gradcam, rise\nfrom mmgradcam.tasks import load, Captioning, VQA, Layer\n"
+        "print(sorted({m.partition('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ast.literal_eval(done.stdout))
+    assert not loaded & {"torchvision", "transformers", "datasets", "nltk", "matplotlib", "pandas", "scipy", "typer", "rich"}
+    assert "mmgradcam" in loaded
