@@ -31,10 +31,10 @@ RELATION_WEIGHT = 3
 CAPTION_VOCABULARY = Vocabulary(tuple(caption_words()))
 QUESTION_VOCABULARY = Vocabulary(tuple(question_words()))
 ATTRIBUTES = {"kind": list(KINDS), "color": list(COLORS), "size": list(SIZES), "material": list(MATERIALS)}
-_KIND_CHANCE = np.array([3 if kind in ("count", "relation", "comparison") else 1 for kind in QUESTION_KINDS]) / 14
+_KIND_CHANCE = np.array([{"count": 2, "relation": 5, "comparison": 4}.get(kind, 1) for kind in QUESTION_KINDS]) / 16
 """Chance of each kind of question: those that take longest to learn are asked more often."""
 _TELLING = {"left", "right", "above", "over", "below", "under"}
-_HARD = {"left": 6.0, "right": 6.0, "above": 6.0, "below": 6.0, "than": 4.0, "same": 4.0, "many": 2.0}
+_HARD = dict.fromkeys(("left", "right", "above", "below", "where", "side", "than", "same"), 4.0) | {"many": 2.0}
 """How often a question with such a word is asked for one without, while the answer heads learn alone."""
 BLOCK = 1000
 
@@ -60,21 +60,26 @@ class Scenes:
 
 
 def scenes(folder: Path, split: str, count: int) -> Scenes:
-    """The first `count` scenes of a split, rendered into `folder` if they are not there yet."""
+    """The first `count` scenes of a split, rendered into `folder` if they are not there yet.
+
+    After a change of wording, delete the text-*.npz there: the pictures stay.
+    """
     place = folder / f"{split}-{count}"
     place.mkdir(parents=True, exist_ok=True)
     path = place / "images.npy"
-    mode = "r+" if path.exists() else "w+"
-    images = np.lib.format.open_memmap(path, mode, np.uint8, (count, SIDE, SIDE, 3))
+    images = np.lib.format.open_memmap(path, "r+" if path.exists() else "w+", np.uint8, (count, SIDE, SIDE, 3))
     starts = [s for s in range(0, count, BLOCK) if not (place / f"text-{s:08d}.npz").exists()]
     with multiprocessing.Pool(os.cpu_count()) as pool:
         for i, start in enumerate(starts):
             block = seeds(split, min(BLOCK, count - start), start)
-            rows = pool.map(_scene, block, chunksize=20)
-            for j, row in enumerate(rows):
-                images[start + j] = row[0]
-            images.flush()
-            text = {name: np.stack([row[k + 1] for row in rows]) for k, name in enumerate(_TEXT)}
+            seen = place / f"seen-{start:08d}"
+            if not seen.exists():
+                for j, picture in enumerate(pool.imap(_picture, block, chunksize=20)):
+                    images[start + j] = picture
+                images.flush()
+                seen.touch()
+            rows = pool.map(_text, block, chunksize=20)
+            text = {name: np.stack([row[k] for row in rows]) for k, name in enumerate(_TEXT)}
             np.savez(place / "part.npz", **text)
             os.replace(place / "part.npz", place / f"text-{start:08d}.npz")
             print(f"\r{split}: {i + 1} of {len(starts)} thousand scenes", end="", file=sys.stderr, flush=True)
@@ -96,7 +101,11 @@ def hardness(questions: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 _TEXT = ("captions", "weights", "questions", "answers", "things")
 
 
-def _scene(seed: int) -> tuple[npt.NDArray[np.uint8], ...]:
+def _picture(seed: int) -> npt.NDArray[np.uint8]:
+    return np.asarray(render(make_scene(seed), SIDE).image)
+
+
+def _text(seed: int) -> tuple[npt.NDArray[np.uint8], ...]:
     scene, rng = make_scene(seed), np.random.default_rng([seed, 7])
     captions = np.zeros((CAPTIONS, CAPTION_TOKENS), np.uint8)
     weights = np.zeros_like(captions)
@@ -115,7 +124,7 @@ def _scene(seed: int) -> tuple[npt.NDArray[np.uint8], ...]:
     things = np.zeros((MAX_THINGS, len(ATTRIBUTES)), np.uint8)
     for row, thing in zip(things, scene.things, strict=False):
         row[:] = [values.index(getattr(thing, name)) + 1 for name, values in ATTRIBUTES.items()]
-    return np.asarray(render(scene, SIDE).image), captions, weights, questions, answers, things
+    return captions, weights, questions, answers, things
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import nn
 
 from mmgradcam import checkpoints, methods
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit
+from mmgradcam.store import write_files
 from mmgradcam.task import Task
 
 FORMAT = 1
@@ -75,13 +77,12 @@ def build(config: Mapping[str, Any]) -> Task:
 
 def save(task: Task, config: Mapping[str, Any], folder: Path) -> None:
     """Writes a model folder: weights as fp16 safetensors, and the config that `build` reads."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {}
     for part, module in parts(task).items():
         for key, value in module.state_dict().items():
             weights[f"{part}.{key}"] = (value.half() if value.is_floating_point() else value).contiguous().cpu()
-    save_file(weights, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=1) + "\n", encoding="utf-8")
+    described = json.dumps({"format": FORMAT, **config}, indent=1) + "\n"
+    write_files({folder / "model.safetensors": to_bytes(weights), folder / "config.json": described.encode()})
 
 
 def parts(task: Task) -> dict[str, nn.Module]:

@@ -86,12 +86,11 @@ _AND = ("and", "function", ())
 def _noun_phrase(scene: Scene, rng: np.random.Generator, taken: Sequence[int]) -> Said:
     """A phrase for things not spoken of yet, their number, and their indices (empty if there is none).
 
-    People mention what strikes them first: mostly the largest things, of equals the one further left; now and then any.
+    People mention what strikes them first: the largest things, of equals the one further left. That is a rule without
+    exception here: where any of several things might come next, a word rests on the rivals of its thing, too.
     """
     free = [i for i in range(len(scene.things)) if i not in taken]
     free.sort(key=lambda i: (-SIZES[scene.things[i].size], scene.things[i].x))
-    if rng.random() < 0.3:
-        rng.shuffle(free)
     for index in free:
         phrase = describe(scene, index, rng, unique=rng.random() < 0.5) or describe(scene, index, rng)
         assert phrase is not None

@@ -18,13 +18,14 @@ from mmgradcam.data.words import (
     Phrase,
     describe,
     holds,
+    offset,
     plural,
     random_phrase,
     reword,
 )
 
 ANSWERS: tuple[str, ...] = (
-    "yes", "no", *(str(n) for n in range(MAX_THINGS + 1)), *COLORS, *KINDS, *SIZES, *MATERIALS
+    "yes", "no", *(str(n) for n in range(MAX_THINGS + 1)), *COLORS, *KINDS, *SIZES, *MATERIALS, *RELATIONS
 )  # fmt: skip
 
 
@@ -134,10 +135,17 @@ def _asking(attribute: str, wordings: list[list[str]]) -> Callable[[Scene, np.ra
 
 
 def _relation(scene: Scene, rng: np.random.Generator) -> Made:
-    if len(scene.things) < 2:
-        return None
-    if rng.random() < 0.35:
-        return _which(scene, rng)
+    return _first(scene, rng, {_stands: 0.4, _where: 0.35, _which: 0.25}) if len(scene.things) > 1 else None
+
+
+def _first(scene: Scene, rng: np.random.Generator, makers: dict[Callable[[Scene, np.random.Generator], Made], float]) -> Made:
+    """What the first of these makers makes that can, tried in an order drawn by their chances."""
+    order = rng.choice(len(makers), len(makers), replace=False, p=list(makers.values()))
+    return next((made for k in order for _ in range(3) if (made := list(makers)[k](scene, rng))), None)
+
+
+def _stands(scene: Scene, rng: np.random.Generator) -> Made:
+    """Asks whether one thing stands in a relation to another."""
     i, j = (int(k) for k in rng.choice(len(scene.things), 2, replace=False))
     a, b = describe(scene, i, rng, unique=True), describe(scene, j, rng, unique=True)
     true = [name for name in RELATIONS if holds(name, scene, (i,), (j,), CLEAR)]
@@ -146,6 +154,19 @@ def _relation(scene: Scene, rng: np.random.Generator) -> Made:
     name, yes = true[int(rng.integers(len(true)))], rng.random() < 0.5
     wording = RELATIONS[name if yes else OPPOSITE[name]][0]
     return ["is", "the", *_said(a), *wording, "the", *_said(b)], "yes" if yes else "no", (i, j)
+
+
+def _where(scene: Scene, rng: np.random.Generator) -> Made:
+    """Asks on which side of one thing another stands, where one side is plainly nearer the truth than the others."""
+    i, j = (int(k) for k in rng.choice(len(scene.things), 2, replace=False))
+    a, b = describe(scene, i, rng, unique=True), describe(scene, j, rng, unique=True)
+    far = {name: offset(name, scene.things[i], scene.things[j]) for name in RELATIONS}
+    first, second = sorted(far, key=lambda name: -far[name])[:2]
+    if a is None or b is None or far[first] < max(CLEAR, 1.5 * far[second]):
+        return None
+    seen = ["where", "is", "the", *_said(a), "seen", "from", "the", *_said(b)]
+    side = ["on", "which", "side", "of", "the", *_said(b), "is", "the", *_said(a)]
+    return _some(rng, [seen, side]), first, (i, j)
 
 
 def _which(scene: Scene, rng: np.random.Generator) -> Made:
@@ -161,7 +182,7 @@ def _which(scene: Scene, rng: np.random.Generator) -> Made:
 
 
 def _comparison(scene: Scene, rng: np.random.Generator) -> Made:
-    return [_more, _larger, _same][int(rng.integers(3))](scene, rng)
+    return _first(scene, rng, {_more: 0.33, _larger: 0.33, _same: 0.34})
 
 
 def _more(scene: Scene, rng: np.random.Generator) -> Made:
@@ -233,7 +254,7 @@ QUESTION_KINDS: tuple[str, ...] = tuple(_MAKERS)
 """The kinds of question."""
 
 
-_FUNCTION_WORDS = "is are do does have there what which how many made of we see the same more fewer larger smaller than"
+_FUNCTION_WORDS = "is are do does have there what which how many made of we see the same more fewer larger smaller than where seen from on side"
 
 
 def question_words() -> list[str]:
