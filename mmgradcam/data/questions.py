@@ -254,7 +254,10 @@ QUESTION_KINDS: tuple[str, ...] = tuple(_MAKERS)
 """The kinds of question."""
 
 
-_FUNCTION_WORDS = "is are do does have there what which how many made of we see the same more fewer larger smaller than where seen from on side"
+_FUNCTION_WORDS = (
+    "is are do does have there what which how many made of we see the same more fewer larger smaller than "
+    "where seen from on side"
+)
 
 
 def question_words() -> list[str]:
