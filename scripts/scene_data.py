@@ -17,9 +17,10 @@ import numpy.typing as npt
 from mmgradcam.data.captions import caption_words, make_caption
 from mmgradcam.data.questions import ANSWERS, QUESTION_KINDS, make_question, question_words
 from mmgradcam.data.render import render
-from mmgradcam.data.scenes import COLORS, MATERIALS, MAX_THINGS, SIZES, make_scene
+from mmgradcam.data.scenes import COLORS, MATERIALS, MAX_THINGS, SIZES, Scene, make_scene
 from mmgradcam.data.shapes import KINDS
 from mmgradcam.data.splits import seeds
+from mmgradcam.data.words import CLEAR, offset
 from mmgradcam.tasks.vocabulary import END, START, Vocabulary
 
 SIDE = 128
@@ -48,6 +49,9 @@ class Scenes:
         captions, weights: (N, CAPTIONS, CAPTION_TOKENS) uint8.
         questions: (N, QUESTIONS, QUESTION_TOKENS) uint8.
         answers: (N, QUESTIONS) uint8, indices into ANSWERS.
+        meant: (N, QUESTIONS, 4) uint8, which objects a question speaks of by description, one and then the other, counted
+            from 1; where there are two, whether the one is left (1) or right (2) of the other, and above (1) or below (2);
+            0 where there is none, or the relation is not clear.
         things: (N, MAX_THINGS, 4) uint8, kind, color, size and material of each object, counted from 1; 0 where there is none.
     """
 
@@ -56,6 +60,7 @@ class Scenes:
     weights: npt.NDArray[np.uint8]
     questions: npt.NDArray[np.uint8]
     answers: npt.NDArray[np.uint8]
+    meant: npt.NDArray[np.uint8]
     things: npt.NDArray[np.uint8]
 
 
@@ -98,11 +103,16 @@ def hardness(questions: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     return found
 
 
-_TEXT = ("captions", "weights", "questions", "answers", "things")
+_TEXT = ("captions", "weights", "questions", "answers", "meant", "things")
 
 
 def _picture(seed: int) -> npt.NDArray[np.uint8]:
     return np.asarray(render(make_scene(seed), SIDE).image)
+
+
+def _side(scene: Scene, pair: tuple[int, ...], names: tuple[str, str]) -> int:
+    one, other = (scene.things[i] for i in pair)
+    return next((i + 1 for i, name in enumerate(names) if offset(name, one, other) >= CLEAR), 0)
 
 
 def _text(seed: int) -> tuple[npt.NDArray[np.uint8], ...]:
@@ -115,16 +125,20 @@ def _text(seed: int) -> tuple[npt.NDArray[np.uint8], ...]:
         row[: len(tokens)] = tokens
         weight[: len(tokens)] = [1, *(RELATION_WEIGHT if w in _TELLING else 1 for w in caption.words), 1]
     questions = np.zeros((QUESTIONS, QUESTION_TOKENS), np.uint8)
-    answers = np.zeros(QUESTIONS, np.uint8)
+    answers, meant = np.zeros(QUESTIONS, np.uint8), np.zeros((QUESTIONS, 4), np.uint8)
     for i, row in enumerate(questions):
         question = make_question(scene, rng, str(rng.choice(QUESTION_KINDS, p=_KIND_CHANCE)))
         tokens = QUESTION_VOCABULARY.encode(question.words)
         row[: len(tokens)] = tokens
         answers[i] = ANSWERS.index(question.answer)
+        if question.kind not in ("exists", "count") and question.words[0] != "are":
+            meant[i, : len(question.refers)] = np.array(question.refers) + 1
+            if len(question.refers) == 2:
+                meant[i, 2:] = [_side(scene, question.refers, names) for names in (("left", "right"), ("above", "below"))]
     things = np.zeros((MAX_THINGS, len(ATTRIBUTES)), np.uint8)
     for row, thing in zip(things, scene.things, strict=False):
         row[:] = [values.index(getattr(thing, name)) + 1 for name, values in ATTRIBUTES.items()]
-    return captions, weights, questions, answers, things
+    return captions, weights, questions, answers, meant, things
 
 
 if __name__ == "__main__":

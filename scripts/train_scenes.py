@@ -3,7 +3,9 @@
 First the encoder alone learns which pairs of attributes occur in a scene ("a red cube is there", "something small and metal
 is not"): labels of whole pictures, as existence questions give them, never of places. Then the heads learn on top of it, and
 it goes on learning with them. Last, the answer heads go on alone, over the encoder as it then is: counting, comparing and
-relating take them longer than captions take theirs.
+relating take them longer than captions take theirs. There they also learn to say what the objects are that a question
+describes, all their attributes, though not where: before it can be said on which side of the cube the ball is, both must
+have been found.
 
     python scripts/train_scenes.py                  # data, training, choice of method, figures and checkpoints/
     python scripts/train_scenes.py --until train    # stop before the figures
@@ -58,7 +60,27 @@ def nets() -> nn.ModuleDict:
     heads = {name: kind(**made) for name, (kind, made) in HEADS.items()}
     presence = nn.Conv2d(ENCODER["channels"], sum(COUNTS[a] * COUNTS[b] for a, b in PAIRS), 1)
     nn.init.constant_(presence.bias, -4.0)
-    return nn.ModuleDict({"encoder": Encoder(**ENCODER), "presence": presence, **heads})
+    made = nn.ModuleDict({"encoder": Encoder(**ENCODER), "presence": presence, **heads})
+    for name in STAGES[2]:
+        made[f"{name} meant"] = nn.Linear(HEADS[name][1]["width"], 2 * sum(COUNTS) + 4)
+    return made
+
+
+def meant_loss(logits: Tensor, things: np.ndarray[Any, Any], meant: np.ndarray[Any, Any]) -> Tensor:
+    """How far it is from being said what the objects are that a question describes, and on which side the one is of the other.
+
+    Args:
+        logits: (B * n, 2 * values of all attributes + 2 * 2 sides).
+        things: (B, MAX_THINGS, 4) attributes.
+        meant: (B, n, 4), see `Scenes`.
+    """
+    which, sides = np.split(meant, 2, 2)
+    of = np.take_along_axis(things[:, None], np.maximum(which, 1)[..., None].astype(np.int64) - 1, 2)
+    attributes = np.where(which[..., None] > 0, of, 0).reshape(len(logits), -1)  # (B * n, 2 * 4)
+    truth = torch.from_numpy(np.concatenate([attributes, sides.reshape(len(logits), -1)], 1)).long().to(logits.device) - 1
+    parts = logits.float().split([*COUNTS, *COUNTS, 2, 2], 1)
+    losses = [F.cross_entropy(part, truth[:, a], ignore_index=-1) for a, part in enumerate(parts)]
+    return torch.stack(losses).mean()
 
 
 def pairs_present(things: np.ndarray[Any, Any], device: torch.device) -> Tensor:
@@ -120,8 +142,12 @@ def losses(
             each = F.cross_entropy(logits.transpose(1, 2), said[:, 1:], reduction="none")
             found[name] = (each * weights).sum() / weights.sum()
         else:
-            logits = head(features, asked).float()
+            known = head.know(features, asked)
+            logits = head.out(known).float()
             found[name] = F.cross_entropy(logits, right)
+            if not seeing and torch.is_grad_enabled():
+                meant = np.take_along_axis(data.meant[rows], which[1][..., None], 1)
+                found[f"{name} meant"] = meant_loss(model[f"{name} meant"](known), data.things[rows], meant)
             found[f"{name} right"] = (logits.argmax(1) == right).float().mean().detach()
     return found
 
@@ -151,9 +177,10 @@ def train(given: argparse.Namespace) -> None:
     )
     seeing = [*model["encoder"].parameters(), *model["presence"].parameters()]
     saying = [p for name in HEADS for p in model[name].parameters()]
+    meaning = [p for name in STAGES[2] for p in model[f"{name} meant"].parameters()]
     groups = [
         {"params": [p for p in some if (p.dim() > 1) == decayed], "weight_decay": 0.02 * decayed, "sees": sees}
-        for some, sees in ((seeing, True), (saying, False))
+        for some, sees in ((seeing, True), (saying, False), (meaning, False))
         for decayed in (True, False)
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))

@@ -48,6 +48,11 @@ class LSTMAnswerer(nn.Module):
 
     def forward(self, features: Tensor, questions: Tensor) -> Tensor:
         """(B, C, *grid), (R, L) questions filled up with `PAD`, R a multiple of B -> answer logits (R, answers)."""
+        logits: Tensor = self.out(self.know(features, questions))
+        return logits
+
+    def know(self, features: Tensor, questions: Tensor) -> Tensor:
+        """What the answer is read from, (R, width)."""
         words = self.words(questions)
         asked = questions != PAD
         h = c = words.new_zeros(len(words), words.shape[-1])
@@ -61,8 +66,8 @@ class LSTMAnswerer(nn.Module):
         grid = with_nothing(self.tokens(features), self.nothing)
         for glimpse in self.glimpses:
             x = glimpse(x, read, grid, asked[:, None, None])
-        logits: Tensor = self.out(self.norm(x[:, 0]))
-        return logits
+        known: Tensor = self.norm(x[:, 0])
+        return known
 
 
 class Glimpse(nn.Module):
@@ -125,11 +130,16 @@ class TransformerAnswerer(nn.Module):
 
     def forward(self, features: Tensor, questions: Tensor) -> Tensor:
         """(B, C, *grid), (R, L) questions filled up with `PAD`, R a multiple of B -> answer logits (R, answers)."""
+        logits: Tensor = self.out(self.know(features, questions))
+        return logits
+
+    def know(self, features: Tensor, questions: Tensor) -> Tensor:
+        """What the answer is read from, (R, width)."""
         grid = with_nothing(self.tokens(features), self.nothing)
         words = self.words(questions) + self.order.weight[: questions.shape[1]]
         x = torch.cat([self.answer.expand(len(words), 1, -1), words], 1)
         asked = torch.cat([questions.new_ones(len(questions), 1), questions], 1) != PAD
         for layer in layers_of(self.layers):
             x = layer(x, layer.grid.remember(grid), asked[:, None, None])
-        logits: Tensor = self.out(self.norm(x[:, 0]))
-        return logits
+        known: Tensor = self.norm(x[:, 0])
+        return known
