@@ -26,7 +26,7 @@ from mmgradcam.task import Task
 from mmgradcam.tasks.loading import build, parts, save
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
-METHODS = ("gradcam", "gradcam_pp", "xgradcam", "hirescam", "layercam")
+METHODS = ("gradcam", "gradcam_pp", "xgradcam", "hirescam", "layercam", "normgrad")
 SINGLE: tuple[tuple[str, ...], ...] = ((), ("stages.1",), ("stages.0",), ("stem",))
 FUSED: tuple[tuple[str, ...], ...] = (
     ("smooth", "stages.1"),
@@ -96,7 +96,7 @@ def trained(name: str, config: dict[str, Any], weights: dict[str, torch.Tensor])
 
 def candidates() -> list[Choice]:
     single = [(m, taps) for taps in SINGLE for m in METHODS]
-    return single + [("layercam", taps) for taps in FUSED]
+    return single + [(m, taps) for taps in FUSED for m in ("layercam", "normgrad")]
 
 
 def located(task: Task, choice: Choice, count: int) -> Figures:
@@ -180,8 +180,9 @@ the mean heat outside.
 - Architecture: encoder {ENCODER}; head `{kind.__name__}` {made}; {sum(p.numel() for m in parts(build(config)).values() for p in m.parameters()) / 1e6:.2f} M parameters, stored as fp16.
 - Data: 60,000 scenes (seeds {SPLITS["train"]:,} on), 8 captions and 24 questions each, rendered by `mmgradcam.data`.
 - Recipe: `python scripts/train_scenes.py`, {how}. The encoder first learned which pairs of attributes occur in a scene, from labels
-  of whole pictures; then this head and the three others learned on top of it together; last, the answer heads went on alone. No
-  mask, box or place was ever shown to it.
+  of whole pictures; then this head and the three others learned on top of it together; last, the answer heads went on alone,
+  learning beside the answer what the objects are that a question describes, and on which side of the other the one lies. No mask,
+  box or position was ever shown to it.
 - Weights: moving average, kept at the best validation loss. Method and layers chosen on validation scenes.
 - Licence: Apache-2.0, weights and data.
 - Limits: rendered scenes of up to six objects on a textured ground, its own words and grammar; a photo is outside what it knows.

@@ -122,7 +122,7 @@ def test_the_public_names_are_these() -> None:
         "Explanation", "InputError", "ModelError", "Probe", "Tap", "Target", "Task", "Word", "__version__",
         "ablation_cam", "cam", "counterfactual", "deconvnet", "eigencam", "eigengradcam", "explain", "fullgrad",
         "gradcam", "gradcam_pp", "gradcam_pp_code", "gradient_x_input", "guided_backprop", "guided_gradcam",
-        "guided_gradcam_pp", "hirescam", "integrated_gradients", "layercam", "mean", "occlusion", "product", "rise",
+        "guided_gradcam_pp", "hirescam", "integrated_gradients", "layercam", "mean", "normgrad", "occlusion", "product", "rise",
         "score_cam", "smooth", "smooth_gradcam_pp", "xgradcam",
     ]  # fmt: skip
     for name in mmgradcam.__all__:

@@ -11,7 +11,7 @@ import torch
 from conftest import Classes, Linear
 from torch import Tensor, nn
 
-from mmgradcam import InputError, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, mean, product, xgradcam
+from mmgradcam import InputError, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, mean, normgrad, product, xgradcam
 from mmgradcam.methods import eigencam, eigengradcam, gradcam_pp_code
 
 K, C, H, W = 3, 4, 5, 6
@@ -69,6 +69,10 @@ def positive_elementwise(a: list[list[list[float]]], g: list[list[list[float]]],
     return max(0.0, sum(max(0.0, g[k][i][j]) * a[k][i][j] for k in range(C)))
 
 
+def norms(a: list[list[list[float]]], g: list[list[list[float]]], i: int, j: int) -> float:
+    return math.sqrt(sum(a[k][i][j] ** 2 for k in range(C)) * sum(g[k][i][j] ** 2 for k in range(C)))
+
+
 SLOW: dict[Callable[[Tensor, Tensor], Tensor], Slow] = {
     gradcam: weighted(mean_gradient),
     counterfactual: weighted(minus_mean_gradient),
@@ -76,6 +80,7 @@ SLOW: dict[Callable[[Tensor, Tensor], Tensor], Slow] = {
     xgradcam: weighted(axiomatic),
     hirescam: elementwise,
     layercam: positive_elementwise,
+    normgrad: norms,
 }
 
 

@@ -9,6 +9,7 @@ from mmgradcam.methods.cam import (
     gradcam_pp_code,
     hirescam,
     layercam,
+    normgrad,
     xgradcam,
 )
 from mmgradcam.methods.fusion import mean, product
@@ -42,6 +43,7 @@ __all__ = [
     "integrated_gradients",
     "layercam",
     "mean",
+    "normgrad",
     "occlusion",
     "product",
     "rise",

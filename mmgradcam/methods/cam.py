@@ -140,6 +140,23 @@ def xgradcam(features: Tensor, gradients: Tensor) -> Tensor:
     return torch.relu(_weighed(torch.where(total == 0, torch.zeros_like(weights), weights), features))
 
 
+def normgrad(features: Tensor, gradients: Tensor) -> Tensor:
+    """NormGrad: |G| |A|, the norms over the channels at each cell; how much the score depends on the cell, for or against.
+
+    The norm of the gradient that a 1 x 1 convolution put there, being the identity, would have of the cell alone.
+
+    Source: Rebuffi et al., "There and Back Again: Revisiting Backpropagation Saliency Methods", CVPR 2020, section 3.2.
+
+    Args:
+        features: A, (K, C, *grid).
+        gradients: G, the same shape.
+
+    Returns:
+        (K, *grid), >= 0.
+    """
+    return features.norm(dim=1) * gradients.norm(dim=1)
+
+
 def eigencam(features: Tensor, gradients: Tensor) -> Tensor:
     """Eigen-CAM: A v_1, v_1 the first right singular vector of the cells x channels matrix A; the same for every target.
 
