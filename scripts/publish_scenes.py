@@ -119,7 +119,9 @@ def headline(measured: Figures) -> str:
 def recipe(out: Path, step: int) -> str:
     with (out / "log.csv").open() as file:
         row = next(r for r in csv.DictReader(file) if int(r["step"]) == step)
-    return f"weights of step {step}, after {float(row['minutes']) / 60:.1f} hours on two CPU cores with bf16 autocast"
+    note = out / "note.txt"  # what of this run a rerun would do otherwise
+    more = f"; {note.read_text(encoding='utf-8').strip()}" if note.exists() else ""
+    return f"weights of step {step}, after {float(row['minutes']) / 60:.1f} hours on two CPU cores with bf16 autocast{more}"
 
 
 def card(
@@ -182,7 +184,7 @@ the mean heat outside.
 - Recipe: `python scripts/train_scenes.py`, {how}. The encoder first learned which pairs of attributes occur in a scene, from labels
   of whole pictures; then this head and the three others learned on top of it together; last, the answer heads went on alone,
   learning beside the answer what the objects are that a question describes, and on which side of the other the one lies. No mask,
-  box or position was ever shown to it.
+  box or coordinate was ever shown to it.
 - Weights: moving average, kept at the best validation loss. Method and layers chosen on validation scenes.
 - Licence: Apache-2.0, weights and data.
 - Limits: rendered scenes of up to six objects on a textured ground, its own words and grammar; a photo is outside what it knows.
