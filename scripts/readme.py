@@ -14,7 +14,7 @@ from mmgradcam import checkpoints
 ROOT = Path(__file__).parents[1]
 EXAMPLE = 1333
 """Seed of the example picture, outside every split."""
-SHOWN = ("gradcam", "gradcam_pp", "xgradcam", "hirescam", "layercam")
+SHOWN = ("gradcam", "gradcam_pp", "xgradcam", "hirescam", "layercam", "normgrad")
 
 
 def with_figures(text: str) -> str:

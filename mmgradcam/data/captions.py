@@ -52,7 +52,7 @@ def make_caption(scene: Scene, rng: np.random.Generator) -> Caption:
 
     >>> from mmgradcam.data.scenes import make_scene
     >>> make_caption(make_scene(5), np.random.default_rng(0)).text
-    'there is a blue cylinder'
+    'a picture of a medium blue cylinder'
     """
     first = _noun_phrase(scene, rng, ())
     opening = OPENINGS[int(rng.choice(len(OPENINGS), p=(0.55, 0.25, 0.1, 0.1)))]
