@@ -76,6 +76,28 @@ def vqa(
 
 
 @app.command()
+def classify(
+    images: Images,
+    model: Annotated[str, typer.Option(help="torchvision:NAME, timm:NAME, a hub id (org/name) or a folder.")],
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Explain this class, by name or index; repeat it for several.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(help="Explain that many of the likeliest classes.", min=1)] = None,
+    against: Annotated[str | None, typer.Option(help="Also explain why the class is not this one.")] = None,
+    method: MethodName = None,
+    noise: Noise = 0,
+    layer: Layers = None,
+    out: Out = Path("explanations"),
+    device: Device = "auto",
+) -> None:
+    """Classify pictures with a model people have; show where each class came from."""
+    task = _load(model, device, "Layer")
+    query = {"classes": classes or None, "top": top, "against": against}
+    query = {k: v for k, v in query.items() if v is not None}
+    _explain_each(task, images, query, _Map(method, noise, layer), out, _show_classes)
+
+
+@app.command()
 def models() -> None:
     """List the bundled models with the figures of their cards."""
     from rich.console import Console
@@ -138,6 +160,13 @@ class _Map:
         chosen = _method(self.name)
         return smooth(chosen or task.method or gradcam, self.noise) if self.noise else chosen
 
+    def taps(self, task: Task) -> Any:
+        from mmgradcam.tasks import Layer
+        from mmgradcam.tasks.hub.tracing import layer_of
+
+        names = _taps(self.layers)
+        return [layer_of(task, name) for name in names] if names and isinstance(task, Layer) else names
+
 
 def _load(model: str, device: str, kind: str | None = None) -> Task:
     from rich.console import Console
@@ -187,7 +216,7 @@ def _explain_each(
     """Explains pictures one by one; a bad one is named and the rest go on."""
     from mmgradcam.explaining import explain
 
-    chosen, taps = how.method(task), _taps(how.layers)
+    chosen, taps = how.method(task), how.taps(task)
     failed = 0
     for image, folder in zip(_progress("explaining")(images, len(images)), _folders(images, out), strict=True):
         try:
@@ -246,6 +275,19 @@ def _show_answers(explanation: Explanation) -> None:
     for word, value in explanation[0].importances:
         words.add_row(word, f"{value:+.3f}")
     console.print(words)
+
+
+def _show_classes(explanation: Explanation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    table = Table("class", "probability", explanation.about.unit, "peak x, y", "")
+    for one in explanation:
+        probability = one.targets[0].probability
+        table.add_row(one.label, "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *_peak(one))
+    console.print(table)
+    console.print(f"maps by {explanation.about.method} at layer {explanation.about.seam}")
 
 
 def _peak(one: Explanation) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,3 +157,49 @@ class Fit:
         mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
         box = (-left / w, -top / h, (width - left) / w, (height - top) / h)
         return Prepared((to_tensor(plane) - mean) / std, box)
+
+
+class Seen:
+    """A model's own preprocessing, whatever it is, with the rectangle of the user's picture that it shows the model.
+
+    The rectangle is found by showing the preprocessing two ramps, black and white: how dark a place came out says where in
+    the picture it was. Parts that are the same for black and white are padding.
+
+    Args:
+        transform: RGB picture -> (3, h, w); resizing, cropping, padding and normalising, the same for every picture of a size.
+    """
+
+    def __init__(self, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.transform = transform
+        self._boxes: dict[tuple[int, int], Box] = {}
+
+    def __call__(self, image: Image.Image) -> Prepared:
+        if image.size not in self._boxes:
+            self._boxes[image.size] = self._box(*image.size)
+        return Prepared(self.transform(image), self._boxes[image.size])
+
+    def _box(self, width: int, height: int) -> Box:
+        x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+        low, high, *ramps = (
+            self.transform(Image.fromarray((255 * plane).round().astype(np.uint8)).convert("RGB")).double().mean(0)
+            for plane in (np.zeros_like(x), np.ones_like(x), x, y)
+        )
+        spread = high - low
+        shown = spread.abs() > 0.5 * spread.abs().max()
+        edges = [_edges(ramp, low, spread, shown, axis) for ramp, axis in zip(ramps, (1, 0), strict=True)]
+        (left, right), (top, bottom) = edges
+        return left, top, right, bottom
+
+
+def _edges(ramp: Tensor, low: Tensor, spread: Tensor, shown: Tensor, axis: int) -> tuple[float, float]:
+    """Where along the user's picture the first and the last edge of a prepared ramp lie, by a line fitted to its insides."""
+    lines = shown.any(1 - axis).nonzero().flatten()
+    margin = max(1, len(lines) // 16)
+    lines = lines[margin:-margin] if len(lines) > 2 * margin + 2 else lines
+    value = torch.where(shown, (ramp - low) / torch.where(shown, spread, 1.0), torch.nan).nanmean(1 - axis)[lines]
+    at = lines.double() + 0.5
+    slope = ((at - at.mean()) * (value - value.mean())).sum() / (at - at.mean()).square().sum()
+    start = value.mean() - slope * at.mean()
+    if not (value - start - slope * at).abs().max() < 0.05:
+        raise InputError("the model's preprocessing moves parts of the picture about; give a prepare of your own to the task")
+    return float(start), float(start + slope * ramp.shape[axis])

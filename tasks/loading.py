@@ -1,4 +1,4 @@
-"""Models by name: bundled ones, and folders laid out as they are."""
+"""Models by name: bundled ones, folders laid out as they are, and those of others (`mmgradcam.tasks.hub`)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit
 from mmgradcam.store import write_files
 from mmgradcam.task import Task
+from mmgradcam.tasks import hub
 
 FORMAT = 1
 
@@ -28,7 +29,8 @@ def load(name: str | Path, device: str | torch.device = "auto") -> Task:
     """A task ready to explain.
 
     Args:
-        name: a bundled model (`mmgradcam models` lists them) or a folder with `config.json` and `model.safetensors`.
+        name: a bundled model (`mmgradcam models` lists them), a folder with `config.json` and `model.safetensors`, a hub id
+            ("org/name"), "torchvision:NAME" or "timm:NAME".
         device: "auto" is a GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1", ...
 
     Returns:
@@ -40,10 +42,16 @@ def load(name: str | Path, device: str | torch.device = "auto") -> Task:
     where = _device(device)
     bundled = str(name) in checkpoints.names()
     folder = checkpoints.folder(str(name)) if bundled else Path(name)
+    if _is_of_others(str(name), folder):
+        task = hub.build(str(name))
+        for module in task.modules():
+            module.eval().to(where)
+        task.name = folder.name if folder.is_dir() else str(name)
+        return task
     if not folder.is_dir():
         near = difflib.get_close_matches(str(name), checkpoints.names(), n=3, cutoff=0.3) or checkpoints.names()
         raise InputError(
-            f"there is no model {str(name)!r}; did you mean {' or '.join(near)}? Bundled models and folders can be named"
+            f"there is no model {str(name)!r}; did you mean {' or '.join(near)}? Bundled models, folders, hub ids (org/name), torchvision:NAME and timm:NAME can be named"
         )
     config = checkpoints.config(folder)
     if config.get("format") != FORMAT:
@@ -60,6 +68,16 @@ def load(name: str | Path, device: str | torch.device = "auto") -> Task:
         raise InputError(f"{folder}: the model is damaged or incomplete ({reason}); fetch it again") from None
     task.name = str(name) if bundled else folder.name
     return task
+
+
+def _is_of_others(name: str, folder: Path) -> bool:
+    """Whether a name means a model that is not laid out as the project's own."""
+    if folder.is_dir():
+        try:
+            return "architectures" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            return False
+    return name.startswith(hub.PREFIXES) or (name.count("/") == 1 and name[0] not in "./~")
 
 
 def build(config: Mapping[str, Any]) -> Task:

@@ -1,0 +1,38 @@
+"""Models that people have already: of the hub, of folders laid out as the hub's, of torchvision and timm.
+
+Each family is one file here with two functions: `serves(architecture)`, whether it knows models whose config names that
+class, and `build(source)`, the task.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from mmgradcam.errors import InputError
+from mmgradcam.task import Task
+
+PREFIXES = ("torchvision:", "timm:")
+
+
+def build(name: str) -> Task:
+    """A task by hub id, by folder, or as "torchvision:NAME" or "timm:NAME"; in eval mode, on the CPU.
+
+    Raises:
+        InputError: there is no such model, it cannot be fetched, or no family here knows it.
+    """
+    from mmgradcam.tasks.hub import classifiers
+    from mmgradcam.tasks.hub.source import source
+
+    prefix, _, rest = name.partition(":")
+    if prefix == "torchvision":
+        return classifiers.from_torchvision(rest)
+    if prefix == "timm":
+        return classifiers.from_timm(rest)
+    found = source(name)
+    for module in pkgutil.iter_modules(__path__):
+        family = importlib.import_module(f"{__name__}.{module.name}")
+        if hasattr(family, "serves") and family.serves(found.architecture):
+            task: Task = family.build(found)
+            return task
+    raise InputError(f"{name}: {found.architecture} is of no family mmgradcam knows; docs/models.md says which there are")

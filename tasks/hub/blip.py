@@ -1,0 +1,105 @@
+"""BLIP (Li et al. 2022): captions and answers; maps are taken at the vision model's last patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgradcam.layouts import tokens
+from mmgradcam.pictures import Seen
+from mmgradcam.seam import Tap
+from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.hub.talking import Talking, after, padded, until
+
+
+def serves(architecture: str) -> bool:
+    return architecture in ("BlipForConditionalGeneration", "BlipForQuestionAnswering")
+
+
+def build(source: Source) -> Talking:
+    import transformers
+
+    model = source.fetch(getattr(transformers, source.architecture))
+    processor = source.fetch(transformers.AutoProcessor)
+    return Talking((Captions if source.architecture == "BlipForConditionalGeneration" else Answers)(model, processor))
+
+
+class Blip:
+    """What captions and answers share. Features are (B, C, tokens); the class token, which has no place, comes first."""
+
+    seam = "vision_model"
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.tokenizer = model, processor.tokenizer
+        self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
+        vision, text = model.config.vision_config, model.config.text_config
+        side = vision.image_size // vision.patch_size
+        self.taps = (Tap(model.vision_model, tokens((side, side), skip=1)),)
+        self.begin, self.end, self.pad = text.bos_token_id, text.sep_token_id, text.pad_token_id
+
+    def encode(self, images: Tensor) -> Tensor:
+        found: Tensor = self.model.vision_model(pixel_values=images).last_hidden_state
+        return found.transpose(1, 2)
+
+    def _decode(self, prompts: list[list[int]], texts: list[list[int]], seen: Tensor, mask: Tensor | None = None) -> Tensor:
+        rows = [prompt + text[:-1] for prompt, text in zip(prompts, texts, strict=True)]
+        ids, there = padded(rows, self.pad, seen.device)
+        found = self.model.text_decoder(
+            input_ids=ids, attention_mask=there, encoder_hidden_states=seen, encoder_attention_mask=mask
+        )
+        return after(found.logits, prompts, texts)
+
+    def _generate(self, prompt: list[int], most: int, beams: int, seen: Tensor) -> list[list[int]]:
+        found = self.model.text_decoder.generate(
+            input_ids=torch.tensor([prompt], device=seen.device), encoder_hidden_states=seen, eos_token_id=self.end,
+            pad_token_id=self.pad, max_new_tokens=most, do_sample=False, num_beams=beams, num_return_sequences=beams,
+        )  # fmt: skip
+        return [until(row[len(prompt) :].tolist(), {self.end, self.pad}) for row in found]
+
+
+class Captions(Blip):
+    """Captions, or what goes on from a prompt."""
+
+    takes = frozenset({"caption", "prompt"})
+
+    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+        return [self.begin, *(self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [])]
+
+    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+        return self._decode(prompts, texts, features.transpose(1, 2))
+
+    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+        return self._generate(prompt, most, beams, features.transpose(1, 2))
+
+    def words(self) -> nn.Module:
+        found: nn.Module = self.model.text_decoder.get_input_embeddings()
+        return found
+
+
+class Answers(Blip):
+    """Answers: the question is read on sight of the picture, and the answer written on sight of the question."""
+
+    takes = frozenset({"question"})
+
+    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+        found: list[int] = self.tokenizer(text)["input_ids"]
+        return found
+
+    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+        return self._decode([[self.begin]] * len(texts), texts, *self._ask(features, prompts))
+
+    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+        return self._generate([self.begin], most, beams, self._ask(features, [prompt])[0])
+
+    def _ask(self, features: Tensor, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """The questions as the text encoder understands them on sight of the pictures, and where they are words."""
+        ids, mask = padded(prompts, self.pad, features.device)
+        seen = features.transpose(1, 2)
+        found = self.model.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen)
+        return found.last_hidden_state, mask
+
+    def words(self) -> nn.Module:
+        found: nn.Module = self.model.text_encoder.get_input_embeddings()
+        return found

@@ -1,0 +1,66 @@
+"""Models of the hub or of a folder laid out as the hub's: fetched safely, with one clear line where that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmgradcam.errors import InputError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from.
+
+    Attributes:
+        name: a hub id ("org/name") or a folder.
+        architecture: the class its config names, as "BlipForConditionalGeneration".
+    """
+
+    name: str
+    architecture: str
+
+    def fetch(self, kind: Any, **how: Any) -> Any:
+        """`kind.from_pretrained` of this source: no remote code, weights from safetensors or by a `weights_only` load.
+
+        Raises:
+            InputError: a file is missing or damaged, or the hub is out of reach.
+        """
+        with said(self.name):
+            return kind.from_pretrained(self.name, trust_remote_code=False, **how)
+
+
+def source(name: str) -> Source:
+    """Reads a model's config.
+
+    Raises:
+        InputError: there is no such model, the hub is out of reach, or the model needs code of its own.
+    """
+    from transformers import AutoConfig
+
+    with said(name):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    named = getattr(config, "architectures", None)
+    if not named:
+        raise InputError(f"{name}: its config names no architecture, so what it does is not known")
+    return Source(name, named[0])
+
+
+@contextmanager
+def said(name: str, instead: str = "") -> Iterator[None]:
+    """Within, what goes wrong while a model is fetched becomes one line; `instead` says what to do without a network."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # every library below fails in its own way
+        reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason:
+            raise InputError(f"{name}: the model needs code of its own, which mmgradcam never runs; take another model") from None
+        if Path(name).is_dir():
+            raise InputError(f"{name}: the folder is incomplete or damaged ({reason[:200]}); fetch it again") from None
+        instead = instead or f"download the model's repository, as by `hf download {name} --local-dir FOLDER`"
+        raise InputError(f"{name}: cannot be fetched ({reason[:160]}); where there is a network, {instead} and name that") from None

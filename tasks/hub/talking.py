@@ -1,0 +1,252 @@
+"""Models that write about a picture token by token: captions, replies to a prompt, answers to a question.
+
+What they have in common, whatever their seam: words are whole words although tokens are pieces, a target is the
+log-probability of its tokens given all before them, and one forward of the language model scores all words of a sentence.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmgradcam.errors import InputError
+from mmgradcam.methods import hirescam
+from mmgradcam.pictures import Prepared
+from mmgradcam.seam import Tap
+from mmgradcam.task import Query, Target, Task, Word
+
+WORDS = re.compile(r"\w+(?:['’.-]\w+)*|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Told:
+    """Tokens of a prompt and of the text after it, which of the text's are meant, and a text they are held against."""
+
+    prompt: tuple[int, ...]
+    text: tuple[int, ...]
+    positions: tuple[int, ...]
+    against: tuple[int, ...] | None = None
+
+
+class Voice(Protocol):
+    """What sets one family of talking models apart from another; one small class each.
+
+    Attributes:
+        model: the whole model.
+        tokenizer: its own.
+        takes: which of caption=, prompt= and question= it can be asked with.
+        seam: where the features are taken, in words.
+        taps: layers at which maps are taken, if not at the features.
+    """
+
+    model: Any
+    tokenizer: Any
+    takes: frozenset[str]
+    seam: str
+    taps: Sequence[Tap]
+
+    def prepare(self, image: Image.Image) -> Prepared: ...
+
+    def encode(self, images: Tensor) -> Tensor: ...
+
+    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+        """Tokens before the model's own text: of a prompt or a question of the user's, or of neither."""
+
+    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+        """The `beams` likeliest texts, without special tokens, that the model writes about one picture after the prompt."""
+
+    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+        """Features of R rows, their prompts and texts -> logits (R, longest text, tokens) of each of the text's tokens."""
+
+    def words(self) -> nn.Module:
+        """The layer that embeds the tokens of the prompts."""
+
+
+class Talking(Task):
+    """A model that writes about a picture.
+
+    Query: `caption="..."` explains that sentence instead of the one the model writes; `prompt="..."` is what it is to go on
+    from or reply to; `question="..."` with `answer=`, `top=` and `against=` as for VQA. A family says which it takes.
+
+    Args:
+        voice: what is the family's own.
+        longest: most tokens written.
+    """
+
+    unit = "log-probability"
+    method = staticmethod(hirescam)
+
+    def __init__(self, voice: Voice, longest: int = 40) -> None:
+        self.voice, self.longest = voice, longest
+        self.model: nn.Module = voice.model
+        self.tokenizer, self.seam, self.taps = voice.tokenizer, voice.seam, voice.taps
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        return self.voice.prepare(image)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.voice.encode(images)
+
+    def words(self) -> nn.Module:
+        return self.voice.words()
+
+    def targets(self, features: Tensor, **query: Any) -> Sequence[Target]:
+        return self.targets_of_each(features, [query])[0]
+
+    def targets_of_each(self, features: Tensor, queries: Sequence[Query]) -> list[Sequence[Target]]:
+        return [self._targets(features[b : b + 1], query) for b, query in enumerate(queries)]
+
+    def _targets(self, features: Tensor, query: Query) -> list[Target]:
+        question = query.get("question")
+        takes = self.voice.takes
+        allowed = takes | ({"answer", "against", "top"} if question is not None else set())
+        unknown = ", ".join(sorted(k for k, v in query.items() if k not in allowed and v is not None))
+        if unknown or (takes == {"question"} and question is None):
+            raise InputError(f"{self.name} is asked with {', '.join(f'{t}=' for t in sorted(takes))}; got {unknown or 'none'}")
+        asked = question if question is not None else query.get("prompt")
+        if asked is not None and not (isinstance(asked, str) and asked.strip()):
+            raise InputError(f"{'question' if question is not None else 'prompt'}: expected a sentence, got {asked!r}")
+        prompt = self.voice.prompt(asked, question is not None, features)
+        reads = self._reads(prompt, asked) if asked else ()
+        if question is not None:
+            return self._answers(features, prompt, query, reads)
+        said = query.get("caption")
+        text = self.voice.write(features, prompt, self.longest, 1)[0] if said is None else self.tokens(said, "caption")
+        return [Target(word, Told(tuple(prompt), tuple(text), at), reads=reads) for word, at in self.words_of(text)]
+
+    def _answers(self, features: Tensor, prompt: list[int], query: Query, reads: tuple[Word, ...]) -> list[Target]:
+        asked, top = query.get("answer"), query.get("top") or 1
+        texts = (
+            self.voice.write(features, prompt, self.longest, top)
+            if asked is None
+            else [self.tokens(a, "answer") for a in ([asked] if isinstance(asked, str) else asked)]
+        )
+        told = [Told(tuple(prompt), tuple(text), tuple(range(len(text)))) for text in texts if text]
+        if not told:
+            raise InputError(f"{self.name} answered nothing; give an answer of your own")
+        with torch.no_grad():
+            found = self.score(features.expand(len(told), *features.shape[1:]), [Target("", t) for t in told]).exp().tolist()
+        made = [
+            Target(self.text(t.text), t, probability=p, reads=reads) for t, p in zip(told, found, strict=True)
+        ]
+        if query.get("against") is not None:
+            other = self.tokens(query["against"], "against")
+            if tuple(other) == told[0].text:
+                raise InputError(f"against: {query['against']!r} is the answer itself; name another one")
+            label = f"{made[0].label} rather than {self.text(other)}"
+            made.insert(1, Target(label, replace(told[0], against=tuple(other)), reads=reads))
+        return made
+
+    def tokens(self, text: Any, what: str) -> list[int]:
+        """Tokens of a text the user gave."""
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"{what}: expected a sentence, got {text!r}")
+        found: list[int] = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
+        if len(found) > 4 * self.longest:
+            raise InputError(f"{what}: expected at most {4 * self.longest} tokens, got {len(found)}; shorten it")
+        return found
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+
+    def words_of(self, tokens: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
+        """Whole words of a text, and the indices of the tokens each is made of; punctuation stands for itself in no word."""
+        text, spans = self._spans(tokens)
+        found = []
+        for match in WORDS.finditer(text):
+            at = tuple(i for i, (first, last) in enumerate(spans) if match.start() <= first < match.end())
+            if at and match.group()[0].isalnum():
+                found.append((match.group(), at))
+        return found
+
+    def _spans(self, tokens: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """The text, and for each token where in it its first letter stands and where it ends; (-1, -1) where it has none."""
+        spans, so_far = [], ""
+        for i in range(len(tokens)):
+            longer = str(self.tokenizer.decode(list(tokens[: i + 1]), skip_special_tokens=True))
+            new = longer[len(so_far) :]
+            start = len(so_far) + len(new) - len(new.lstrip())
+            spans.append((start, len(longer)) if new.strip() else (-1, -1))
+            so_far = longer
+        return so_far, spans
+
+    def _reads(self, prompt: Sequence[int], asked: str) -> tuple[Word, ...]:
+        """The user's words among the tokens of the prompt."""
+        text, spans = self._spans(prompt)
+        start = text.rfind(asked.strip())
+        if start < 0:
+            text, asked = text.lower(), asked.lower()
+            start = text.rfind(asked.strip())
+        if start < 0:
+            return ()
+        found = []
+        for match in WORDS.finditer(asked.strip()):
+            at = [i for i, (first, _) in enumerate(spans) if start + match.start() <= first < start + match.end()]
+            if at and match.group()[0].isalnum():
+                found.append(Word(match.group(), at[0], at[-1]))
+        return tuple(found)
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        told = [target.value for target in targets]
+        others = [k for k, t in enumerate(told) if t.against is not None]
+        rows = [*range(len(told)), *others]
+        texts = [list(t.text) for t in told] + [list(told[k].against) for k in others]
+        logp = self._logp(features[rows], [list(told[k].prompt) for k in rows], texts)
+        meant = [t.positions for t in told] + [tuple(range(len(told[k].against))) for k in others]
+        sums = torch.stack([row[list(at)].sum() for row, at in zip(logp, meant, strict=True)])
+        found = sums[: len(told)]
+        return found.index_add(0, torch.tensor(others, device=found.device, dtype=torch.long), -sums[len(told) :])
+
+    def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor] | None:
+        first = [row[0].value for row in targets]
+        for told, row in zip(first, targets, strict=True):
+            if any((t.value.prompt, t.value.text) != (told.prompt, told.text) or t.value.against for t in row):
+                return None
+        logp = self._logp(features, [list(t.prompt) for t in first], [list(t.text) for t in first])
+        return [
+            torch.stack([logp[b, list(row[min(t, len(row) - 1)].value.positions)].sum() for b, row in enumerate(targets)])[None]
+            for t in range(max(map(len, targets)))
+        ]
+
+    def _logp(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+        """Log-probabilities (R, longest text) of the texts' tokens; 0 beyond a text's end."""
+        logits = self.voice.read(features, prompts, texts).float()
+        longest = max(map(len, texts))
+        said = torch.tensor([text + [0] * (longest - len(text)) for text in texts], device=logits.device)
+        there = torch.tensor([[i < len(text) for i in range(longest)] for text in texts], device=logits.device)
+        return torch.where(there, logits.log_softmax(-1).gather(2, said[..., None])[..., 0], 0.0)
+
+    def join(self, targets: Sequence[Target]) -> Target:
+        told = {(t.value.prompt, t.value.text) for t in targets}
+        if len(told) != 1 or any(t.value.against for t in targets):
+            raise InputError("only words of one text can be joined")
+        positions = sorted({p for t in targets for p in t.value.positions})
+        whole = replace(targets[0].value, positions=tuple(positions))
+        return Target(" ".join(t.label for t in targets), whole, reads=targets[0].reads)
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of tokens filled up on the right, (R, longest), and where they are tokens, 1 or 0."""
+    longest = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    return tokens, mask
+
+
+def after(logits: Tensor, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> Tensor:
+    """Logits (R, prompt and text, tokens) -> (R, longest text, tokens): what predicts each token of the text."""
+    longest = max(map(len, texts))
+    at = torch.tensor([[min(len(p) - 1 + i, logits.shape[1] - 1) for i in range(longest)] for p in prompts])
+    return logits[torch.arange(len(prompts))[:, None], at]
+
+
+def until(tokens: Sequence[int], ends: set[int | None]) -> list[int]:
+    """The tokens before the first that ends a text."""
+    return list(itertools.takewhile(lambda token: token not in ends, tokens))

@@ -1,0 +1,119 @@
+"""Where in a model nobody took apart a map can be had: the last layer that has a grid and that the scores depend on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmgradcam.errors import InputError, ModelError
+from mmgradcam.explaining import explain
+from mmgradcam.layouts import channels_last, tokens
+from mmgradcam.seam import Layout, Tap
+from mmgradcam.tasks.layer import Layer
+
+
+@dataclass(frozen=True)
+class Put:
+    """What a layer put out: its dotted name, and the shape of its tensor."""
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+
+
+def last_grid(model: nn.Module, pixels: Tensor, layer: str | None = None) -> Tap:
+    """The last block of a model that puts out a grid of more than one cell and whose cells the scores depend on.
+
+    Found by running the model, never by its name: blocks are tried from the last to run. In a transformer that reads one
+    class token, the patches that leave the last block change nothing, so the block before it is found.
+
+    Args:
+        model: maps (B, 3, h, w) to scores.
+        pixels: (3, h, w), a picture as the model sees it.
+        layer: dotted name of the only layer to look at.
+
+    Raises:
+        InputError: no layer, or not this one, has such a grid.
+    """
+    device = next((p.device for p in model.parameters()), pixels.device)
+    pixels = pixels.to(device)
+    ran = _run(model, pixels)
+    known = [name for name, _ in model.named_modules() if name]
+    if layer is not None and layer not in known:
+        near = difflib.get_close_matches(layer, known, n=5, cutoff=0.4) or known[:20]
+        raise InputError(f"{type(model).__name__} has no layer {layer!r}; did you mean {', '.join(near)}?")
+    for put in reversed(ran):
+        if put.name != layer if layer else next(put.module.children(), None) is None:
+            continue
+        for layout in _layouts(put, ran, pixels):
+            tap = Tap(put.module, layout, put.name)
+            if _reached(model, tap, pixels):
+                return tap
+    which = f"layer {layer} puts out no" if layer else "no layer puts out a"
+    raise InputError(f"{type(model).__name__}: {which} grid of cells that the scores depend on")
+
+
+def layer_of(task: Layer, name: str | None = None) -> Tap:
+    """`last_grid` of a task's model, for a picture of noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    return last_grid(task.model, task.prepare(Image.fromarray(noise)).pixels, name)
+
+
+def _run(model: nn.Module, pixels: Tensor) -> list[Put]:
+    """Layers in the order in which they finished, those that ran twice left out."""
+    names = {module: name for name, module in model.named_modules() if name}
+    found: list[Put] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        several = list(output.values()) if isinstance(output, dict) else output
+        first = several[0] if isinstance(several, (list, tuple)) and several else several
+        if isinstance(first, Tensor) and first.is_floating_point():
+            found.append(Put(names[module], module, tuple(first.shape)))
+
+    with ExitStack() as stack, torch.no_grad():
+        for module in names:
+            stack.callback(module.register_forward_hook(keep).remove)
+        model(pixels[None])
+    return [put for put in found if sum(other.module is put.module for other in found) == 1]
+
+
+def _layouts(put: Put, ran: list[Put], pixels: Tensor) -> Iterator[Layout | None]:
+    """Layouts that make a grid of the picture's aspect of what a layer put out."""
+    height, width = pixels.shape[1:]
+    shape = put.shape
+    if len(shape) == 4 and shape[2] * shape[3] > 1 and _alike(shape[2:], height, width):
+        yield None
+    elif len(shape) == 4 and shape[1] * shape[2] > 1 and _alike(shape[1:3], height, width):
+        yield channels_last
+    elif len(shape) == 3:
+        grids = {other.shape[2:] for other in ran if len(other.shape) == 4 and _alike(other.shape[2:], height, width)}
+        for skip in (0, 1, 2, 5):
+            for rows, columns in sorted(grids):
+                for d in (1, 2, 4, 8, 16, 32):
+                    if rows % d == columns % d == 0 and rows * columns // d**2 == shape[1] - skip > 1:
+                        yield tokens((rows // d, columns // d), skip)
+                        return
+
+
+def _alike(grid: tuple[int, ...], height: int, width: int) -> bool:
+    """A grid of cells as tall as they are wide, give or take the padding of one cell."""
+    rows, columns = grid
+    return 1 <= rows <= height and 1 <= columns <= width and abs(rows * width - columns * height) <= max(height, width)
+
+
+def _reached(model: nn.Module, tap: Tap, pixels: Tensor) -> bool:
+    """Whether the likeliest class depends on what the layer put out, in more than one cell."""
+    task = Layer(model, tap.module, layout=tap.layout)
+    try:
+        found = explain(task, pixels, method=lambda features, gradients: gradients.abs().sum(1))
+    except ModelError:
+        return False
+    return int((found.map != 0).sum()) > 1
