@@ -1,0 +1,185 @@
+"""Language models that see: LLaVA, PaliGemma, Qwen-VL, ... through the one argument most of them share.
+
+`mm_encoder_outputs` takes what the vision encoder made of the picture, so that it runs once for writing and for scoring;
+it is the seam. Maps are taken at the image tokens as the language model gets them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgradcam.errors import InputError
+from mmgradcam.pictures import Seen
+from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.hub.talking import Talking, after, padded, until
+
+ASKED = "Describe the picture in one sentence."
+"""What a model that only replies is told when the user says nothing."""
+
+
+def serves(architecture: str) -> bool:
+    return architecture in VOICES
+
+
+def build(source: Source) -> Talking:
+    import transformers
+
+    model = source.fetch(transformers.AutoModelForImageTextToText, dtype="auto" if torch.cuda.is_available() else None)
+    return Talking(VOICES[source.architecture](model, source.fetch(transformers.AutoProcessor)))
+
+
+class Multimodal:
+    """One picture of a fixed size, one token per cell of its grid."""
+
+    takes = frozenset({"caption", "prompt", "question"})
+    seam = "image tokens"
+    taps = ()
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
+        self.image: int = model.config.image_token_id
+        self.prepare = Seen(self._pixels)
+        settings = model.generation_config
+        ends = settings.eos_token_id if settings.eos_token_id is not None else self.tokenizer.eos_token_id
+        self.ends = set(ends if isinstance(ends, list) else [ends])
+        self.pad = next((t for t in (settings.pad_token_id, self.tokenizer.pad_token_id, *self.ends) if t is not None), 0)
+
+    def _pixels(self, image: Any) -> Tensor:
+        found: Tensor = self.processor.image_processor(image, return_tensors="pt")["pixel_values"][0]
+        return found
+
+    def encode(self, images: Tensor) -> Tensor:
+        found = self.model.get_image_features(pixel_values=images.to(self.model.dtype), return_dict=True).pooler_output
+        made = torch.stack(list(found)).transpose(1, 2)  # (B, C, cells)
+        rows = round(math.sqrt(made.shape[2] * images.shape[-2] / images.shape[-1]))
+        return made.unflatten(2, (rows, -1))
+
+    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+        """The model's own chat template, its one image token repeated for each cell."""
+        asked = text or ASKED
+        if getattr(self.processor, "chat_template", None):
+            content = [{"type": "image"}, {"type": "text", "text": asked}]
+            written = self.processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            )
+        else:
+            written = self.plain(asked)
+        found: list[int] = self.tokenizer(written, add_special_tokens=not written.startswith(self.tokenizer.bos_token or "\0"))["input_ids"]
+        if found.count(self.image) != 1:
+            raise InputError(f"expected a prompt with one picture, got {found.count(self.image)}: {written[:200]!r}")
+        at = found.index(self.image)
+        return found[:at] + [self.image] * math.prod(features.shape[2:]) + found[at + 1 :]
+
+    def plain(self, asked: str) -> str:
+        """The prompt of a model that has no chat template."""
+        return f"{self.tokenizer.decode([self.image])}\n{asked}\n"
+
+    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+        rows = [prompt + text[:-1] for prompt, text in zip(prompts, texts, strict=True)]
+        ids, mask = padded(rows, self.pad, features.device)
+        first = min(map(len, prompts)) - 1
+        found = self.model(
+            input_ids=ids, attention_mask=mask, mm_encoder_outputs=self._seen(features),
+            logits_to_keep=ids.shape[1] - first, **self.beside(ids, prompts, features),
+        )  # fmt: skip
+        return after(found.logits, [prompt[first:] for prompt in prompts], texts)
+
+    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+        ids = torch.tensor([prompt], device=features.device)
+        found = self.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), mm_encoder_outputs=self._seen(features),
+            **self.beside(ids, [prompt], features), max_new_tokens=most, do_sample=False, num_beams=beams,
+            num_return_sequences=beams, pad_token_id=self.pad, suppress_tokens=[self.image],
+        )  # fmt: skip
+        return [until(row[len(prompt) :].tolist(), {*self.ends, self.pad}) for row in found]
+
+    def _seen(self, features: Tensor) -> dict[str, Any]:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        return {"image": BaseModelOutputWithPooling(pooler_output=list(features.flatten(2).transpose(1, 2)))}
+
+    def beside(self, ids: Tensor, prompts: list[list[int]], features: Tensor) -> dict[str, Any]:
+        """What else the model wants to know of the tokens and the pictures."""
+        return {}
+
+    def words(self) -> nn.Module:
+        found: nn.Module = self.model.get_input_embeddings()
+        return found
+
+
+class PaliGemma(Multimodal):
+    """Looks at all of the prompt at once, and at what it writes from left to right; it wants to know which is which."""
+
+    def plain(self, asked: str) -> str:
+        return f"{self.tokenizer.decode([self.image])}{self.tokenizer.bos_token}{'caption en' if asked == ASKED else asked}\n"
+
+    def _seen(self, features: Tensor) -> dict[str, Any]:
+        found = super()._seen(features)
+        found["image"]["pooler_output"] = torch.stack(found["image"]["pooler_output"])
+        return found
+
+    def beside(self, ids: Tensor, prompts: list[list[int]], features: Tensor) -> dict[str, Any]:
+        at = torch.arange(ids.shape[1], device=ids.device)
+        return {"token_type_ids": torch.stack([(at >= len(prompt)).long() for prompt in prompts])}
+
+
+class Qwen(Multimodal):
+    """A picture of any size, cut into patches that are ordered in squares; two of them a side make one token.
+
+    Features hold, after what the language model reads, what its first layers are given besides (Qwen3-VL's deep stack).
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        super().__init__(model, processor)
+        vision = model.config.vision_config
+        self.patch, self.merge, self.frames = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+
+    def _pixels(self, image: Any) -> Tensor:
+        made = self.processor.image_processor(image, return_tensors="pt")
+        _, rows, columns = made["image_grid_thw"][0].tolist()
+        m, p = self.merge, self.patch
+        patches = made["pixel_values"].view(rows // m, columns // m, m, m, 3, self.frames, p, p)[:, :, :, :, :, 0]
+        return patches.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * p, columns * p)
+
+    def encode(self, images: Tensor) -> Tensor:
+        batch, _, height, width = images.shape
+        m, p = self.merge, self.patch
+        patches = images.to(self.model.dtype).view(batch, 3, height // p // m, m, p, width // p // m, m, p)
+        patches = patches.permute(0, 2, 5, 3, 6, 1, 4, 7)[:, :, :, :, :, :, None].expand(-1, -1, -1, -1, -1, -1, self.frames, -1, -1)
+        found = self.model.get_image_features(
+            pixel_values=patches.reshape(-1, 3 * self.frames * p * p), image_grid_thw=self._grid(batch, height // p, width // p)
+        )
+        made = torch.stack(list(found.pooler_output))
+        deep = getattr(found, "deepstack_features", None)
+        if deep is not None:
+            made = torch.cat([made, *(torch.stack(list(layer)) for layer in deep)], -1)
+        return made.transpose(1, 2).unflatten(2, (height // p // m, width // p // m))
+
+    def _grid(self, count: int, rows: int, columns: int) -> Tensor:
+        return torch.tensor([[1, rows, columns]] * count, device=self.model.device)
+
+    def _seen(self, features: Tensor) -> dict[str, Any]:
+        width = self.model.config.text_config.hidden_size
+        read, *deep = features.flatten(2).transpose(1, 2).split(width, -1)
+        found = super()._seen(read.transpose(1, 2)[..., None])
+        if deep:
+            found["image"]["deepstack_features"] = [list(layer) for layer in deep]
+        return found
+
+    def beside(self, ids: Tensor, prompts: list[list[int]], features: Tensor) -> dict[str, Any]:
+        rows, columns = features.shape[2:]
+        grid = self._grid(len(ids), rows * self.merge, columns * self.merge)
+        return {"image_grid_thw": grid, "mm_token_type_ids": (ids == self.image).int()}
+
+
+VOICES: dict[str, type[Multimodal]] = {
+    "LlavaForConditionalGeneration": Multimodal,
+    "PaliGemmaForConditionalGeneration": PaliGemma,
+    "Qwen2VLForConditionalGeneration": Qwen,
+    "Qwen2_5_VLForConditionalGeneration": Qwen,
+    "Qwen3VLForConditionalGeneration": Qwen,
+}

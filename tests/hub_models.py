@@ -1,0 +1,134 @@
+"""Tiny random models of each family, built from the real classes, with real processors and a sub-word tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+WORDS = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] [DEC] <image> <s> </s> a dog catch ##es red fris ##bee ball what color is the cat blue ? . : "
+    "user assistant describe picture in one sentence on grass two ##s <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|> "
+    "caption en answer"
+).split()
+SPECIAL = [w for w in WORDS if w[0] in "[<" or w.startswith("<|")]
+CHAT = (
+    "{% for m in messages %}user: {% for c in m['content'] %}{% if c['type'] == 'image' %}IMAGE {% else %}{{ c['text'] }} {% endif %}"
+    "{% endfor %}{% endfor %}assistant:"
+)
+TEXT = {"vocab_size": len(WORDS), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def tokenizer(folder: Path) -> Any:
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    made = BertTokenizerFast(tokenizer_object=BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)._tokenizer)
+    made.add_special_tokens({"additional_special_tokens": SPECIAL[6:]})
+    return made
+
+
+def number(word: str) -> int:
+    return WORDS.index(word)
+
+
+def blip(folder: Path, kind: str) -> tuple[Any, Any]:
+    import transformers as t
+
+    text = {**TEXT, "encoder_hidden_size": 16, "bos_token_id": 5, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
+    config = t.BlipConfig(text_config=text, vision_config={**VISION, "image_size": 32, "patch_size": 8}, projection_dim=16)
+    processor = t.BlipProcessor(t.BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer(folder))
+    return getattr(t, kind)(config), processor
+
+
+def llava(folder: Path) -> tuple[Any, Any]:
+    import transformers as t
+
+    config = t.LlavaConfig(
+        vision_config=t.CLIPVisionConfig(**VISION, image_size=32, patch_size=8, projection_dim=16),
+        text_config=t.LlamaConfig(**TEXT, num_key_value_heads=2, bos_token_id=7, eos_token_id=8, pad_token_id=0),
+        image_token_id=number("<image>"),
+    )
+    words = tokenizer(folder)
+    pictures = t.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor = t.LlavaProcessor(
+        pictures, words, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        image_token="<image>", chat_template=CHAT.replace("IMAGE", "<image>"),
+    )  # fmt: skip
+    return t.LlavaForConditionalGeneration(config), processor
+
+
+def paligemma(folder: Path) -> tuple[Any, Any]:
+    import transformers as t
+
+    config = t.PaliGemmaConfig(
+        vision_config=t.SiglipVisionConfig(**VISION, image_size=32, patch_size=8),
+        text_config=t.GemmaConfig(**TEXT, num_key_value_heads=1, head_dim=8, bos_token_id=7, eos_token_id=8, pad_token_id=0),
+        image_token_id=number("<image>"), projection_dim=16,
+    )  # fmt: skip
+    words = tokenizer(folder)
+    words.bos_token, words.eos_token = "<s>", "</s>"
+    pictures = t.SiglipImageProcessor(size={"height": 32, "width": 32})
+    pictures.image_seq_length = 16
+    return t.PaliGemmaForConditionalGeneration(config), t.PaliGemmaProcessor(pictures, words)
+
+
+def qwen(folder: Path, kind: str) -> tuple[Any, Any]:
+    import transformers as t
+
+    tokens = {
+        "image_token_id": number("<|image_pad|>"), "video_token_id": number("<|video_pad|>"),
+        "vision_start_token_id": number("<|vision_start|>"), "vision_end_token_id": number("<|vision_end|>"),
+    }  # fmt: skip
+    text = {**TEXT, "num_key_value_heads": 2, "bos_token_id": 7, "eos_token_id": 8, "pad_token_id": 0}
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    shared = {"patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3}
+    if kind == "Qwen2VL":
+        vision = {**shared, "depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2}
+    elif kind == "Qwen2_5_VL":
+        vision = {
+            **shared, "depth": 2, "hidden_size": 16, "out_hidden_size": 16, "num_heads": 2, "intermediate_size": 32,
+            "window_size": 16, "fullatt_block_indexes": [1],
+        }  # fmt: skip
+    else:
+        vision = {
+            **shared, "depth": 3, "hidden_size": 16, "out_hidden_size": 16, "num_heads": 2, "intermediate_size": 32,
+            "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64,
+        }  # fmt: skip
+        text["head_dim"] = 8
+    config = getattr(t, f"{kind}Config")(vision_config=vision, text_config={**text, "rope_parameters": rope}, **tokens)
+    words = tokenizer(folder)
+    pictures = t.Qwen2VLImageProcessor(patch_size=4, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 256, "longest_edge": 2304})
+    film = t.Qwen2VLVideoProcessor(patch_size=4, merge_size=2)
+    template = CHAT.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+    if kind == "Qwen3VL":
+        film = t.Qwen3VLVideoProcessor(patch_size=4, merge_size=2)
+    processor = getattr(t, f"{kind}Processor")(pictures, words, film, chat_template=template)
+    return getattr(t, f"{kind}ForConditionalGeneration")(config), processor
+
+
+TALKING: dict[str, Any] = {
+    "blip": lambda folder: blip(folder, "BlipForConditionalGeneration"),
+    "blip-vqa": lambda folder: blip(folder, "BlipForQuestionAnswering"),
+    "llava": llava,
+    "paligemma": paligemma,
+    "qwen2-vl": lambda folder: qwen(folder, "Qwen2VL"),
+    "qwen2.5-vl": lambda folder: qwen(folder, "Qwen2_5_VL"),
+    "qwen3-vl": lambda folder: qwen(folder, "Qwen3VL"),
+}
+
+
+def saved(name: str, folder: Path) -> Path:
+    """A model folder as the hub has it."""
+    torch.manual_seed(0)
+    model, processor = TALKING[name](folder / "words")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    model.eval().save_pretrained(folder / name)
+    processor.save_pretrained(folder / name)
+    return folder / name
