@@ -43,12 +43,10 @@ class Blip:
         found: Tensor = self.model.vision_model(pixel_values=images).last_hidden_state
         return found.transpose(1, 2)
 
-    def _decode(self, prompts: list[list[int]], texts: list[list[int]], seen: Tensor, mask: Tensor | None = None) -> Tensor:
+    def _decode(self, prompts: list[list[int]], texts: list[list[int]], seen: Tensor) -> Tensor:
         rows = [prompt + text[:-1] for prompt, text in zip(prompts, texts, strict=True)]
         ids, there = padded(rows, self.pad, seen.device)
-        found = self.model.text_decoder(
-            input_ids=ids, attention_mask=there, encoder_hidden_states=seen, encoder_attention_mask=mask
-        )
+        found = self.model.text_decoder(input_ids=ids, attention_mask=there, encoder_hidden_states=seen)
         return after(found.logits, prompts, texts)
 
     def _generate(self, prompt: list[int], most: int, beams: int, seen: Tensor) -> list[list[int]]:
@@ -88,17 +86,26 @@ class Answers(Blip):
         return found
 
     def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
-        return self._decode([[self.begin]] * len(texts), texts, *self._ask(features, prompts))
+        """Decoded apart for each length of question: transformers 5 drops the mask that would hide what fills short ones up."""
+        asked, longest = self._ask(features, prompts), max(map(len, texts))
+        found: list[Tensor] = [asked] * len(texts)
+        for length in set(map(len, prompts)):
+            rows = [r for r, prompt in enumerate(prompts) if len(prompt) == length]
+            logits = self._decode([[self.begin]] * len(rows), [texts[r] for r in rows], asked[rows, :length])
+            for r, row in zip(rows, logits, strict=True):
+                found[r] = nn.functional.pad(row, (0, 0, 0, longest - len(row)))
+        return torch.stack(found)
 
     def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
-        return self._generate([self.begin], most, beams, self._ask(features, [prompt])[0])
+        return self._generate([self.begin], most, beams, self._ask(features, [prompt]))
 
-    def _ask(self, features: Tensor, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """The questions as the text encoder understands them on sight of the pictures, and where they are words."""
+    def _ask(self, features: Tensor, prompts: list[list[int]]) -> Tensor:
+        """The questions as the text encoder understands them on sight of the pictures."""
         ids, mask = padded(prompts, self.pad, features.device)
         seen = features.transpose(1, 2)
         found = self.model.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen)
-        return found.last_hidden_state, mask
+        asked: Tensor = found.last_hidden_state
+        return asked
 
     def words(self) -> nn.Module:
         found: nn.Module = self.model.text_encoder.get_input_embeddings()

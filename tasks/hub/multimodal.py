@@ -60,23 +60,21 @@ class Multimodal:
 
     def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
         """The model's own chat template, its one image token repeated for each cell."""
-        asked = text or ASKED
-        if getattr(self.processor, "chat_template", None):
-            content = [{"type": "image"}, {"type": "text", "text": asked}]
-            written = self.processor.apply_chat_template(
-                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-            )
-        else:
-            written = self.plain(asked)
-        found: list[int] = self.tokenizer(written, add_special_tokens=not written.startswith(self.tokenizer.bos_token or "\0"))["input_ids"]
+        written = self.written(text or ASKED)
+        begun = written.startswith(self.tokenizer.bos_token or self.tokenizer.decode([self.image]))
+        found: list[int] = self.tokenizer(written, add_special_tokens=not begun)["input_ids"]
         if found.count(self.image) != 1:
             raise InputError(f"expected a prompt with one picture, got {found.count(self.image)}: {written[:200]!r}")
         at = found.index(self.image)
         return found[:at] + [self.image] * math.prod(features.shape[2:]) + found[at + 1 :]
 
-    def plain(self, asked: str) -> str:
-        """The prompt of a model that has no chat template."""
-        return f"{self.tokenizer.decode([self.image])}\n{asked}\n"
+    def written(self, asked: str) -> str:
+        """The prompt before it becomes tokens."""
+        content = [{"type": "image"}, {"type": "text", "text": asked}]
+        found: str = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        return found
 
     def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
         rows = [prompt + text[:-1] for prompt, text in zip(prompts, texts, strict=True)]
@@ -114,8 +112,9 @@ class Multimodal:
 class PaliGemma(Multimodal):
     """Looks at all of the prompt at once, and at what it writes from left to right; it wants to know which is which."""
 
-    def plain(self, asked: str) -> str:
-        return f"{self.tokenizer.decode([self.image])}{self.tokenizer.bos_token}{'caption en' if asked == ASKED else asked}\n"
+    def written(self, asked: str) -> str:
+        picture = self.tokenizer.decode([self.image])
+        return f"{picture}{self.tokenizer.bos_token}{'caption en' if asked == ASKED else asked}\n"
 
     def _seen(self, features: Tensor) -> dict[str, Any]:
         found = super()._seen(features)

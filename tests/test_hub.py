@@ -1,0 +1,230 @@
+"""Hub models: the seam changes nothing, the gradient there is the unsplit model's, maps land where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hub_models import TALKING, saved
+from PIL import Image
+from torch import Tensor
+
+from mmgradcam import InputError, explain, gradcam, hirescam, layercam, smooth
+from mmgradcam.tasks import load
+
+CAPTION, QUESTION = "a dog catches red frisbee", "what color is the ball?"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hub")
+
+
+@pytest.fixture(params=TALKING)
+def task(request: pytest.FixtureRequest, folder: Path) -> Any:
+    made = load(folder / request.param if (folder / request.param).exists() else saved(request.param, folder))
+    made.model.double()
+    return made
+
+
+def picture(width: int = 56, height: int = 40) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def asked(task: Any) -> dict[str, Any]:
+    return {"caption": CAPTION} if "caption" in task.voice.takes else {"question": QUESTION, "answer": "blue dog"}
+
+
+@contextmanager
+def pooled(task: Any) -> Iterator[list[Tensor]]:
+    """Within, what the unsplit model's own code makes of the picture is kept, with a graph from there on."""
+    kept: list[Tensor] = []
+    place = task.model.vision_model if hasattr(task.model, "vision_model") else task.model.model
+    own = place.forward if place is getattr(task.model, "vision_model", None) else place.get_image_features
+
+    def made(*args: Any, **more: Any) -> Any:
+        found = own(*args, **more)
+        key = "last_hidden_state" if place is getattr(task.model, "vision_model", None) else "pooler_output"
+        several = found[key] if isinstance(found[key], (list, tuple)) else [found[key]]
+        leaves = [x.detach().requires_grad_() for x in several]
+        deep = [[x.detach().requires_grad_() for x in layer] for layer in found.get("deepstack_features") or []]
+        if deep:
+            found["deepstack_features"] = deep
+        kept.extend([*leaves, *(x for layer in deep for x in layer)])
+        found[key] = leaves if isinstance(found[key], (list, tuple)) else leaves[0]
+        return found
+
+    name = "forward" if own.__name__ in ("forward", "wrapper") and place is getattr(task.model, "vision_model", None) else "get_image_features"
+    setattr(place, name, made)
+    try:
+        yield kept
+    finally:
+        delattr(place, name)
+
+
+def unsplit(task: Any, pixels: Any, told: Any) -> Tensor:
+    """Logits of the text's tokens by the model's own forward from the processor's own pixels."""
+    ids = torch.tensor([[*told.prompt, *told.text[:-1]]])
+    kind = type(task.model).__name__
+    if kind == "BlipForConditionalGeneration":
+        logits = task.model(pixel_values=pixels["pixel_values"].double(), input_ids=ids).logits
+    elif kind == "BlipForQuestionAnswering":
+        seen = task.model.vision_model(pixel_values=pixels["pixel_values"].double())["last_hidden_state"]
+        read = task.model.text_encoder(input_ids=torch.tensor([told.prompt]), encoder_hidden_states=seen).last_hidden_state
+        begun = torch.tensor([[5, *told.text[:-1]]])
+        return task.model.text_decoder(input_ids=begun, encoder_hidden_states=read).logits[0]
+    else:
+        more = {k: v for k, v in pixels.items() if k not in ("pixel_values", "image_sizes")}
+        if kind.startswith("Qwen"):
+            more["mm_token_type_ids"] = (ids == task.voice.image).int()
+        if kind.startswith("Pali"):
+            more["token_type_ids"] = torch.tensor([[0] * len(told.prompt) + [1] * (len(told.text) - 1)])
+        logits = task.model(input_ids=ids, pixel_values=pixels["pixel_values"].double(), **more).logits
+    return logits[0, len(told.prompt) - 1 :]
+
+
+def processed(task: Any) -> Any:
+    processor = getattr(task.voice, "processor", None)
+    if processor is None:
+        return {"pixel_values": task.prepare(picture()).pixels[None]}
+    return processor.image_processor(picture(), return_tensors="pt")
+
+
+def test_the_seam_gives_the_models_own_logits(task: Any) -> None:
+    made = explain(task, task.prepare(picture()).pixels.double(), **asked(task))
+    told = made.targets[0].value
+    logp = unsplit(task, processed(task), told).log_softmax(-1)
+    for one in made:
+        at = list(one.targets[0].value.positions)
+        own = logp[at, [told.text[i] for i in at]].sum()
+        assert one.score == pytest.approx(own.item(), abs=1e-5)
+
+
+def test_the_gradient_at_the_seam_is_the_unsplit_models(task: Any) -> None:
+    made = explain(task, task.prepare(picture()).pixels.double(), method=hirescam, **asked(task))
+    told = made.targets[0].value
+    with pooled(task) as kept:
+        logp = unsplit(task, processed(task), told).log_softmax(-1)
+    for one in made:
+        at = list(one.targets[0].value.positions)
+        gradients = torch.autograd.grad(logp[at, [told.text[i] for i in at]].sum(), kept, retain_graph=True)
+        cells = sum((leaf * gradient).sum(-1).flatten() for leaf, gradient in zip(kept, gradients, strict=True))
+        own = cells[-one.map.numel() :].view_as(one.map)
+        assert bool((own != 0).any())
+        torch.testing.assert_close(one.map, own.float(), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("at", [(0.1, 0.15), (0.45, 0.8), (0.9, 0.4)])
+def test_a_lit_patch_is_seen_where_it_is(task: Any, at: tuple[float, float]) -> None:
+    """What changes most in the features lies over what changed in the picture, also where it is not square."""
+    dark = Image.new("RGB", (84, 40), (90, 90, 90))
+    box = task.prepare(dark).box
+    x, y = (box[0] + at[0] * (box[2] - box[0])) * 84, (box[1] + at[1] * (box[3] - box[1])) * 40
+    lit = dark.copy()
+    lit.paste((255, 255, 255), (round(x) - 2, round(y) - 2, round(x) + 2, round(y) + 2))
+    before, after = (features_of(task, image) for image in (dark, lit))
+    change = (after - before).abs().sum(0)
+    row, column = divmod(int(change.argmax()), change.shape[1])
+    assert abs((column + 0.5) / change.shape[1] - at[0]) < 1.01 / change.shape[1]
+    assert abs((row + 0.5) / change.shape[0] - at[1]) < 1.01 / change.shape[0]
+
+
+def features_of(task: Any, image: Image.Image) -> Tensor:
+    """(C, h, w) what maps are taken from."""
+    kept: list[Tensor] = []
+
+    def keep(features: Tensor, gradients: Tensor) -> Tensor:
+        kept.append(features[0])
+        return features.sum(1)
+
+    explain(task, task.prepare(image).pixels.double(), method=keep, **asked(task))
+    return kept[0]
+
+
+def test_the_vision_encoder_runs_once_writing_included(task: Any) -> None:
+    vision = next(m for n, m in task.model.named_modules() if n.split(".")[-1] in ("vision_model", "vision_tower", "visual"))
+    runs: list[int] = []
+    handle = vision.register_forward_hook(lambda *_: runs.append(1))
+    query = {} if "caption" in task.voice.takes else {"question": QUESTION}
+    made = explain(task, task.prepare(picture()).pixels.double(), **query)
+    handle.remove()
+    assert len(made.targets) >= 1
+    assert len(runs) == 1
+
+
+def test_words_are_whole_and_made_of_all_their_tokens(task: Any) -> None:
+    if "caption" not in task.voice.takes:
+        pytest.skip("answers are one target each")
+    made = explain(task, picture(), caption=CAPTION)
+    assert made.labels == CAPTION.split()
+    positions = [t.value.positions for t in made.targets]
+    assert positions == [(0,), (1,), (2, 3), (4,), (5, 6)]
+    joint = made["red frisbee"]
+    assert joint.score == pytest.approx(made["red"].score + made["frisbee"].score, abs=1e-4)
+
+
+def test_the_prompt_is_the_processors_own(task: Any) -> None:
+    processor = getattr(task.voice, "processor", None)
+    if processor is None:
+        pytest.skip("reads no picture in its text")
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
+        written = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+    else:
+        written = QUESTION
+    own = processor(images=picture(), text=written)["input_ids"][0]
+    made = explain(task, picture(), question=QUESTION, answer="blue")
+    assert list(made.targets[0].value.prompt) == list(own)
+
+
+def test_a_batch_is_a_loop(task: Any) -> None:
+    several = [task.prepare(picture()).pixels.double(), task.prepare(picture().rotate(180)).pixels.double()]
+    if "caption" in task.voice.takes:
+        each: list[dict[str, Any]] = [{"caption": CAPTION}, {"caption": "two cats on the grass"}]
+    else:
+        each = [{"question": QUESTION, "answer": "blue dog"}, {"question": "is the cat red?", "answer": "a"}]
+    together = explain(task, several, each=each)
+    for pixels, made, query in zip(several, together, each, strict=True):
+        alone = explain(task, pixels, **query)
+        assert made.labels == alone.labels
+        torch.testing.assert_close(made.scores, alone.scores, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(made.maps, alone.maps, atol=1e-6, rtol=1e-4)
+
+
+def test_a_contrast_is_the_difference_and_the_questions_words_are_weighed(task: Any) -> None:
+    if "question" not in task.voice.takes:
+        pytest.skip("answers no questions")
+    made = explain(task, picture(), question=QUESTION, answer="blue dog", against="red")
+    blue, contrast = made
+    red = explain(task, picture(), question=QUESTION, answer="red")[0]
+    assert contrast.score == pytest.approx(blue.score - red.score, abs=1e-4)
+    torch.testing.assert_close(contrast.map, blue.map - red.map, atol=1e-5, rtol=1e-3)
+    assert [word for word, _ in blue.importances] == ["what", "color", "is", "the", "ball"]
+    assert any(value != 0 for _, value in blue.importances)
+
+
+@pytest.mark.parametrize("method", [gradcam, layercam, smooth(hirescam, count=2)])
+def test_other_methods_work_too(task: Any, method: Any) -> None:
+    made = explain(task, picture(), method=method, **asked(task))
+    assert torch.isfinite(made.maps).all()
+    assert bool((made.maps != 0).any())
+
+
+def test_top_answers_are_the_models_beams(task: Any) -> None:
+    if "question" not in task.voice.takes:
+        pytest.skip("answers no questions")
+    made = explain(task, picture(), question=QUESTION, top=2)
+    assert len(made) == 2
+    assert made[0].labels != made[1].labels
+
+
+def test_what_a_model_does_not_take_is_said(task: Any) -> None:
+    takes = task.voice.takes
+    wrong = {"question": QUESTION} if "question" not in takes else {"caption": CAPTION} if "caption" not in takes else {"top": 3}
+    with pytest.raises(InputError, match="is asked with"):
+        explain(task, picture(), **wrong)
