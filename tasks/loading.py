@@ -73,6 +73,8 @@ def load(name: str | Path, device: str | torch.device = "auto") -> Task:
 def _is_of_others(name: str, folder: Path) -> bool:
     """Whether a name means a model that is not laid out as the project's own."""
     if folder.is_dir():
+        if (folder / hub.FILE).is_file():
+            return True
         try:
             return "architectures" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError):

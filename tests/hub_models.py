@@ -21,13 +21,13 @@ TEXT = {"vocab_size": len(WORDS), "hidden_size": 16, "intermediate_size": 32, "n
 VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-def tokenizer(folder: Path) -> Any:
+def tokenizer(folder: Path, **more: Any) -> Any:
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertTokenizerFast
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(WORDS))
-    made = BertTokenizerFast(tokenizer_object=BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)._tokenizer)
+    made = BertTokenizerFast(tokenizer_object=BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)._tokenizer, **more)
     made.add_special_tokens({"additional_special_tokens": SPECIAL[6:]})
     return made
 
@@ -111,9 +111,91 @@ def qwen(folder: Path, kind: str) -> tuple[Any, Any]:
     return getattr(t, f"{kind}ForConditionalGeneration")(config), processor
 
 
+def git(folder: Path) -> tuple[Any, Any]:
+    import transformers as t
+
+    config = t.GitConfig(
+        vision_config={**VISION, "image_size": 32, "patch_size": 8}, **TEXT, bos_token_id=2, eos_token_id=3, pad_token_id=0
+    )
+    pictures = t.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return t.GitForCausalLM(config), t.GitProcessor(pictures, tokenizer(folder))
+
+
+def encoder_decoder(folder: Path, kind: str) -> tuple[Any, Any]:
+    import transformers as t
+
+    encoder = (
+        t.ViTConfig(**VISION, image_size=32, patch_size=8)
+        if kind == "vit"
+        else t.SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4)
+    )
+    decoder = t.GPT2Config(
+        vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, add_cross_attention=True, is_decoder=True, bos_token_id=7,
+        eos_token_id=8, pad_token_id=0,
+    )  # fmt: skip
+    config = t.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id, config.pad_token_id = 7, 0
+    return t.VisionEncoderDecoderModel(config), Both(t.ViTImageProcessor(size={"height": 32, "width": 32}), tokenizer(folder))
+
+
+def blip2(folder: Path, text: str) -> tuple[Any, Any]:
+    import transformers as t
+
+    shared = {"vocab_size": len(WORDS), "bos_token_id": 7, "eos_token_id": 8, "pad_token_id": 0}
+    talks = (
+        t.OPTConfig(**shared, hidden_size=16, word_embed_proj_dim=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2)
+        if text == "opt"
+        else t.T5Config(**shared, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0)
+    )
+    config = t.Blip2Config(
+        vision_config=t.Blip2VisionConfig(**VISION, image_size=32, patch_size=8),
+        qformer_config=t.Blip2QFormerConfig(**TEXT, encoder_hidden_size=16), text_config=talks, num_query_tokens=4,
+        image_token_index=number("<image>"),
+    )  # fmt: skip
+    pictures = t.BlipImageProcessor(size={"height": 32, "width": 32})
+    return t.Blip2ForConditionalGeneration(config), t.Blip2Processor(pictures, tokenizer(folder), num_query_tokens=4)
+
+
+def florence2(folder: Path) -> tuple[Any, Any]:
+    import transformers as t
+
+    config = t.Florence2Config(
+        vision_config={
+            "embed_dim": [8, 8, 8, 16], "depths": [1, 1, 1, 1], "num_heads": [2, 2, 2, 2], "num_groups": [2, 2, 2, 2],
+            "window_size": 4, "projection_dim": 16, "patch_stride": [2, 2, 2, 1],
+        },
+        text_config=t.BartConfig(
+            vocab_size=len(WORDS), d_model=16, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
+            encoder_attention_heads=2, decoder_attention_heads=2, bos_token_id=7, eos_token_id=8, pad_token_id=0,
+            decoder_start_token_id=8,
+        ),
+        image_token_id=number("<image>"),
+    )  # fmt: skip
+    words = tokenizer(folder, model_specific_special_tokens={"image_token": "<image>"})
+    pictures = t.CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False)
+    return t.Florence2ForConditionalGeneration(config), t.Florence2Processor(pictures, words, num_additional_image_tokens=1)
+
+
+class Both:
+    """A model's image processor and tokenizer that are saved apart."""
+
+    def __init__(self, pictures: Any, words: Any) -> None:
+        self.parts = pictures, words
+
+    def save_pretrained(self, folder: Path) -> None:
+        for part in self.parts:
+            part.save_pretrained(folder)
+
+
 TALKING: dict[str, Any] = {
     "blip": lambda folder: blip(folder, "BlipForConditionalGeneration"),
     "blip-vqa": lambda folder: blip(folder, "BlipForQuestionAnswering"),
+    "git": git,
+    "vit-gpt2": lambda folder: encoder_decoder(folder, "vit"),
+    "swin-gpt2": lambda folder: encoder_decoder(folder, "swin"),
+    "blip2-opt": lambda folder: blip2(folder, "opt"),
+    "blip2-t5": lambda folder: blip2(folder, "t5"),
+    "florence2": florence2,
     "llava": llava,
     "paligemma": paligemma,
     "qwen2-vl": lambda folder: qwen(folder, "Qwen2VL"),

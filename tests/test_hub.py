@@ -40,16 +40,29 @@ def asked(task: Any) -> dict[str, Any]:
     return {"caption": CAPTION} if "caption" in task.voice.takes else {"question": QUESTION, "answer": "blue dog"}
 
 
+def place(task: Any) -> tuple[Any, str, str]:
+    """Of the unsplit model: who makes the features, by which of its functions, and under which name they come."""
+    model, kind = task.model, type(task.model).__name__
+    if kind.startswith("Git"):
+        return model.git.image_encoder, "forward", "last_hidden_state"
+    if kind == "VisionEncoderDecoderModel":
+        return model.encoder, "forward", "last_hidden_state"
+    if kind.startswith("Blip"):
+        return model.vision_model, "forward", "last_hidden_state"
+    if kind.startswith("Florence"):
+        return model.model.vision_tower, "forward", "last_hidden_state"
+    return model.model, "get_image_features", "pooler_output"
+
+
 @contextmanager
 def pooled(task: Any) -> Iterator[list[Tensor]]:
     """Within, what the unsplit model's own code makes of the picture is kept, with a graph from there on."""
     kept: list[Tensor] = []
-    place = task.model.vision_model if hasattr(task.model, "vision_model") else task.model.model
-    own = place.forward if place is getattr(task.model, "vision_model", None) else place.get_image_features
+    owner, name, key = place(task)
+    own = getattr(owner, name)
 
     def made(*args: Any, **more: Any) -> Any:
         found = own(*args, **more)
-        key = "last_hidden_state" if place is getattr(task.model, "vision_model", None) else "pooler_output"
         several = found[key] if isinstance(found[key], (list, tuple)) else [found[key]]
         leaves = [x.detach().requires_grad_() for x in several]
         deep = [[x.detach().requires_grad_() for x in layer] for layer in found.get("deepstack_features") or []]
@@ -59,38 +72,40 @@ def pooled(task: Any) -> Iterator[list[Tensor]]:
         found[key] = leaves if isinstance(found[key], (list, tuple)) else leaves[0]
         return found
 
-    name = "forward" if own.__name__ in ("forward", "wrapper") and place is getattr(task.model, "vision_model", None) else "get_image_features"
-    setattr(place, name, made)
+    setattr(owner, name, made)
     try:
         yield kept
     finally:
-        delattr(place, name)
+        delattr(owner, name)
 
 
 def unsplit(task: Any, pixels: Any, told: Any) -> Tensor:
     """Logits of the text's tokens by the model's own forward from the processor's own pixels."""
     ids = torch.tensor([[*told.prompt, *told.text[:-1]]])
     kind = type(task.model).__name__
-    if kind == "BlipForConditionalGeneration":
-        logits = task.model(pixel_values=pixels["pixel_values"].double(), input_ids=ids).logits
-    elif kind == "BlipForQuestionAnswering":
-        seen = task.model.vision_model(pixel_values=pixels["pixel_values"].double())["last_hidden_state"]
-        read = task.model.text_encoder(input_ids=torch.tensor([told.prompt]), encoder_hidden_states=seen).last_hidden_state
+    seen = {"pixel_values": pixels["pixel_values"].double()}
+    if kind == "BlipForQuestionAnswering":
+        states = task.model.vision_model(**seen)["last_hidden_state"]
+        read = task.model.text_encoder(input_ids=torch.tensor([told.prompt]), encoder_hidden_states=states).last_hidden_state
         begun = torch.tensor([[5, *told.text[:-1]]])
         return task.model.text_decoder(input_ids=begun, encoder_hidden_states=read).logits[0]
-    else:
-        more = {k: v for k, v in pixels.items() if k not in ("pixel_values", "image_sizes")}
-        if kind.startswith("Qwen"):
-            more["mm_token_type_ids"] = (ids == task.voice.image).int()
-        if kind.startswith("Pali"):
-            more["token_type_ids"] = torch.tensor([[0] * len(told.prompt) + [1] * (len(told.text) - 1)])
-        logits = task.model(input_ids=ids, pixel_values=pixels["pixel_values"].double(), **more).logits
-    return logits[0, len(told.prompt) - 1 :]
+    if kind.startswith("Florence") or (kind.startswith("Blip2") and not task.voice.one_stream):
+        begun = torch.tensor([[task.voice.begin, *told.text[:-1]]])
+        return task.model(**seen, input_ids=torch.tensor([told.prompt]), decoder_input_ids=begun).logits[0]
+    if kind == "VisionEncoderDecoderModel":
+        return task.model(**seen, decoder_input_ids=ids).logits[0, len(told.prompt) - 1 :]
+    more = {k: v for k, v in pixels.items() if k not in ("pixel_values", "image_sizes", "pixel_mask")}
+    if kind.startswith("Qwen"):
+        more["mm_token_type_ids"] = (ids == task.voice.image).int()
+    if kind.startswith("Pali"):
+        more["token_type_ids"] = torch.tensor([[0] * len(told.prompt) + [1] * (len(told.text) - 1)])
+    logits = task.model(**seen, input_ids=ids, **more).logits[0]
+    return logits[-ids.shape[1] :][len(told.prompt) - 1 :]
 
 
 def processed(task: Any) -> Any:
     processor = getattr(task.voice, "processor", None)
-    if processor is None:
+    if processor is None or type(task.model).__name__.startswith("Florence"):
         return {"pixel_values": task.prepare(picture()).pixels[None]}
     return processor.image_processor(picture(), return_tensors="pt")
 
@@ -113,7 +128,8 @@ def test_the_gradient_at_the_seam_is_the_unsplit_models(task: Any) -> None:
     for one in made:
         at = list(one.targets[0].value.positions)
         gradients = torch.autograd.grad(logp[at, [told.text[i] for i in at]].sum(), kept, retain_graph=True)
-        cells = sum((leaf * gradient).sum(-1).flatten() for leaf, gradient in zip(kept, gradients, strict=True))
+        channels = 1 if kept[0].dim() == 4 else -1
+        cells = sum((leaf * gradient).sum(channels).flatten() for leaf, gradient in zip(kept, gradients, strict=True))
         own = cells[-one.map.numel() :].view_as(one.map)
         assert bool((own != 0).any())
         torch.testing.assert_close(one.map, own.float(), atol=1e-6, rtol=1e-4)
@@ -147,7 +163,8 @@ def features_of(task: Any, image: Image.Image) -> Tensor:
 
 
 def test_the_vision_encoder_runs_once_writing_included(task: Any) -> None:
-    vision = next(m for n, m in task.model.named_modules() if n.split(".")[-1] in ("vision_model", "vision_tower", "visual"))
+    names = ("vision_model", "vision_tower", "visual", "image_encoder", "encoder")
+    vision = next(m for n, m in task.model.named_modules() if n.split(".")[-1] in names)
     runs: list[int] = []
     handle = vision.register_forward_hook(lambda *_: runs.append(1))
     query = {} if "caption" in task.voice.takes else {"question": QUESTION}

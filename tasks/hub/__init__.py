@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 
 from mmgradcam.errors import InputError
 from mmgradcam.task import Task
 
 PREFIXES = ("torchvision:", "timm:")
+FILE = "classifier.json"
+"""Names, in a folder, the torchvision or timm classifier that its weights are for, and their classes."""
 
 
 def build(name: str) -> Task:
@@ -29,6 +32,8 @@ def build(name: str) -> Task:
         return classifiers.from_torchvision(rest)
     if prefix == "timm":
         return classifiers.from_timm(rest)
+    if (Path(name) / FILE).is_file():
+        return classifiers.from_folder(Path(name))
     found = source(name)
     for module in pkgutil.iter_modules(__path__):
         family = importlib.import_module(f"{__name__}.{module.name}")

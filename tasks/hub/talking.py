@@ -250,3 +250,8 @@ def after(logits: Tensor, prompts: Sequence[Sequence[int]], texts: Sequence[Sequ
 def until(tokens: Sequence[int], ends: set[int | None]) -> list[int]:
     """The tokens before the first that ends a text."""
     return list(itertools.takewhile(lambda token: token not in ends, tokens))
+
+
+def scattered(words: Tensor, places: Tensor, seen: Tensor) -> Tensor:
+    """(R, L, width) embedded tokens with what was seen (R, M, width) put where `places` (R, L) is true, M times a row."""
+    return words.masked_scatter(places[..., None], seen.to(words.dtype))

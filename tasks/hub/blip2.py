@@ -1,0 +1,85 @@
+"""BLIP-2 (Li et al. 2023): a Q-Former between a ViT and a language model; its queries have no place, the ViT's patches do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgradcam.layouts import tokens
+from mmgradcam.pictures import Seen
+from mmgradcam.seam import Tap
+from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.hub.talking import Talking, after, padded, scattered, until
+
+
+def serves(architecture: str) -> bool:
+    return architecture == "Blip2ForConditionalGeneration"
+
+
+def build(source: Source) -> Talking:
+    import transformers
+
+    model = source.fetch(transformers.Blip2ForConditionalGeneration, dtype="auto" if torch.cuda.is_available() else None)
+    return Talking(Blip2(model, source.fetch(transformers.AutoProcessor)))
+
+
+class Blip2:
+    """Features are (B, C, tokens) of the ViT, the class token, which has no place, first; the Q-Former reads them anew per row."""
+
+    takes = frozenset({"caption", "prompt", "question"})
+    seam = "vision_model"
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.tokenizer = model, processor.tokenizer
+        self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
+        vision, own = model.config.vision_config, model.config.text_config
+        side = vision.image_size // vision.patch_size
+        self.taps = (Tap(model.vision_model, tokens((side, side), skip=1)),)
+        self.image: int = model.config.image_token_index
+        self.one_stream: bool = model.config.use_decoder_only_language_model
+        self.begin = own.bos_token_id if self.one_stream else own.decoder_start_token_id
+        self.end = own.eos_token_id
+        self.pad = next(t for t in (own.pad_token_id, self.tokenizer.pad_token_id, self.end) if t is not None)
+
+    def encode(self, images: Tensor) -> Tensor:
+        found: Tensor = self.model.vision_model(pixel_values=images.to(self.model.dtype)).last_hidden_state
+        return found.transpose(1, 2)
+
+    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+        asked = text if not question else f"Question: {text} Answer:"
+        said = self.tokenizer(asked)["input_ids"] if asked else [self.begin] if self.one_stream else [self.end]
+        return [self.image] * self.model.config.num_query_tokens + said
+
+    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+        if self.one_stream:
+            ids, mask = padded([p + t[:-1] for p, t in zip(prompts, texts, strict=True)], self.pad, features.device)
+            found = self.model.language_model(inputs_embeds=self._embedded(ids, features), attention_mask=mask)
+            return after(found.logits, prompts, texts)
+        ids, mask = padded(prompts, self.pad, features.device)
+        said, _ = padded([[self.begin, *t[:-1]] for t in texts], self.pad, features.device)
+        found = self.model.language_model(
+            inputs_embeds=self._embedded(ids, features), attention_mask=mask, decoder_input_ids=said
+        )
+        logits: Tensor = found.logits
+        return logits
+
+    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+        ids = torch.tensor([prompt], device=features.device)
+        found = self.model.language_model.generate(
+            inputs_embeds=self._embedded(ids, features), attention_mask=torch.ones_like(ids), max_new_tokens=most,
+            do_sample=False, num_beams=beams, num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,
+        )  # fmt: skip
+        return [until([t for t in row.tolist() if t != self.begin], {self.end, self.pad}) for row in found]
+
+    def _embedded(self, ids: Tensor, features: Tensor) -> Tensor:
+        seen = features.transpose(1, 2)
+        queries = self.model.query_tokens.expand(len(seen), -1, -1)
+        asked = self.model.qformer(query_embeds=queries, encoder_hidden_states=seen.to(queries.dtype)).last_hidden_state
+        words = self.model.get_input_embeddings()(ids)
+        return scattered(words, ids == self.image, self.model.language_projection(asked.to(seen.dtype)))
+
+    def words(self) -> nn.Module:
+        found: nn.Module = self.model.get_input_embeddings()
+        return found

@@ -1,0 +1,86 @@
+"""An image encoder and a text decoder put together (`VisionEncoderDecoderModel`): ViT or Swin with GPT-2, and their like."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgradcam.errors import InputError
+from mmgradcam.layouts import tokens
+from mmgradcam.pictures import Seen
+from mmgradcam.seam import Tap
+from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.hub.talking import Talking, after, padded, until
+
+
+def serves(architecture: str) -> bool:
+    return architecture == "VisionEncoderDecoderModel"
+
+
+def build(source: Source) -> Talking:
+    import transformers
+
+    model = source.fetch(transformers.VisionEncoderDecoderModel)
+    pictures = source.fetch(transformers.AutoImageProcessor)
+    return Talking(EncoderDecoder(model, pictures, source.fetch(transformers.AutoTokenizer)))
+
+
+class EncoderDecoder:
+    """Features are (B, C, tokens), those that have no place first; maps are taken at the encoder's last."""
+
+    takes = frozenset({"caption", "prompt"})
+    seam = "encoder"
+
+    def __init__(self, model: Any, pictures: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.prepare = Seen(lambda image: pictures(image, return_tensors="pt")["pixel_values"][0])
+        side = model.encoder.config.image_size
+        height, width = side if isinstance(side, (list, tuple)) else (side, side)
+        with torch.no_grad():
+            found = self.encode(torch.zeros(1, 3, height, width, dtype=model.dtype))
+        self.taps = (Tap(model.encoder, layout(found.shape[2], height / width)),)
+        settings, own = model.generation_config, model.config
+        self.begin = next(t for t in (own.decoder_start_token_id, settings.decoder_start_token_id, tokenizer.bos_token_id) if t is not None)
+        self.end = next((t for t in (settings.eos_token_id, own.decoder.eos_token_id, tokenizer.eos_token_id) if t is not None), -1)
+        self.pad = next((t for t in (settings.pad_token_id, own.pad_token_id, tokenizer.pad_token_id) if t is not None), self.end)
+
+    def encode(self, images: Tensor) -> Tensor:
+        found: Tensor = self.model.encoder(pixel_values=images).last_hidden_state
+        return found.transpose(1, 2)
+
+    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+        return [self.begin, *(self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [])]
+
+    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+        ids, mask = padded([p + t[:-1] for p, t in zip(prompts, texts, strict=True)], self.pad, features.device)
+        found = self.model(encoder_outputs=self._seen(features), decoder_input_ids=ids, decoder_attention_mask=mask)
+        return after(found.logits, prompts, texts)
+
+    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+        ids = torch.tensor([prompt], device=features.device)
+        found = self.model.generate(
+            encoder_outputs=self._seen(features), decoder_input_ids=ids, max_new_tokens=most, do_sample=False, num_beams=beams,
+            num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,
+        )  # fmt: skip
+        return [until(row[len(prompt) :].tolist(), {self.end, self.pad}) for row in found]
+
+    def _seen(self, features: Tensor) -> Any:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        return BaseModelOutput(last_hidden_state=features.transpose(1, 2))
+
+    def words(self) -> nn.Module:
+        found: nn.Module = self.model.decoder.get_input_embeddings()
+        return found
+
+
+def layout(count: int, aspect: float) -> Any:
+    """The layout of `count` tokens that are a grid of this aspect (height / width), or one after a token or two."""
+    for skip in (0, 1, 2):
+        columns = round(math.sqrt((count - skip) / aspect))
+        if columns and columns * round(columns * aspect) == count - skip:
+            return tokens((round(columns * aspect), columns), skip)
+    raise InputError(f"the encoder puts out {count} tokens, which are no grid of the picture's aspect")

@@ -1,0 +1,72 @@
+"""Florence-2 (Xiao et al. 2023): an encoder-decoder that is told its task in words; maps are taken at the vision tower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgradcam.pictures import Seen
+from mmgradcam.seam import Tap
+from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.hub.talking import Talking, padded, scattered, until
+
+ASKED = "<CAPTION>"
+
+
+def serves(architecture: str) -> bool:
+    return architecture == "Florence2ForConditionalGeneration"
+
+
+def build(source: Source) -> Talking:
+    import transformers
+
+    model = source.fetch(transformers.Florence2ForConditionalGeneration, dtype="auto" if torch.cuda.is_available() else None)
+    return Talking(Florence2(model, source.fetch(transformers.AutoProcessor)))
+
+
+class Florence2:
+    """Features are (B, C, 1 + cells): a token that is the mean of all comes first. The tower's own grid lies before them."""
+
+    takes = frozenset({"caption", "prompt", "question"})
+    seam = "model.vision_tower"
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
+        self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
+        self.taps = (Tap(model.model.vision_tower),)
+        own = model.config.text_config
+        self.image: int = model.config.image_token_id
+        self.begin, self.end, self.pad = own.decoder_start_token_id, own.eos_token_id, own.pad_token_id
+
+    def encode(self, images: Tensor) -> Tensor:
+        found: Tensor = self.model.get_image_features(images.to(self.model.dtype)).pooler_output
+        return found.transpose(1, 2)
+
+    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+        asked = self.processor._construct_prompts(text or ASKED)[0]
+        return [self.image] * features.shape[2] + self.tokenizer(asked)["input_ids"]
+
+    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+        ids, mask = padded(prompts, self.pad, features.device)
+        said, _ = padded([[self.begin, *t[:-1]] for t in texts], self.pad, features.device)
+        words = scattered(self.model.get_input_embeddings()(ids), ids == self.image, features.transpose(1, 2))
+        logits: Tensor = self.model(inputs_embeds=words, attention_mask=mask, decoder_input_ids=said).logits
+        return logits
+
+    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        ids = torch.tensor([prompt], device=features.device)
+        seen = {"image": BaseModelOutputWithPooling(pooler_output=features.transpose(1, 2))}
+        found = self.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), mm_encoder_outputs=seen, max_new_tokens=most, do_sample=False,
+            num_beams=beams, num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,
+        )  # fmt: skip
+        ends = {self.end, self.pad} - {self.begin}
+        return [until(row[1:].tolist()[row[1].item() == self.begin :], ends) for row in found]
+
+    def words(self) -> nn.Module:
+        found: nn.Module = self.model.get_input_embeddings()
+        return found

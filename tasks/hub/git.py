@@ -1,0 +1,94 @@
+"""GIT (Wang et al. 2022): image tokens and text in one stream; maps are taken at the image encoder's last patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgradcam.layouts import tokens
+from mmgradcam.pictures import Seen
+from mmgradcam.seam import Tap
+from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.hub.talking import Talking, after, padded, until
+
+
+def serves(architecture: str) -> bool:
+    return architecture == "GitForCausalLM"
+
+
+def build(source: Source) -> Talking:
+    import transformers
+
+    return Talking(Git(source.fetch(transformers.GitForCausalLM), source.fetch(transformers.AutoProcessor)))
+
+
+class Leaf(nn.Module):
+    """Stands where the image encoder stood, and gives what that had made of the picture."""
+
+    def __init__(self, seen: Tensor) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        return BaseModelOutput(last_hidden_state=self.seen)
+
+
+class Git:
+    """Features are (B, C, tokens), the class token, which has no place, first."""
+
+    takes = frozenset({"caption", "prompt", "question"})
+    seam = "git.image_encoder"
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.tokenizer = model, processor.tokenizer
+        self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
+        vision = model.config.vision_config
+        side = vision.image_size // vision.patch_size
+        self.taps = (Tap(model.git.image_encoder, tokens((side, side), skip=1)),)
+        self.begin, self.end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        self.pad = self.tokenizer.pad_token_id
+
+    def encode(self, images: Tensor) -> Tensor:
+        found: Tensor = self.model.git.image_encoder(images).last_hidden_state
+        return found.transpose(1, 2)
+
+    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+        return [self.begin, *(self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [])]
+
+    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+        ids, mask = padded([p + t[:-1] for p, t in zip(prompts, texts, strict=True)], self.pad, features.device)
+        with self._given(features):
+            logits = self.model(input_ids=ids, attention_mask=mask, pixel_values=_blank(features)).logits
+        return after(logits[:, -ids.shape[1] :], prompts, texts)
+
+    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+        with self._given(features):
+            found = self.model.generate(
+                pixel_values=_blank(features), input_ids=torch.tensor([prompt], device=features.device), max_new_tokens=most,
+                do_sample=False, num_beams=beams, num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,
+            )  # fmt: skip
+        return [until(row[len(prompt) :].tolist(), {self.end, self.pad}) for row in found]
+
+    @contextmanager
+    def _given(self, features: Tensor) -> Iterator[None]:
+        """GIT takes pictures and nothing in their stead; within, its image encoder is one that has seen them already."""
+        own = self.model.git.image_encoder
+        self.model.git.image_encoder = Leaf(features.transpose(1, 2))
+        try:
+            yield
+        finally:
+            self.model.git.image_encoder = own
+
+    def words(self) -> nn.Module:
+        found: nn.Module = self.model.get_input_embeddings()
+        return found
+
+
+def _blank(features: Tensor) -> Tensor:
+    return features.new_zeros(len(features), 3, 1, 1)
