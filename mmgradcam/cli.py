@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 Images = Annotated[list[Path], typer.Argument(help="Pictures: PNG, JPEG, WebP, ...", metavar="IMAGE...")]
-Model = Annotated[str, typer.Option(help="A bundled model (see `mmgradcam models`) or a model folder.")]
+Model = Annotated[str, typer.Option(help="A bundled model (see `mmgradcam models`), a hub id (org/name) or a folder.")]
 MethodName = Annotated[str | None, typer.Option(help="gradcam, layercam, score_cam, rise, ...; `mmgradcam methods` lists all.")]
 Noise = Annotated[int, typer.Option(help="Average the maps over that many noisy copies (SmoothGrad); 0 is none.", min=0)]
 Layers = Annotated[
@@ -41,6 +41,7 @@ def caption(
     images: Images,
     model: Model = "scenes-captioner",
     caption: Annotated[str | None, typer.Option(help="Explain this sentence instead of the generated caption.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What a hub model is to go on from or reply to.")] = None,
     method: MethodName = None,
     noise: Noise = 0,
     layer: Layers = None,
@@ -48,9 +49,9 @@ def caption(
     device: Device = "auto",
 ) -> None:
     """Caption pictures and show where each word came from."""
-    task = _load(model, device, "Captioning")
-    query = {} if caption is None else {"caption": caption}
-    _explain_each(task, images, query, _Map(method, noise, layer), out, _show_words)
+    task = _load(model, device, "caption")
+    query = {"caption": caption, "prompt": prompt}
+    _explain_each(task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer), out, _show_words)
 
 
 @app.command()
@@ -68,7 +69,7 @@ def vqa(
     device: Device = "auto",
 ) -> None:
     """Ask a question of pictures; show where each answer came from, and what it owes each word of the question."""
-    task = _load(model, device, "VQA")
+    task = _load(model, device, "question")
     query = {"question": question, "answer": answer, "against": against, "top": top}
     _explain_each(
         task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer), out, _show_answers
@@ -91,7 +92,7 @@ def classify(
     device: Device = "auto",
 ) -> None:
     """Classify pictures with a model people have; show where each class came from."""
-    task = _load(model, device, "Layer")
+    task = _load(model, device, "classes")
     query = {"classes": classes or None, "top": top, "against": against}
     query = {k: v for k, v in query.items() if v is not None}
     _explain_each(task, images, query, _Map(method, noise, layer), out, _show_classes)
@@ -168,16 +169,30 @@ class _Map:
         return [layer_of(task, name) for name in names] if names and isinstance(task, Layer) else names
 
 
-def _load(model: str, device: str, kind: str | None = None) -> Task:
+def _load(model: str, device: str, asked: str | None = None) -> Task:
+    """A model by name, which must be one that can be asked with caption=, question= or classes=."""
     from rich.console import Console
 
     with Console(stderr=True).status(f"loading {model}"):
-        import mmgradcam.tasks as tasks
+        from mmgradcam import tasks
 
         task = tasks.load(model, device)
-    if kind is not None and not isinstance(task, getattr(tasks, kind)):
-        raise InputError(f"{model} is a {type(task).__name__} model, expected {kind}; see `mmgradcam models`")
+    takes = _takes(task)
+    if asked is not None and asked not in takes:
+        commands = {"caption": "caption", "question": "vqa", "classes": "classify"}
+        fitting = " or ".join(f"`mmgradcam {command}`" for key, command in commands.items() if key in takes)
+        raise InputError(f"{model} is a {type(task).__name__} model, expected one asked with {asked}=; try {fitting}")
     return task
+
+
+def _takes(task: Task) -> frozenset[str]:
+    """What a task can be asked with."""
+    from mmgradcam import tasks
+
+    if isinstance(task, tasks.Talking):
+        return task.voice.takes
+    kinds = {"caption": tasks.Captioning, "question": tasks.VQA, "classes": tasks.Layer}
+    return frozenset(key for key, kind in kinds.items() if isinstance(task, kind))
 
 
 def _method(name: str | None) -> Any:

@@ -1,8 +1,9 @@
 """Task adapters: what makes a model explainable."""
 
 from mmgradcam.tasks.captioning import Captioning
+from mmgradcam.tasks.hub.talking import Talking
 from mmgradcam.tasks.layer import Layer
 from mmgradcam.tasks.loading import load
 from mmgradcam.tasks.vqa import VQA
 
-__all__ = ["VQA", "Captioning", "Layer", "load"]
+__all__ = ["VQA", "Captioning", "Layer", "Talking", "load"]

@@ -77,7 +77,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown words": (["caption", "{scene}", "--model", "{captioner}", "--caption", "a zebra on a frisbee"], "does not know 'zebra', 'on', 'frisbee'; it knows a, above"),
     "empty caption": (["caption", "{scene}", "--model", "{captioner}", "--caption", " ?! "], "caption: expected a sentence, got ' ?! '"),
     "long caption": (["caption", "{scene}", "--model", "{captioner}", "--caption", "red " * 500], "caption: expected at most 30 words, got 500"),
-    "wrong kind": (["vqa", "{scene}", "--model", "{captioner}", "--question", "what"], "is a Captioning model, expected VQA"),
+    "wrong kind": (["vqa", "{scene}", "--model", "{captioner}", "--question", "what"], "is a Captioning model, expected one asked with question="),
     "unknown question": (["vqa", "{scene}", "--model", "{vqa}", "--question", "who is it"], "does not know 'who', 'it'"),
     "empty question": (["vqa", "{scene}", "--model", "{vqa}", "--question", ""], "question: expected a sentence, got ''"),
     "unknown answer": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what color is the cube", "--answer", "mauve"], "cannot answer 'mauve'; it can yes, no"),
