@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +23,14 @@ _ANCHORS = ((48, 18, 120), (128, 22, 160), (206, 40, 110), (246, 104, 40), (254,
 """Colours of heat from faint to full."""
 
 
-def upsample(maps: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+def upsample(maps: Tensor, box: Box | Sequence[Box], size: tuple[int, int]) -> Tensor:
     """(K, H, W) maps on the picture: their positive parts, bilinear between the centres of the cells.
 
     Args:
-        maps: raw maps whose grid covers `box`, on any device; the result stays there.
-        box: rectangle in fractions of the picture; what lies outside the picture is cut, what it leaves out is 0.
+        maps: raw maps whose grid covers `box`, on any device; the result stays there. (K, T, H, W) for T tiles, whose heat
+            adds up where they overlap.
+        box: rectangle in fractions of the picture; what lies outside the picture is cut, what it leaves out is 0. T of them
+            for T tiles.
         size: the picture's height and width in pixels.
 
     Returns:
@@ -35,8 +38,12 @@ def upsample(maps: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     """
     height, width = size
     maps = maps.detach().float()
-    maps = torch.where(torch.isfinite(maps).flatten(1).all(1)[:, None, None], maps, torch.zeros_like(maps)).clamp(min=0)
-    x0, y0, x1, y1 = box
+    finite = torch.isfinite(maps).flatten(1).all(1).view(-1, *[1] * (maps.dim() - 1))
+    maps = torch.where(finite, maps, torch.zeros_like(maps)).clamp(min=0)
+    if isinstance(box[0], Sequence):
+        tiles = zip(maps.unbind(1), cast(Sequence[Box], box), strict=True)
+        return torch.stack([upsample(tile, one, size) for tile, one in tiles]).sum(0)
+    x0, y0, x1, y1 = cast(Box, box)
     ys = ((torch.arange(height, device=maps.device) + 0.5) / height - y0) / (y1 - y0)
     xs = ((torch.arange(width, device=maps.device) + 0.5) / width - x0) / (x1 - x0)
     at = torch.stack(torch.meshgrid(xs * 2 - 1, ys * 2 - 1, indexing="xy"), -1)

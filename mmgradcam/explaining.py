@@ -110,9 +110,10 @@ class _View:
     picture: Image.Image
     name: str
     pixels: Tensor
-    box: Box
+    box: Box | tuple[Box, ...]
     prepared: bool = False
     """The user gave the pixels, not the picture."""
+    size: tuple[int, int] | None = None
 
 
 def _view(task: Task, source: Any) -> _View:
@@ -124,7 +125,9 @@ def _view(task: Task, source: Any) -> _View:
         return _View(_picture_of(source), "", source.detach(), (0.0, 0.0, 1.0, 1.0), prepared=True)
     picture = open_picture(source)
     prepared = task.prepare(picture)
-    return _View(picture, Path(source).name if isinstance(source, (str, Path)) else "", prepared.pixels, prepared.box)
+    return _View(
+        picture, Path(source).name if isinstance(source, (str, Path)) else "", prepared.pixels, prepared.box, size=prepared.size
+    )
 
 
 def _picture_of(pixels: Tensor) -> Image.Image:
@@ -182,7 +185,8 @@ class _How:
         pixels = torch.stack([v.pixels for v in views]).to(_device(self.task))
         encoded = encode(self.task, pixels, taps, self.autocast, graph=self.graph)
         with torch.no_grad():
-            targets = ask(encoded.features.detach(), queries)
+            told = [q if v.size is None else {**q, "size": v.size} for v, q in zip(views, queries, strict=True)]
+            targets = ask(encoded.features.detach(), told)
         if not any(targets):
             raise InputError(f"{self.task.name or type(self.task).__name__}: there is nothing to explain")
         drawn = self._asked(pixels, encoded, targets) if asks(self.method) else self._drawn(encoded, targets)

@@ -61,7 +61,8 @@ class Explanation:
 
     Args:
         picture: the user's picture, RGB.
-        box: the rectangle of it that the grid covers, in fractions of its width and height.
+        box: the rectangle of it that the grid covers, in fractions of its width and height; where the model saw the picture
+            in T tiles, T of them, and maps are (K, T, h, w).
         targets: K targets.
         maps: (K, *grid) float32, raw.
         scores: (K,) float32.
@@ -76,7 +77,7 @@ class Explanation:
     def __init__(
         self,
         picture: Image.Image,
-        box: Box,
+        box: Box | tuple[Box, ...],
         targets: Sequence[Target],
         maps: Tensor,
         scores: Tensor,
@@ -197,7 +198,7 @@ class Explanation:
     def heat(self) -> npt.NDArray[np.float32]:
         """The map's positive part on the picture, (height, width) float32 in 0..1; all 0 if there is none."""
         self._one()
-        if self.map.dim() != 2:
+        if self.map.dim() != (2 if isinstance(self.box[0], (int, float)) else 3):
             raise InputError(f"expected a map over height and width, got a grid of {self.map.dim()} dimensions")
         heat = draw.normalize(draw.upsample(self.maps.cpu(), self.box, (self.picture.height, self.picture.width)))[0]
         return np.asarray(heat.numpy(), dtype=np.float32)

@@ -25,10 +25,18 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a model sees of a picture: (3, h, w) pixels, and the rectangle of the user's picture that they cover."""
+    """What a model sees of a picture.
+
+    Attributes:
+        pixels: (3, h, w), or (T, 3, h, w) where the model sees the picture in T tiles.
+        box: the rectangle of the user's picture that they cover; for tiles, T of them.
+        size: the picture's width and height, for a task that must know them to tell what it says of the features; the query
+            `targets` gets then has it as `size`.
+    """
 
     pixels: Tensor
-    box: Box
+    box: Box | tuple[Box, ...]
+    size: tuple[int, int] | None = None
 
 
 def open_picture(source: Any) -> Image.Image:
@@ -160,35 +168,47 @@ class Fit:
 
 
 class Seen:
-    """A model's own preprocessing, whatever it is, with the rectangle of the user's picture that it shows the model.
+    """A model's own preprocessing, whatever it is, with the rectangle of the user's picture that it, or each tile, shows.
 
     The rectangle is found by showing the preprocessing two ramps, black and white: how dark a place came out says where in
     the picture it was. Parts that are the same for black and white are padding.
 
     Args:
-        transform: RGB picture -> (3, h, w); resizing, cropping, padding and normalising, the same for every picture of a size.
+        transform: RGB picture -> (3, h, w), or (T, 3, h, w) tiles; resizing, cropping, padding and normalising, the same for
+            every picture of a size.
     """
 
     def __init__(self, transform: Callable[[Image.Image], Tensor]) -> None:
         self.transform = transform
-        self._boxes: dict[tuple[int, int], Box] = {}
+        self._boxes: dict[tuple[int, int], Box | tuple[Box, ...]] = {}
 
     def __call__(self, image: Image.Image) -> Prepared:
         if image.size not in self._boxes:
             self._boxes[image.size] = self._box(*image.size)
         return Prepared(self.transform(image), self._boxes[image.size])
 
-    def _box(self, width: int, height: int) -> Box:
+    def _box(self, width: int, height: int) -> Box | tuple[Box, ...]:
         x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
         low, high, *ramps = (
-            self.transform(Image.fromarray((255 * plane).round().astype(np.uint8)).convert("RGB")).double().mean(0)
+            self.transform(Image.fromarray((255 * plane).round().astype(np.uint8)).convert("RGB")).double().mean(-3)
             for plane in (np.zeros_like(x), np.ones_like(x), x, y)
         )
         spread = high - low
         shown = spread.abs() > 0.5 * spread.abs().max()
-        edges = [_edges(ramp, low, spread, shown, axis) for ramp, axis in zip(ramps, (1, 0), strict=True)]
-        (left, right), (top, bottom) = edges
-        return left, top, right, bottom
+        if low.dim() == 2:
+            return _rectangle(low, spread, shown, ramps)
+        return tuple(_rectangle(low[t], spread[t], shown[t], [ramp[t] for ramp in ramps]) for t in range(len(low)))
+
+
+NOWHERE: Box = (2.0, 2.0, 3.0, 3.0)
+"""The rectangle of a tile that shows nothing of the picture."""
+
+
+def _rectangle(low: Tensor, spread: Tensor, shown: Tensor, ramps: Sequence[Tensor]) -> Box:
+    if min(int(shown.any(axis).sum()) for axis in (0, 1)) < 4:
+        return NOWHERE
+    (left, right), (top, bottom) = (_edges(ramp, low, spread, shown, axis) for ramp, axis in zip(ramps, (1, 0), strict=True))
+    return left, top, right, bottom
 
 
 def _edges(ramp: Tensor, low: Tensor, spread: Tensor, shown: Tensor, axis: int) -> tuple[float, float]:

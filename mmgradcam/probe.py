@@ -67,6 +67,17 @@ class Probe:
     memory: int | None = None
     batch: int = 16
 
+    @property
+    def side(self) -> tuple[int, int]:
+        """Height and width of the pixels.
+
+        Raises:
+            InputError: the model sees the picture in tiles, so that it has no pixels of one plane.
+        """
+        if self.pixels.dim() != 4:
+            raise InputError(f"{self.task.name} sees the picture in tiles; take a gradient method, such as hirescam")
+        return self.pixels.shape[2], self.pixels.shape[3]
+
     def base(self) -> Tensor:
         """(K,) scores of the picture itself."""
         return scores(self.task, self.features, self.targets, self.memory)[0].float()
@@ -99,6 +110,8 @@ class Probe:
             `Slopes`, whose rows are (index of the picture, index of the target).
         """
         taps = self.taps if taps is None else taps
+        if at_pixels:
+            _ = self.side
         if pictures is None and not (at_pixels or taps or rule):
             yield from slopes(self.task, Encoded(self.features, []), [self.targets], self.memory)
             return
@@ -139,7 +152,7 @@ class Probe:
         if not self.taps:
             return Encoded(values.to(self.features.dtype), [])
         tap = self.taps[place].changed_to(values)
-        return encode(self.task, self.pixels.expand(len(values), -1, -1, -1), [tap], self.autocast)
+        return encode(self.task, self.pixels.expand(len(values), *self.pixels.shape[1:]), [tap], self.autocast)
 
     def _scored(self, variants: Tensor, features: Callable[[Tensor], Tensor]) -> Tensor:
         found = [

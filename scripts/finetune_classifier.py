@@ -53,7 +53,9 @@ def splits_of(data: str, seed: int) -> dict[str, Any]:
     try:
         found = datasets.load_dataset("imagefolder", data_dir=data) if Path(data).is_dir() else datasets.load_dataset(data)
     except Exception as error:  # the library fails in many ways
-        raise InputError(f"{data}: expected an image folder or a data set of pictures ({' '.join(str(error).split())[:160]})") from None
+        raise InputError(
+            f"{data}: expected an image folder or a data set of pictures ({' '.join(str(error).split())[:160]})"
+        ) from None
     if "train" not in found or not {"image", "label"} <= set(found["train"].features):
         raise InputError(f"{data}: expected a split train with columns image and label, got {found}")
     rest = [name for name in ("validation", "test") if name in found]
@@ -223,7 +225,12 @@ def met(task: Layer, data: str, rows: Any, label: str) -> dict[str, float] | Non
         x, y = one.peak or (-1, -1)
         peaks.append(box[0] <= x < box[2] and box[1] <= y < box[3])
         centres.append(box[0] <= one.picture.width / 2 < box[2] and box[1] <= one.picture.height / 2 < box[3])
-    return {"box_iou_half": float(np.mean(hits)), "peak_inside": float(np.mean(peaks)), "centre_inside": float(np.mean(centres)), "pictures": len(hits)}
+    return {
+        "box_iou_half": float(np.mean(hits)),
+        "peak_inside": float(np.mean(peaks)),
+        "centre_inside": float(np.mean(centres)),
+        "pictures": len(hits),
+    }
 
 
 def overlap(a: Sequence[float], b: Sequence[float]) -> float:

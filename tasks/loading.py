@@ -51,7 +51,8 @@ def load(name: str | Path, device: str | torch.device = "auto") -> Task:
     if not folder.is_dir():
         near = difflib.get_close_matches(str(name), checkpoints.names(), n=3, cutoff=0.3) or checkpoints.names()
         raise InputError(
-            f"there is no model {str(name)!r}; did you mean {' or '.join(near)}? Bundled models, folders, hub ids (org/name), torchvision:NAME and timm:NAME can be named"
+            f"there is no model {str(name)!r}; did you mean {' or '.join(near)}? "
+            "Bundled models, folders, hub ids (org/name), torchvision:NAME and timm:NAME can be named"
         )
     config = checkpoints.config(folder)
     if config.get("format") != FORMAT:

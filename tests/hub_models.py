@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
-WORDS = (
+LIST = (
     "[PAD] [UNK] [CLS] [SEP] [MASK] [DEC] <image> <s> </s> a dog catch ##es red fris ##bee ball what color is the cat blue ? . : "
     "user assistant describe picture in one sentence on grass two ##s <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|> "
-    "caption en answer"
-).split()
+    "caption en answer <fake_token_around_image> <global-img> <end_of_utterance> <row_1_col_1> <row_1_col_2> <row_1_col_3> "
+    "<row_2_col_1> <row_2_col_2> <row_2_col_3> <img> </img> <IMG_CONTEXT> <video>"
+)
+WORDS = LIST.split()
 SPECIAL = [w for w in WORDS if w[0] in "[<" or w.startswith("<|")]
 CHAT = (
     "{% for m in messages %}user: {% for c in m['content'] %}{% if c['type'] == 'image' %}IMAGE {% else %}{{ c['text'] }} {% endif %}"
@@ -27,7 +29,9 @@ def tokenizer(folder: Path, **more: Any) -> Any:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(WORDS))
-    made = BertTokenizerFast(tokenizer_object=BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)._tokenizer, **more)
+    made = BertTokenizerFast(
+        tokenizer_object=BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)._tokenizer, **more
+    )
     made.add_special_tokens({"additional_special_tokens": SPECIAL[6:]})
     return made
 
@@ -102,7 +106,9 @@ def qwen(folder: Path, kind: str) -> tuple[Any, Any]:
         text["head_dim"] = 8
     config = getattr(t, f"{kind}Config")(vision_config=vision, text_config={**text, "rope_parameters": rope}, **tokens)
     words = tokenizer(folder)
-    pictures = t.Qwen2VLImageProcessor(patch_size=4, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 256, "longest_edge": 2304})
+    pictures = t.Qwen2VLImageProcessor(
+        patch_size=4, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 256, "longest_edge": 2304}
+    )
     film = t.Qwen2VLVideoProcessor(patch_size=4, merge_size=2)
     template = CHAT.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
     if kind == "Qwen3VL":
@@ -171,9 +177,55 @@ def florence2(folder: Path) -> tuple[Any, Any]:
         ),
         image_token_id=number("<image>"),
     )  # fmt: skip
-    words = tokenizer(folder, model_specific_special_tokens={"image_token": "<image>"})
+    words = tokenizer(folder, model_specific_special_tokens={"image_token": "<image>"}, bos_token="<s>", eos_token="</s>")
     pictures = t.CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False)
+    pictures.image_seq_length = 17
     return t.Florence2ForConditionalGeneration(config), t.Florence2Processor(pictures, words, num_additional_image_tokens=1)
+
+
+def tiled(folder: Path, kind: str) -> tuple[Any, Any]:
+    """Models that see a picture of more than 32 pixels in several tiles."""
+    import transformers as t
+
+    qwen = t.Qwen2Config(**TEXT, num_key_value_heads=2, bos_token_id=7, eos_token_id=8, pad_token_id=0)
+    picture = number("<IMG_CONTEXT>" if kind == "InternVL" else "<image>")
+    named = {
+        "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",
+    }  # fmt: skip
+    words = tokenizer(folder, **({"extra_special_tokens": named} if kind == "InternVL" else {}))
+    template = CHAT.replace("IMAGE", WORDS[picture])
+    shared = {"text_config": qwen, "image_token_id": picture}
+    if kind == "InternVL":
+        seen = t.InternVLVisionConfig(**VISION, image_size=[32, 32], patch_size=[4, 4])
+        pictures = t.GotOcr2ImageProcessor(size={"height": 32, "width": 32}, min_patches=1, max_patches=4)
+        film = t.InternVLVideoProcessor()
+        processor = t.InternVLProcessor(pictures, words, film, image_seq_length=16, chat_template=template)
+        return t.InternVLForConditionalGeneration(t.InternVLConfig(vision_config=seen, **shared)), processor
+    if kind == "LlavaOnevision":
+        seen = t.SiglipVisionConfig(**VISION, image_size=32, patch_size=8)
+        grids = [[32, 64], [64, 32], [64, 64], [32, 96]]
+        pictures = t.LlavaOnevisionImageProcessor(size={"height": 32, "width": 32}, image_grid_pinpoints=grids)
+        film = t.LlavaOnevisionVideoProcessor()
+        config = t.LlavaOnevisionConfig(vision_config=seen, image_grid_pinpoints=grids, **shared)
+        processor = t.LlavaOnevisionProcessor(
+            pictures, words, film, num_image_tokens=16, vision_feature_select_strategy="full", chat_template=template
+        )
+        return t.LlavaOnevisionForConditionalGeneration(config), processor
+    seen = getattr(t, f"{kind}VisionConfig")(**VISION, image_size=32, patch_size=4)
+    sizes = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
+    pictures = getattr(t, f"{kind}ImageProcessor")(**sizes)
+    config = getattr(t, f"{kind}Config")(vision_config=seen, scale_factor=2, **shared)
+    more = () if kind == "Idefics3" else (t.SmolVLMVideoProcessor(**sizes),)
+    processor = getattr(t, f"{kind}Processor")(pictures, words, *more, image_seq_len=16, chat_template=template)
+    return getattr(t, f"{kind}ForConditionalGeneration")(config), processor
+
+
+def vilt(folder: Path) -> tuple[Any, Any]:
+    import transformers as t
+
+    config = t.ViltConfig(**TEXT, image_size=32, patch_size=8, num_labels=3, id2label={0: "red", 1: "blue", 2: "a dog"})
+    pictures = t.ViltImageProcessor(size={"shortest_edge": 32}, size_divisor=8)
+    return t.ViltForQuestionAnswering(config), t.ViltProcessor(pictures, tokenizer(folder))
 
 
 class Both:
@@ -201,13 +253,20 @@ TALKING: dict[str, Any] = {
     "qwen2-vl": lambda folder: qwen(folder, "Qwen2VL"),
     "qwen2.5-vl": lambda folder: qwen(folder, "Qwen2_5_VL"),
     "qwen3-vl": lambda folder: qwen(folder, "Qwen3VL"),
+    "idefics3": lambda folder: tiled(folder, "Idefics3"),
+    "smolvlm": lambda folder: tiled(folder, "SmolVLM"),
+    "internvl": lambda folder: tiled(folder, "InternVL"),
+    "llava-onevision": lambda folder: tiled(folder, "LlavaOnevision"),
 }
+SEEDS = {"git": 1, "florence2": 1, "blip2-t5": 1, "internvl": 1, "qwen3-vl": 1}
+"""Of models that would write nothing with the first."""
+OTHERS: dict[str, Any] = {"vilt": vilt}
 
 
 def saved(name: str, folder: Path) -> Path:
     """A model folder as the hub has it."""
-    torch.manual_seed(0)
-    model, processor = TALKING[name](folder / "words")
+    torch.manual_seed(SEEDS.get(name, 0))
+    model, processor = {**TALKING, **OTHERS}[name](folder / "words")
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

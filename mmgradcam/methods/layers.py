@@ -67,7 +67,7 @@ def fullgrad(probe: Probe) -> Tensor:
     Returns:
         (K, h, w) at the size of the pixels, >= 0.
     """
-    size = probe.pixels.shape[2:]
+    size = probe.side
     maps = probe.pixels.new_zeros(len(probe.targets), *size, dtype=torch.float32)
     biased = biases(probe)
     for part in replace(probe, memory=1).slopes(at_pixels=True, taps=[tap for tap, _ in biased]):
@@ -79,7 +79,7 @@ def fullgrad(probe: Probe) -> Tensor:
     return maps
 
 
-def _psi(contribution: Tensor, size: torch.Size) -> Tensor:
+def _psi(contribution: Tensor, size: tuple[int, int]) -> Tensor:
     """(n, C, H, W) -> (n, h, w)."""
     x = contribution.abs()
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)

@@ -200,7 +200,7 @@ def score_cam(probe: Probe) -> Tensor:
         for at in range(0, len(useful), probe.batch):
             some = useful[at : at + probe.batch]
             scaled = (channels[some] - low[some, None, None]) / (high - low)[some, None, None]
-            masks = F.interpolate(scaled[:, None], size=probe.pixels.shape[2:], mode="bilinear", align_corners=False)
+            masks = F.interpolate(scaled[:, None], size=probe.side, mode="bilinear", align_corners=False)
             found.append(probe.score(probe.pixels * masks.to(probe.pixels)))
         if found:
             weights[:, useful] = torch.cat(found).softmax(0).T.to(weights)
@@ -251,7 +251,7 @@ def occlusion(probe: Probe, size: int | None = None, stride: int | None = None, 
     Raises:
         InputError: size or stride below 1, or a square larger than the picture.
     """
-    h, w = probe.pixels.shape[2:]
+    h, w = probe.side
     size = max(1, round(max(h, w) / 7)) if size is None else size
     stride = max(1, size // 2) if stride is None else stride
     if not (stride >= 1 and 1 <= size <= min(h, w)):
@@ -299,10 +299,10 @@ def rise(probe: Probe, count: int = 1000, cells: int = 7, share: float = 0.5, se
     """
     if count < 2 or cells < 1 or not 0 < share < 1:
         raise InputError(f"rise: expected count >= 2, cells >= 1 and share in 0..1, got {count}, {cells} and {share}")
+    h, w = probe.side
     masked = (probe.pixels * m[:, None] for m in random_masks(probe.pixels, count, cells, share, seed, probe.batch))
     scores = torch.cat([probe.score(pictures) for pictures in masked])
     weights = (scores - scores.mean(0)) if centred else scores
-    h, w = probe.pixels.shape[2:]
     total = torch.zeros(len(probe.targets), h, w, dtype=torch.float64, device=scores.device)
     square, at = torch.zeros_like(total), 0
     for masks in random_masks(probe.pixels, count, cells, share, seed, probe.batch):

@@ -11,7 +11,8 @@ from mmgradcam.layouts import tokens
 from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
 from mmgradcam.tasks.hub.source import Source
-from mmgradcam.tasks.hub.talking import Talking, after, padded, until
+from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
+from mmgradcam.tasks.hub.text import padded, until
 
 
 def serves(architecture: str) -> bool:
@@ -40,21 +41,21 @@ class Blip:
         self.begin, self.end, self.pad = text.bos_token_id, text.sep_token_id, text.pad_token_id
 
     def encode(self, images: Tensor) -> Tensor:
-        found: Tensor = self.model.vision_model(pixel_values=images).last_hidden_state
+        found: Tensor = self.model.vision_model(pixel_values=images.to(self.model.dtype)).last_hidden_state
         return found.transpose(1, 2)
 
-    def _decode(self, prompts: list[list[int]], texts: list[list[int]], seen: Tensor) -> Tensor:
-        rows = [prompt + text[:-1] for prompt, text in zip(prompts, texts, strict=True)]
+    def _decode(self, prompts: list[Prompt], texts: list[list[int]], seen: Tensor) -> Tensor:
+        rows = rows_of(prompts, texts)
         ids, there = padded(rows, self.pad, seen.device)
         found = self.model.text_decoder(input_ids=ids, attention_mask=there, encoder_hidden_states=seen)
         return after(found.logits, prompts, texts)
 
-    def _generate(self, prompt: list[int], most: int, beams: int, seen: Tensor) -> list[list[int]]:
+    def _generate(self, prompt: Prompt, most: int, beams: int, seen: Tensor) -> list[list[int]]:
         found = self.model.text_decoder.generate(
-            input_ids=torch.tensor([prompt], device=seen.device), encoder_hidden_states=seen, eos_token_id=self.end,
+            input_ids=torch.tensor([prompt.tokens], device=seen.device), encoder_hidden_states=seen, eos_token_id=self.end,
             pad_token_id=self.pad, max_new_tokens=most, do_sample=False, num_beams=beams, num_return_sequences=beams,
         )  # fmt: skip
-        return [until(row[len(prompt) :].tolist(), {self.end, self.pad}) for row in found]
+        return [until(row[len(prompt.tokens) :].tolist(), {self.end, self.pad}) for row in found]
 
 
 class Captions(Blip):
@@ -62,13 +63,13 @@ class Captions(Blip):
 
     takes = frozenset({"caption", "prompt"})
 
-    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+    def prompt(self, text: str | None, question: bool, features: Tensor, size: tuple[int, int] | None) -> list[int]:
         return [self.begin, *(self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [])]
 
-    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+    def read(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
         return self._decode(prompts, texts, features.transpose(1, 2))
 
-    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
         return self._generate(prompt, most, beams, features.transpose(1, 2))
 
     def words(self) -> nn.Module:
@@ -81,27 +82,28 @@ class Answers(Blip):
 
     takes = frozenset({"question"})
 
-    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+    def prompt(self, text: str | None, question: bool, features: Tensor, size: tuple[int, int] | None) -> list[int]:
         found: list[int] = self.tokenizer(text)["input_ids"]
         return found
 
-    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+    def read(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
         """Decoded apart for each length of question: transformers 5 drops the mask that would hide what fills short ones up."""
         asked, longest = self._ask(features, prompts), max(map(len, texts))
         found: list[Tensor] = [asked] * len(texts)
-        for length in set(map(len, prompts)):
-            rows = [r for r, prompt in enumerate(prompts) if len(prompt) == length]
-            logits = self._decode([[self.begin]] * len(rows), [texts[r] for r in rows], asked[rows, :length])
+        lengths = [len(prompt.tokens) for prompt in prompts]
+        for length in set(lengths):
+            rows = [r for r, its in enumerate(lengths) if its == length]
+            logits = self._decode([Prompt((self.begin,))] * len(rows), [texts[r] for r in rows], asked[rows, :length])
             for r, row in zip(rows, logits, strict=True):
                 found[r] = nn.functional.pad(row, (0, 0, 0, longest - len(row)))
         return torch.stack(found)
 
-    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
-        return self._generate([self.begin], most, beams, self._ask(features, [prompt]))
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
+        return self._generate(Prompt((self.begin,)), most, beams, self._ask(features, [prompt]))
 
-    def _ask(self, features: Tensor, prompts: list[list[int]]) -> Tensor:
+    def _ask(self, features: Tensor, prompts: list[Prompt]) -> Tensor:
         """The questions as the text encoder understands them on sight of the pictures."""
-        ids, mask = padded(prompts, self.pad, features.device)
+        ids, mask = padded([p.tokens for p in prompts], self.pad, features.device)
         seen = features.transpose(1, 2)
         found = self.model.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen)
         asked: Tensor = found.last_hidden_state

@@ -11,7 +11,8 @@ from mmgradcam.layouts import tokens
 from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
 from mmgradcam.tasks.hub.source import Source
-from mmgradcam.tasks.hub.talking import Talking, after, padded, scattered, until
+from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of, scattered
+from mmgradcam.tasks.hub.text import padded, until
 
 
 def serves(architecture: str) -> bool:
@@ -26,7 +27,7 @@ def build(source: Source) -> Talking:
 
 
 class Blip2:
-    """Features are (B, C, tokens) of the ViT, the class token, which has no place, first; the Q-Former reads them anew per row."""
+    """Features are (B, C, tokens) of the ViT, the class token, which has no place, first; the Q-Former reads them per row."""
 
     takes = frozenset({"caption", "prompt", "question"})
     seam = "vision_model"
@@ -47,17 +48,17 @@ class Blip2:
         found: Tensor = self.model.vision_model(pixel_values=images.to(self.model.dtype)).last_hidden_state
         return found.transpose(1, 2)
 
-    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+    def prompt(self, text: str | None, question: bool, features: Tensor, size: tuple[int, int] | None) -> list[int]:
         asked = text if not question else f"Question: {text} Answer:"
         said = self.tokenizer(asked)["input_ids"] if asked else [self.begin] if self.one_stream else [self.end]
         return [self.image] * self.model.config.num_query_tokens + said
 
-    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+    def read(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
         if self.one_stream:
-            ids, mask = padded([p + t[:-1] for p, t in zip(prompts, texts, strict=True)], self.pad, features.device)
+            ids, mask = padded(rows_of(prompts, texts), self.pad, features.device)
             found = self.model.language_model(inputs_embeds=self._embedded(ids, features), attention_mask=mask)
             return after(found.logits, prompts, texts)
-        ids, mask = padded(prompts, self.pad, features.device)
+        ids, mask = padded([p.tokens for p in prompts], self.pad, features.device)
         said, _ = padded([[self.begin, *t[:-1]] for t in texts], self.pad, features.device)
         found = self.model.language_model(
             inputs_embeds=self._embedded(ids, features), attention_mask=mask, decoder_input_ids=said
@@ -65,8 +66,8 @@ class Blip2:
         logits: Tensor = found.logits
         return logits
 
-    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
-        ids = torch.tensor([prompt], device=features.device)
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
+        ids = torch.tensor([prompt.tokens], device=features.device)
         found = self.model.language_model.generate(
             inputs_embeds=self._embedded(ids, features), attention_mask=torch.ones_like(ids), max_new_tokens=most,
             do_sample=False, num_beams=beams, num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,

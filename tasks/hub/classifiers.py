@@ -23,7 +23,6 @@ from mmgradcam.tasks.hub.tracing import layer_of
 from mmgradcam.tasks.layer import Layer
 
 
-
 def serves(architecture: str) -> bool:
     return architecture.endswith("ForImageClassification")
 
@@ -101,11 +100,12 @@ def save(task: Layer, base: str, folder: Path) -> None:
         base: "torchvision:NAME", "timm:NAME", a hub id or a folder.
         folder: where to.
     """
-    if hasattr(task.model, "save_pretrained"):
+    model: Any = task.model
+    if hasattr(model, "save_pretrained"):
         from transformers import AutoImageProcessor
 
-        task.model.save_pretrained(folder)
-        AutoImageProcessor.from_pretrained(base).save_pretrained(folder)
+        model.save_pretrained(folder)
+        Source(base, "").fetch(AutoImageProcessor).save_pretrained(folder)
         return
     described = json.dumps({"classifier": base, "labels": task.labels}, indent=1) + "\n"
     weights = {name: value.contiguous().cpu() for name, value in task.model.state_dict().items()}
@@ -132,7 +132,7 @@ def with_classes(task: Layer, labels: Sequence[str]) -> Layer:
     fresh: nn.Module = (
         nn.Linear(old.in_features, len(labels))
         if isinstance(old, nn.Linear)
-        else nn.Conv2d(old.in_channels, len(labels), old.kernel_size[0])  # type: ignore[union-attr]
+        else nn.Conv2d(old.in_channels, len(labels), old.kernel_size[0])
     )
     where, _, own = name.rpartition(".")
     for parameter in model.parameters():

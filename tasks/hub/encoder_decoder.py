@@ -13,7 +13,8 @@ from mmgradcam.layouts import tokens
 from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
 from mmgradcam.tasks.hub.source import Source
-from mmgradcam.tasks.hub.talking import Talking, after, padded, until
+from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
+from mmgradcam.tasks.hub.text import padded, until
 
 
 def serves(architecture: str) -> bool:
@@ -42,30 +43,30 @@ class EncoderDecoder:
         with torch.no_grad():
             found = self.encode(torch.zeros(1, 3, height, width, dtype=model.dtype))
         self.taps = (Tap(model.encoder, layout(found.shape[2], height / width)),)
-        settings, own = model.generation_config, model.config
-        self.begin = next(t for t in (own.decoder_start_token_id, settings.decoder_start_token_id, tokenizer.bos_token_id) if t is not None)
-        self.end = next((t for t in (settings.eos_token_id, own.decoder.eos_token_id, tokenizer.eos_token_id) if t is not None), -1)
-        self.pad = next((t for t in (settings.pad_token_id, own.pad_token_id, tokenizer.pad_token_id) if t is not None), self.end)
+        said, own = model.generation_config, model.config
+        self.begin = _first(own.decoder_start_token_id, said.decoder_start_token_id, tokenizer.bos_token_id)
+        self.end = _first(said.eos_token_id, own.decoder.eos_token_id, tokenizer.eos_token_id, -1)
+        self.pad = _first(said.pad_token_id, own.pad_token_id, tokenizer.pad_token_id, self.end)
 
     def encode(self, images: Tensor) -> Tensor:
-        found: Tensor = self.model.encoder(pixel_values=images).last_hidden_state
+        found: Tensor = self.model.encoder(pixel_values=images.to(self.model.dtype)).last_hidden_state
         return found.transpose(1, 2)
 
-    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+    def prompt(self, text: str | None, question: bool, features: Tensor, size: tuple[int, int] | None) -> list[int]:
         return [self.begin, *(self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [])]
 
-    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
-        ids, mask = padded([p + t[:-1] for p, t in zip(prompts, texts, strict=True)], self.pad, features.device)
+    def read(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
+        ids, mask = padded(rows_of(prompts, texts), self.pad, features.device)
         found = self.model(encoder_outputs=self._seen(features), decoder_input_ids=ids, decoder_attention_mask=mask)
         return after(found.logits, prompts, texts)
 
-    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
-        ids = torch.tensor([prompt], device=features.device)
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
+        ids = torch.tensor([prompt.tokens], device=features.device)
         found = self.model.generate(
             encoder_outputs=self._seen(features), decoder_input_ids=ids, max_new_tokens=most, do_sample=False, num_beams=beams,
             num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,
         )  # fmt: skip
-        return [until(row[len(prompt) :].tolist(), {self.end, self.pad}) for row in found]
+        return [until(row[len(prompt.tokens) :].tolist(), {self.end, self.pad}) for row in found]
 
     def _seen(self, features: Tensor) -> Any:
         from transformers.modeling_outputs import BaseModelOutput
@@ -75,6 +76,11 @@ class EncoderDecoder:
     def words(self) -> nn.Module:
         found: nn.Module = self.model.decoder.get_input_embeddings()
         return found
+
+
+def _first(*tokens: int | None) -> int:
+    """The first that is known."""
+    return next(token for token in tokens if token is not None)
 
 
 def layout(count: int, aspect: float) -> Any:

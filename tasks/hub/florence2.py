@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from mmgradcam.errors import InputError
 from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
 from mmgradcam.tasks.hub.source import Source
-from mmgradcam.tasks.hub.talking import Talking, padded, scattered, until
+from mmgradcam.tasks.hub.talking import Prompt, Talking, scattered
+from mmgradcam.tasks.hub.text import padded, until
 
 ASKED = "<CAPTION>"
 
@@ -44,21 +47,26 @@ class Florence2:
         found: Tensor = self.model.get_image_features(images.to(self.model.dtype)).pooler_output
         return found.transpose(1, 2)
 
-    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
-        asked = self.processor._construct_prompts(text or ASKED)[0]
-        return [self.image] * features.shape[2] + self.tokenizer(asked)["input_ids"]
+    def prompt(self, text: str | None, question: bool, features: Tensor, size: tuple[int, int] | None) -> list[int]:
+        """The processor's own, which it makes of a blank picture."""
+        try:
+            made = self.processor(images=[Image.new("RGB", (64, 64))], text=[text or ASKED])
+        except ValueError as error:
+            raise InputError(f"prompt: {error}") from None
+        found: list[int] = list(made["input_ids"][0])
+        return found
 
-    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
-        ids, mask = padded(prompts, self.pad, features.device)
+    def read(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
+        ids, mask = padded([p.tokens for p in prompts], self.pad, features.device)
         said, _ = padded([[self.begin, *t[:-1]] for t in texts], self.pad, features.device)
         words = scattered(self.model.get_input_embeddings()(ids), ids == self.image, features.transpose(1, 2))
         logits: Tensor = self.model(inputs_embeds=words, attention_mask=mask, decoder_input_ids=said).logits
         return logits
 
-    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-        ids = torch.tensor([prompt], device=features.device)
+        ids = torch.tensor([prompt.tokens], device=features.device)
         seen = {"image": BaseModelOutputWithPooling(pooler_output=features.transpose(1, 2))}
         found = self.model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), mm_encoder_outputs=seen, max_new_tokens=most, do_sample=False,

@@ -13,7 +13,8 @@ from mmgradcam.layouts import tokens
 from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
 from mmgradcam.tasks.hub.source import Source
-from mmgradcam.tasks.hub.talking import Talking, after, padded, until
+from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
+from mmgradcam.tasks.hub.text import padded, until
 
 
 def serves(architecture: str) -> bool:
@@ -55,25 +56,26 @@ class Git:
         self.pad = self.tokenizer.pad_token_id
 
     def encode(self, images: Tensor) -> Tensor:
-        found: Tensor = self.model.git.image_encoder(images).last_hidden_state
+        found: Tensor = self.model.git.image_encoder(images.to(self.model.dtype)).last_hidden_state
         return found.transpose(1, 2)
 
-    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+    def prompt(self, text: str | None, question: bool, features: Tensor, size: tuple[int, int] | None) -> list[int]:
         return [self.begin, *(self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [])]
 
-    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
-        ids, mask = padded([p + t[:-1] for p, t in zip(prompts, texts, strict=True)], self.pad, features.device)
+    def read(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
+        ids, mask = padded(rows_of(prompts, texts), self.pad, features.device)
         with self._given(features):
             logits = self.model(input_ids=ids, attention_mask=mask, pixel_values=_blank(features)).logits
         return after(logits[:, -ids.shape[1] :], prompts, texts)
 
-    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
         with self._given(features):
+            ids = torch.tensor([prompt.tokens], device=features.device)
             found = self.model.generate(
-                pixel_values=_blank(features), input_ids=torch.tensor([prompt], device=features.device), max_new_tokens=most,
-                do_sample=False, num_beams=beams, num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,
+                pixel_values=_blank(features), input_ids=ids, max_new_tokens=most, do_sample=False,
+                num_beams=beams, num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,
             )  # fmt: skip
-        return [until(row[len(prompt) :].tolist(), {self.end, self.pad}) for row in found]
+        return [until(row[len(prompt.tokens) :].tolist(), {self.end, self.pad}) for row in found]
 
     @contextmanager
     def _given(self, features: Tensor) -> Iterator[None]:

@@ -10,12 +10,14 @@ import math
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Seen
+from mmgradcam.pictures import Prepared, Seen
 from mmgradcam.tasks.hub.source import Source
-from mmgradcam.tasks.hub.talking import Talking, after, padded, until
+from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
+from mmgradcam.tasks.hub.text import padded, until
 
 ASKED = "Describe the picture in one sentence."
 """What a model that only replies is told when the user says nothing."""
@@ -42,11 +44,14 @@ class Multimodal:
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
         self.image: int = model.config.image_token_id
-        self.prepare = Seen(self._pixels)
+        self._seen = Seen(self._pixels)
         settings = model.generation_config
         ends = settings.eos_token_id if settings.eos_token_id is not None else self.tokenizer.eos_token_id
         self.ends = set(ends if isinstance(ends, list) else [ends])
         self.pad = next((t for t in (settings.pad_token_id, self.tokenizer.pad_token_id, *self.ends) if t is not None), 0)
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        return self._seen(image)
 
     def _pixels(self, image: Any) -> Tensor:
         found: Tensor = self.processor.image_processor(image, return_tensors="pt")["pixel_values"][0]
@@ -56,9 +61,9 @@ class Multimodal:
         found = self.model.get_image_features(pixel_values=images.to(self.model.dtype), return_dict=True).pooler_output
         made = torch.stack(list(found)).transpose(1, 2)  # (B, C, cells)
         rows = round(math.sqrt(made.shape[2] * images.shape[-2] / images.shape[-1]))
-        return made.unflatten(2, (rows, -1))
+        return torch.unflatten(made, 2, (rows, -1))
 
-    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
+    def prompt(self, text: str | None, question: bool, features: Tensor, size: tuple[int, int] | None) -> list[int]:
         """The model's own chat template, its one image token repeated for each cell."""
         written = self.written(text or ASKED)
         begun = written.startswith(self.tokenizer.bos_token or self.tokenizer.decode([self.image]))
@@ -76,37 +81,43 @@ class Multimodal:
         )
         return found
 
-    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
-        rows = [prompt + text[:-1] for prompt, text in zip(prompts, texts, strict=True)]
+    def read(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
+        rows = rows_of(prompts, texts)
         ids, mask = padded(rows, self.pad, features.device)
-        first = min(map(len, prompts)) - 1
+        first = min(len(prompt.tokens) for prompt in prompts) - 1
         found = self.model(
-            input_ids=ids, attention_mask=mask, mm_encoder_outputs=self._seen(features),
+            input_ids=ids, attention_mask=mask, mm_encoder_outputs=self.seen(features, prompts),
             logits_to_keep=ids.shape[1] - first, **self.beside(ids, prompts, features),
         )  # fmt: skip
-        return after(found.logits, [prompt[first:] for prompt in prompts], texts)
+        return after(found.logits, [Prompt(prompt.tokens[first:]) for prompt in prompts], texts)
 
-    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
-        ids = torch.tensor([prompt], device=features.device)
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
+        ids = torch.tensor([prompt.tokens], device=features.device)
         found = self.model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), mm_encoder_outputs=self._seen(features),
+            input_ids=ids, attention_mask=torch.ones_like(ids), mm_encoder_outputs=self.seen(features, [prompt]),
             **self.beside(ids, [prompt], features), max_new_tokens=most, do_sample=False, num_beams=beams,
             num_return_sequences=beams, pad_token_id=self.pad, suppress_tokens=[self.image],
         )  # fmt: skip
-        return [until(row[len(prompt) :].tolist(), {*self.ends, self.pad}) for row in found]
+        return [until(row[len(prompt.tokens) :].tolist(), {*self.ends, self.pad}) for row in found]
 
-    def _seen(self, features: Tensor) -> dict[str, Any]:
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
+    def seen(self, features: Tensor, prompts: list[Prompt]) -> dict[str, Any]:
+        """What the vision encoder made of the pictures, as the model takes it."""
+        return {"image": pooled(list(features.flatten(2).transpose(1, 2)))}
 
-        return {"image": BaseModelOutputWithPooling(pooler_output=list(features.flatten(2).transpose(1, 2)))}
-
-    def beside(self, ids: Tensor, prompts: list[list[int]], features: Tensor) -> dict[str, Any]:
+    def beside(self, ids: Tensor, prompts: list[Prompt], features: Tensor) -> dict[str, Any]:
         """What else the model wants to know of the tokens and the pictures."""
         return {}
 
     def words(self) -> nn.Module:
         found: nn.Module = self.model.get_input_embeddings()
         return found
+
+
+def pooled(tokens: Any) -> Any:
+    """What a vision encoder made, in the wrapping transformers wants."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    return BaseModelOutputWithPooling(pooler_output=tokens)
 
 
 class PaliGemma(Multimodal):
@@ -116,14 +127,14 @@ class PaliGemma(Multimodal):
         picture = self.tokenizer.decode([self.image])
         return f"{picture}{self.tokenizer.bos_token}{'caption en' if asked == ASKED else asked}\n"
 
-    def _seen(self, features: Tensor) -> dict[str, Any]:
-        found = super()._seen(features)
+    def seen(self, features: Tensor, prompts: list[Prompt]) -> dict[str, Any]:
+        found = super().seen(features, prompts)
         found["image"]["pooler_output"] = torch.stack(found["image"]["pooler_output"])
         return found
 
-    def beside(self, ids: Tensor, prompts: list[list[int]], features: Tensor) -> dict[str, Any]:
+    def beside(self, ids: Tensor, prompts: list[Prompt], features: Tensor) -> dict[str, Any]:
         at = torch.arange(ids.shape[1], device=ids.device)
-        return {"token_type_ids": torch.stack([(at >= len(prompt)).long() for prompt in prompts])}
+        return {"token_type_ids": torch.stack([(at >= len(prompt.tokens)).long() for prompt in prompts])}
 
 
 class Qwen(Multimodal):
@@ -142,34 +153,34 @@ class Qwen(Multimodal):
         _, rows, columns = made["image_grid_thw"][0].tolist()
         m, p = self.merge, self.patch
         patches = made["pixel_values"].view(rows // m, columns // m, m, m, 3, self.frames, p, p)[:, :, :, :, :, 0]
-        return patches.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * p, columns * p)
+        found: Tensor = patches.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * p, columns * p)
+        return found
 
     def encode(self, images: Tensor) -> Tensor:
         batch, _, height, width = images.shape
         m, p = self.merge, self.patch
         patches = images.to(self.model.dtype).view(batch, 3, height // p // m, m, p, width // p // m, m, p)
-        patches = patches.permute(0, 2, 5, 3, 6, 1, 4, 7)[:, :, :, :, :, :, None].expand(-1, -1, -1, -1, -1, -1, self.frames, -1, -1)
-        found = self.model.get_image_features(
-            pixel_values=patches.reshape(-1, 3 * self.frames * p * p), image_grid_thw=self._grid(batch, height // p, width // p)
-        )
+        patches = patches.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(-1, 3, 1, p * p).expand(-1, -1, self.frames, -1)
+        grid = self._grid(batch, height // p, width // p)
+        found = self.model.get_image_features(pixel_values=patches.flatten(1), image_grid_thw=grid)
         made = torch.stack(list(found.pooler_output))
         deep = getattr(found, "deepstack_features", None)
         if deep is not None:
             made = torch.cat([made, *(torch.stack(list(layer)) for layer in deep)], -1)
-        return made.transpose(1, 2).unflatten(2, (height // p // m, width // p // m))
+        return torch.unflatten(made.transpose(1, 2), 2, (height // p // m, width // p // m))
 
     def _grid(self, count: int, rows: int, columns: int) -> Tensor:
         return torch.tensor([[1, rows, columns]] * count, device=self.model.device)
 
-    def _seen(self, features: Tensor) -> dict[str, Any]:
+    def seen(self, features: Tensor, prompts: list[Prompt]) -> dict[str, Any]:
         width = self.model.config.text_config.hidden_size
-        read, *deep = features.flatten(2).transpose(1, 2).split(width, -1)
-        found = super()._seen(read.transpose(1, 2)[..., None])
+        read, *deep = torch.split(features.flatten(2).transpose(1, 2), width, -1)
+        found = super().seen(read.transpose(1, 2)[..., None], prompts)
         if deep:
             found["image"]["deepstack_features"] = [list(layer) for layer in deep]
         return found
 
-    def beside(self, ids: Tensor, prompts: list[list[int]], features: Tensor) -> dict[str, Any]:
+    def beside(self, ids: Tensor, prompts: list[Prompt], features: Tensor) -> dict[str, Any]:
         rows, columns = features.shape[2:]
         grid = self._grid(len(ids), rows * self.merge, columns * self.merge)
         return {"image_grid_thw": grid, "mm_token_type_ids": (ids == self.image).int()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Source:
         Raises:
             InputError: a file is missing or damaged, or the hub is out of reach.
         """
-        with said(self.name):
+        with said(self.name), _quiet():
             return kind.from_pretrained(self.name, trust_remote_code=False, **how)
 
 
@@ -41,12 +42,34 @@ def source(name: str) -> Source:
     """
     from transformers import AutoConfig
 
-    with said(name):
+    with said(name), _quiet():
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     named = getattr(config, "architectures", None)
     if not named:
         raise InputError(f"{name}: its config names no architecture, so what it does is not known")
     return Source(name, named[0])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within, transformers draws no bars for files that are here already, and does not tell of its retries."""
+    from transformers.utils import logging as own_logging
+
+    logging: Any = own_logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub = getLogger("huggingface_hub")
+    own = hub.level
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    hub.setLevel(ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        hub.setLevel(own)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextmanager
@@ -58,9 +81,12 @@ def said(name: str, instead: str = "") -> Iterator[None]:
         raise
     except Exception as error:  # every library below fails in its own way
         reason = " ".join(str(error).split())
+        if isinstance(error, ImportError):
+            raise InputError(f"{name}: {reason[:200]}") from None
         if "trust_remote_code" in reason:
-            raise InputError(f"{name}: the model needs code of its own, which mmgradcam never runs; take another model") from None
+            raise InputError(f"{name}: needs code of its own, which mmgradcam never runs; take another model") from None
         if Path(name).is_dir():
             raise InputError(f"{name}: the folder is incomplete or damaged ({reason[:200]}); fetch it again") from None
         instead = instead or f"download the model's repository, as by `hf download {name} --local-dir FOLDER`"
-        raise InputError(f"{name}: cannot be fetched ({reason[:160]}); where there is a network, {instead} and name that") from None
+        line = f"{name}: cannot be fetched ({reason[:160]}); where there is a network, {instead} and name that"
+        raise InputError(line) from None

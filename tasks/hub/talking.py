@@ -6,8 +6,6 @@ log-probability of its tokens given all before them, and one forward of the lang
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -21,15 +19,22 @@ from mmgradcam.methods import hirescam
 from mmgradcam.pictures import Prepared
 from mmgradcam.seam import Tap
 from mmgradcam.task import Query, Target, Task, Word
+from mmgradcam.tasks.hub.text import words_among, words_of
 
-WORDS = re.compile(r"\w+(?:['’.-]\w+)*|[^\w\s]")
+
+@dataclass(frozen=True)
+class Prompt:
+    """Tokens before the model's own text, and the picture's size (width, height) where the model has to know it."""
+
+    tokens: tuple[int, ...]
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Told:
-    """Tokens of a prompt and of the text after it, which of the text's are meant, and a text they are held against."""
+    """A prompt, the tokens of the text after it, which of them are meant, and a text they are held against."""
 
-    prompt: tuple[int, ...]
+    prompt: Prompt
     text: tuple[int, ...]
     positions: tuple[int, ...]
     against: tuple[int, ...] | None = None
@@ -50,19 +55,24 @@ class Voice(Protocol):
     tokenizer: Any
     takes: frozenset[str]
     seam: str
-    taps: Sequence[Tap]
+
+    @property
+    def taps(self) -> Sequence[Tap]: ...
 
     def prepare(self, image: Image.Image) -> Prepared: ...
 
     def encode(self, images: Tensor) -> Tensor: ...
 
-    def prompt(self, text: str | None, question: bool, features: Tensor) -> list[int]:
-        """Tokens before the model's own text: of a prompt or a question of the user's, or of neither."""
+    def prompt(self, text: str | None, question: bool, features: Tensor, size: tuple[int, int] | None) -> list[int]:
+        """Tokens before the model's own text: of a prompt or a question of the user's, or of neither.
 
-    def write(self, features: Tensor, prompt: list[int], most: int, beams: int) -> list[list[int]]:
+        `size` is the picture's width and height, if `prepare` gives it.
+        """
+
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
         """The `beams` likeliest texts, without special tokens, that the model writes about one picture after the prompt."""
 
-    def read(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+    def read(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
         """Features of R rows, their prompts and texts -> logits (R, longest text, tokens) of each of the text's tokens."""
 
     def words(self) -> nn.Module:
@@ -106,36 +116,36 @@ class Talking(Task):
     def _targets(self, features: Tensor, query: Query) -> list[Target]:
         question = query.get("question")
         takes = self.voice.takes
-        allowed = takes | ({"answer", "against", "top"} if question is not None else set())
+        allowed = takes | {"size"} | ({"answer", "against", "top"} if question is not None else set())
         unknown = ", ".join(sorted(k for k, v in query.items() if k not in allowed and v is not None))
         if unknown or (takes == {"question"} and question is None):
             raise InputError(f"{self.name} is asked with {', '.join(f'{t}=' for t in sorted(takes))}; got {unknown or 'none'}")
         asked = question if question is not None else query.get("prompt")
         if asked is not None and not (isinstance(asked, str) and asked.strip()):
             raise InputError(f"{'question' if question is not None else 'prompt'}: expected a sentence, got {asked!r}")
-        prompt = self.voice.prompt(asked, question is not None, features)
-        reads = self._reads(prompt, asked) if asked else ()
+        size = query.get("size")
+        prompt = Prompt(tuple(self.voice.prompt(asked, question is not None, features, size)), size)
+        reads = words_among(self.tokenizer, prompt.tokens, asked) if asked else ()
         if question is not None:
             return self._answers(features, prompt, query, reads)
         said = query.get("caption")
         text = self.voice.write(features, prompt, self.longest, 1)[0] if said is None else self.tokens(said, "caption")
-        return [Target(word, Told(tuple(prompt), tuple(text), at), reads=reads) for word, at in self.words_of(text)]
+        return [Target(word, Told(prompt, tuple(text), at), reads=reads) for word, at in words_of(self.tokenizer, text)]
 
-    def _answers(self, features: Tensor, prompt: list[int], query: Query, reads: tuple[Word, ...]) -> list[Target]:
+    def _answers(self, features: Tensor, prompt: Prompt, query: Query, reads: tuple[Word, ...]) -> list[Target]:
         asked, top = query.get("answer"), query.get("top") or 1
         texts = (
             self.voice.write(features, prompt, self.longest, top)
             if asked is None
             else [self.tokens(a, "answer") for a in ([asked] if isinstance(asked, str) else asked)]
         )
-        told = [Told(tuple(prompt), tuple(text), tuple(range(len(text)))) for text in texts if text]
+        said = {self.text(text): tuple(text) for text in reversed(texts)}  # of several that read the same, the likeliest
+        told = [Told(prompt, text, tuple(range(len(text)))) for label, text in reversed(said.items()) if label]
         if not told:
             raise InputError(f"{self.name} answered nothing; give an answer of your own")
         with torch.no_grad():
             found = self.score(features.expand(len(told), *features.shape[1:]), [Target("", t) for t in told]).exp().tolist()
-        made = [
-            Target(self.text(t.text), t, probability=p, reads=reads) for t, p in zip(told, found, strict=True)
-        ]
+        made = [Target(self.text(t.text), t, probability=p, reads=reads) for t, p in zip(told, found, strict=True)]
         if query.get("against") is not None:
             other = self.tokens(query["against"], "against")
             if tuple(other) == told[0].text:
@@ -156,49 +166,12 @@ class Talking(Task):
     def text(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
-    def words_of(self, tokens: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
-        """Whole words of a text, and the indices of the tokens each is made of; punctuation stands for itself in no word."""
-        text, spans = self._spans(tokens)
-        found = []
-        for match in WORDS.finditer(text):
-            at = tuple(i for i, (first, last) in enumerate(spans) if match.start() <= first < match.end())
-            if at and match.group()[0].isalnum():
-                found.append((match.group(), at))
-        return found
-
-    def _spans(self, tokens: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-        """The text, and for each token where in it its first letter stands and where it ends; (-1, -1) where it has none."""
-        spans, so_far = [], ""
-        for i in range(len(tokens)):
-            longer = str(self.tokenizer.decode(list(tokens[: i + 1]), skip_special_tokens=True))
-            new = longer[len(so_far) :]
-            start = len(so_far) + len(new) - len(new.lstrip())
-            spans.append((start, len(longer)) if new.strip() else (-1, -1))
-            so_far = longer
-        return so_far, spans
-
-    def _reads(self, prompt: Sequence[int], asked: str) -> tuple[Word, ...]:
-        """The user's words among the tokens of the prompt."""
-        text, spans = self._spans(prompt)
-        start = text.rfind(asked.strip())
-        if start < 0:
-            text, asked = text.lower(), asked.lower()
-            start = text.rfind(asked.strip())
-        if start < 0:
-            return ()
-        found = []
-        for match in WORDS.finditer(asked.strip()):
-            at = [i for i, (first, _) in enumerate(spans) if start + match.start() <= first < start + match.end()]
-            if at and match.group()[0].isalnum():
-                found.append(Word(match.group(), at[0], at[-1]))
-        return tuple(found)
-
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         told = [target.value for target in targets]
         others = [k for k, t in enumerate(told) if t.against is not None]
         rows = [*range(len(told)), *others]
         texts = [list(t.text) for t in told] + [list(told[k].against) for k in others]
-        logp = self._logp(features[rows], [list(told[k].prompt) for k in rows], texts)
+        logp = self._logp(features[rows], [told[k].prompt for k in rows], texts)
         meant = [t.positions for t in told] + [tuple(range(len(told[k].against))) for k in others]
         sums = torch.stack([row[list(at)].sum() for row, at in zip(logp, meant, strict=True)])
         found = sums[: len(told)]
@@ -209,13 +182,13 @@ class Talking(Task):
         for told, row in zip(first, targets, strict=True):
             if any((t.value.prompt, t.value.text) != (told.prompt, told.text) or t.value.against for t in row):
                 return None
-        logp = self._logp(features, [list(t.prompt) for t in first], [list(t.text) for t in first])
+        logp = self._logp(features, [t.prompt for t in first], [list(t.text) for t in first])
         return [
             torch.stack([logp[b, list(row[min(t, len(row) - 1)].value.positions)].sum() for b, row in enumerate(targets)])[None]
             for t in range(max(map(len, targets)))
         ]
 
-    def _logp(self, features: Tensor, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+    def _logp(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
         """Log-probabilities (R, longest text) of the texts' tokens; 0 beyond a text's end."""
         logits = self.voice.read(features, prompts, texts).float()
         longest = max(map(len, texts))
@@ -232,24 +205,16 @@ class Talking(Task):
         return Target(" ".join(t.label for t in targets), whole, reads=targets[0].reads)
 
 
-def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of tokens filled up on the right, (R, longest), and where they are tokens, 1 or 0."""
-    longest = max(map(len, rows))
-    tokens = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
-    return tokens, mask
-
-
-def after(logits: Tensor, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> Tensor:
+def after(logits: Tensor, prompts: Sequence[Prompt], texts: Sequence[Sequence[int]]) -> Tensor:
     """Logits (R, prompt and text, tokens) -> (R, longest text, tokens): what predicts each token of the text."""
     longest = max(map(len, texts))
-    at = torch.tensor([[min(len(p) - 1 + i, logits.shape[1] - 1) for i in range(longest)] for p in prompts])
+    at = torch.tensor([[min(len(p.tokens) - 1 + i, logits.shape[1] - 1) for i in range(longest)] for p in prompts])
     return logits[torch.arange(len(prompts))[:, None], at]
 
 
-def until(tokens: Sequence[int], ends: set[int | None]) -> list[int]:
-    """The tokens before the first that ends a text."""
-    return list(itertools.takewhile(lambda token: token not in ends, tokens))
+def rows_of(prompts: Sequence[Prompt], texts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Prompt and text of each row, but for the text's last token, which predicts nothing that is asked about."""
+    return [[*prompt.tokens, *text[:-1]] for prompt, text in zip(prompts, texts, strict=True)]
 
 
 def scattered(words: Tensor, places: Tensor, seen: Tensor) -> Tensor:
