@@ -34,6 +34,28 @@ def tokens(grid: Sequence[int], skip: int = 0) -> Callable[[Tensor], Tensor]:
     return layout
 
 
+def tokens_of(count: int, aspect: float) -> Callable[[Tensor], Tensor]:
+    """The layout of `count` tokens that are a grid of a picture's aspect, or that after a token or a few.
+
+    Args:
+        count: tokens.
+        aspect: height over width.
+
+    Raises:
+        InputError: there is no such grid.
+
+    >>> import torch
+    >>> tokens_of(197, 1.0)(torch.zeros(5, 197, 8)).shape
+    torch.Size([5, 8, 14, 14])
+    """
+    for skip in (0, 1, 2, 5):
+        columns = round(math.sqrt(max(count - skip, 0) / aspect))
+        rows = round(columns * aspect)
+        if rows and rows * columns == count - skip:
+            return tokens((rows, columns), skip)
+    raise InputError(f"{count} tokens are no grid of a picture {aspect:.3g} times as tall as it is wide")
+
+
 def channels_last(tensor: Tensor) -> Tensor:
     """A layout for layers that put out (B, *grid, C), as Swin's do: -> (B, C, *grid)."""
     return tensor.movedim(-1, 1)

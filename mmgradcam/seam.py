@@ -205,3 +205,30 @@ def ran(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
         for module in {id(m): m for root in modules for m in root.modules()}.values():
             stack.callback(module.register_forward_hook(lambda m, *_: order.append(m)).remove)
         yield order
+
+
+@dataclass(frozen=True)
+class Put:
+    """What a layer put out: its dotted name, and the shape of its tensor."""
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+
+
+def outputs_of(model: nn.Module, pixels: Tensor) -> list[Put]:
+    """What the layers of a model put out, in the order in which they finished; those that ran twice are left out."""
+    names = {module: name for name, module in model.named_modules() if name}
+    found: list[Put] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        several = list(output.values()) if isinstance(output, dict) else output
+        first = several[0] if isinstance(several, (list, tuple)) and several else several
+        if isinstance(first, Tensor) and first.is_floating_point():
+            found.append(Put(names[module], module, tuple(first.shape)))
+
+    with ExitStack() as stack, torch.no_grad():
+        for module in names:
+            stack.callback(module.register_forward_hook(keep).remove)
+        model(pixels)
+    return [put for put in found if sum(other.module is put.module for other in found) == 1]

@@ -25,16 +25,19 @@ from mmgradcam.tasks import hub
 FORMAT = 1
 
 
-def load(name: str | Path, device: str | torch.device = "auto") -> Task:
+def load(name: str | Path, device: str | torch.device = "auto", device_map: Any = None) -> Task:
     """A task ready to explain.
 
     Args:
         name: a bundled model (`mmgradcam models` lists them), a folder with `config.json` and `model.safetensors`, a hub id
             ("org/name"), "torchvision:NAME" or "timm:NAME".
         device: "auto" is a GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1", ...
+        device_map: spreads a hub model over several devices instead, as `from_pretrained` does: "auto", or device by module.
+            Needs the package accelerate.
 
     Returns:
-        The task, its model in eval mode on the device, float32; its method, taps and fusion are those its card names.
+        The task, its model in eval mode on the device, float32 (of the hub on a GPU: as it was saved); its method, taps and
+        fusion are those its card names.
 
     Raises:
         InputError: no such model (the nearest names are given), a damaged file, or no such device.
@@ -43,9 +46,11 @@ def load(name: str | Path, device: str | torch.device = "auto") -> Task:
     bundled = str(name) in checkpoints.names()
     folder = checkpoints.folder(str(name)) if bundled else Path(name)
     if _is_of_others(str(name), folder):
-        task = hub.build(str(name))
+        task = hub.build(str(name), str(where), device_map)
         for module in task.modules():
-            module.eval().to(where)
+            module.eval()
+            if device_map is None:
+                module.to(where)
         task.name = folder.name if folder.is_dir() else str(name)
         return task
     if not folder.is_dir():

@@ -280,3 +280,21 @@ def test_what_a_model_does_not_take_is_said(task: Any) -> None:
     )
     with pytest.raises(InputError, match="is asked with"):
         explain(task, picture(), **wrong)
+
+
+@pytest.mark.parametrize("name", ["blip", "llava", "smolvlm"])
+def test_half_precision_draws_the_same_picture(folder: Path, name: str) -> None:
+    made: Any = load(folder / name if (folder / name).exists() else saved(name, folder))
+    exact = explain(made, picture(), caption=CAPTION)
+    made.model.bfloat16()
+    rough = explain(made, picture(), caption=CAPTION)
+    assert rough.maps.dtype == torch.float32
+    for a, b in zip(exact, rough, strict=True):
+        assert torch.cosine_similarity(a.map.flatten(), b.map.flatten(), 0) > 0.95
+
+
+def test_a_model_can_be_spread_over_devices(folder: Path) -> None:
+    pytest.importorskip("accelerate")
+    where = folder / "llava" if (folder / "llava").exists() else saved("llava", folder)
+    spread = explain(load(where, device_map={"": "cpu"}), picture(), caption=CAPTION)
+    torch.testing.assert_close(spread.maps, explain(load(where, "cpu"), picture(), caption=CAPTION).maps)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 from mmgradcam.errors import InputError
 from mmgradcam.task import Task
@@ -18,14 +19,19 @@ FILE = "classifier.json"
 """Names, in a folder, the torchvision or timm classifier that its weights are for, and their classes."""
 
 
-def build(name: str) -> Task:
-    """A task by hub id, by folder, or as "torchvision:NAME" or "timm:NAME"; in eval mode, on the CPU.
+def build(name: str, device: str, device_map: Any = None) -> Task:
+    """A task by hub id, by folder, or as "torchvision:NAME" or "timm:NAME"; on the CPU unless spread.
+
+    Args:
+        name: which.
+        device: where it will go: a GPU keeps the precision its weights were saved in.
+        device_map: how a hub model is spread over several devices.
 
     Raises:
         InputError: there is no such model, it cannot be fetched, or no family here knows it.
     """
+    from mmgradcam.tasks.fetching import source
     from mmgradcam.tasks.hub import classifiers
-    from mmgradcam.tasks.hub.source import source
 
     prefix, _, rest = name.partition(":")
     if prefix == "torchvision":
@@ -34,7 +40,7 @@ def build(name: str) -> Task:
         return classifiers.from_timm(rest)
     if (Path(name) / FILE).is_file():
         return classifiers.from_folder(Path(name))
-    found = source(name)
+    found = source(name, device, device_map)
     for module in pkgutil.iter_modules(__path__):
         family = importlib.import_module(f"{__name__}.{module.name}")
         if hasattr(family, "serves") and family.serves(found.architecture):

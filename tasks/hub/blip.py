@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmgradcam.layouts import tokens
 from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
-from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
 from mmgradcam.tasks.hub.text import padded, until
 
@@ -22,7 +22,7 @@ def serves(architecture: str) -> bool:
 def build(source: Source) -> Talking:
     import transformers
 
-    model = source.fetch(getattr(transformers, source.architecture))
+    model = source.model(getattr(transformers, source.architecture))
     processor = source.fetch(transformers.AutoProcessor)
     return Talking((Captions if source.architecture == "BlipForConditionalGeneration" else Answers)(model, processor))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmgradcam.layouts import tokens
 from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
-from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of, scattered
 from mmgradcam.tasks.hub.text import padded, until
 
@@ -22,7 +22,7 @@ def serves(architecture: str) -> bool:
 def build(source: Source) -> Talking:
     import transformers
 
-    model = source.fetch(transformers.Blip2ForConditionalGeneration, dtype="auto" if torch.cuda.is_available() else None)
+    model = source.model(transformers.Blip2ForConditionalGeneration)
     return Talking(Blip2(model, source.fetch(transformers.AutoProcessor)))
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Seen
 from mmgradcam.store import write_files
+from mmgradcam.tasks.fetching import Source, fetched, timm
 from mmgradcam.tasks.hub import FILE
-from mmgradcam.tasks.hub.source import Source, said
 from mmgradcam.tasks.hub.tracing import layer_of
 from mmgradcam.tasks.layer import Layer
 
@@ -47,7 +47,7 @@ def from_torchvision(name: str, labels: Sequence[str] | None = None) -> Layer:
     if labels is not None:
         return with_classes(of_model(models.get_model(name, weights=None), weights.transforms()), labels)
     file = weights.url.rpartition("/")[2]
-    with said(f"torchvision:{name}", f"fetch {file} and put it into the folder hub/checkpoints of TORCH_HOME"):
+    with fetched(f"torchvision:{name}", f"fetch {file} and put it into the folder hub/checkpoints of TORCH_HOME"):
         model = models.get_model(name, weights=weights)
     return of_model(model, weights.transforms(), weights.meta["categories"])
 
@@ -62,19 +62,16 @@ def from_timm(name: str, labels: Sequence[str] | None = None) -> Layer:
     Raises:
         InputError: timm is not installed, there is no such model, or its weights are out of reach.
     """
-    try:
-        import timm
-    except ImportError:
-        raise InputError(f"timm:{name}: timm is not installed; pip install timm") from None
-    if name.partition(".")[0] not in timm.list_models():
-        near = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:5]
+    library = timm()
+    if name.partition(".")[0] not in library.list_models():
+        near = library.list_models(f"*{name.partition('.')[0][:6]}*")[:5]
         raise InputError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
-    with said(f"timm:{name}"):
-        model = timm.create_model(name, pretrained=labels is None)
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    with fetched(f"timm:{name}"):
+        model = library.create_model(name, pretrained=labels is None)
+    transform = library.data.create_transform(**library.data.resolve_model_data_config(model), is_training=False)
     if labels is not None:
         return with_classes(of_model(model, transform), labels)
-    names = timm.data.ImageNetInfo() if model.num_classes == 1000 else None
+    names = library.data.ImageNetInfo() if model.num_classes == 1000 else None
     return of_model(model, transform, [names.index_to_description(i) for i in range(1000)] if names else [])
 
 
@@ -84,7 +81,7 @@ def from_folder(folder: Path) -> Layer:
     Raises:
         InputError: the folder is damaged.
     """
-    with said(str(folder)):
+    with fetched(str(folder)):
         kept = json.loads((folder / FILE).read_text(encoding="utf-8"))
         prefix, _, name = kept["classifier"].partition(":")
         task = {"torchvision": from_torchvision, "timm": from_timm}[prefix](name, kept["labels"])
@@ -152,7 +149,7 @@ def build(source: Source) -> Layer:
     """An image classifier of the hub or of a folder, as transformers has it."""
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    model, processor = source.fetch(AutoModelForImageClassification), source.fetch(AutoImageProcessor)
+    model, processor = source.model(AutoModelForImageClassification), source.fetch(AutoImageProcessor)
     labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     several = model.config.problem_type == "multi_label_classification"
     return of_model(model, lambda image: processor(image, return_tensors="pt")["pixel_values"][0], labels, several)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.errors import InputError
-from mmgradcam.layouts import tokens
+from mmgradcam.layouts import tokens_of
 from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
-from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
 from mmgradcam.tasks.hub.text import padded, until
 
@@ -24,7 +22,7 @@ def serves(architecture: str) -> bool:
 def build(source: Source) -> Talking:
     import transformers
 
-    model = source.fetch(transformers.VisionEncoderDecoderModel)
+    model = source.model(transformers.VisionEncoderDecoderModel)
     pictures = source.fetch(transformers.AutoImageProcessor)
     return Talking(EncoderDecoder(model, pictures, source.fetch(transformers.AutoTokenizer)))
 
@@ -42,7 +40,7 @@ class EncoderDecoder:
         height, width = side if isinstance(side, (list, tuple)) else (side, side)
         with torch.no_grad():
             found = self.encode(torch.zeros(1, 3, height, width, dtype=model.dtype))
-        self.taps = (Tap(model.encoder, layout(found.shape[2], height / width)),)
+        self.taps = (Tap(model.encoder, tokens_of(found.shape[2], height / width)),)
         said, own = model.generation_config, model.config
         self.begin = _first(own.decoder_start_token_id, said.decoder_start_token_id, tokenizer.bos_token_id)
         self.end = _first(said.eos_token_id, own.decoder.eos_token_id, tokenizer.eos_token_id, -1)
@@ -81,12 +79,3 @@ class EncoderDecoder:
 def _first(*tokens: int | None) -> int:
     """The first that is known."""
     return next(token for token in tokens if token is not None)
-
-
-def layout(count: int, aspect: float) -> Any:
-    """The layout of `count` tokens that are a grid of this aspect (height / width), or one after a token or two."""
-    for skip in (0, 1, 2):
-        columns = round(math.sqrt((count - skip) / aspect))
-        if columns and columns * round(columns * aspect) == count - skip:
-            return tokens((round(columns * aspect), columns), skip)
-    raise InputError(f"the encoder puts out {count} tokens, which are no grid of the picture's aspect")

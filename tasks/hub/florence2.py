@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
-from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, scattered
 from mmgradcam.tasks.hub.text import padded, until
 
@@ -25,7 +25,7 @@ def serves(architecture: str) -> bool:
 def build(source: Source) -> Talking:
     import transformers
 
-    model = source.fetch(transformers.Florence2ForConditionalGeneration, dtype="auto" if torch.cuda.is_available() else None)
+    model = source.model(transformers.Florence2ForConditionalGeneration)
     return Talking(Florence2(model, source.fetch(transformers.AutoProcessor)))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmgradcam.layouts import tokens
 from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
-from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
 from mmgradcam.tasks.hub.text import padded, until
 
@@ -24,7 +24,7 @@ def serves(architecture: str) -> bool:
 def build(source: Source) -> Talking:
     import transformers
 
-    return Talking(Git(source.fetch(transformers.GitForCausalLM), source.fetch(transformers.AutoProcessor)))
+    return Talking(Git(source.model(transformers.GitForCausalLM), source.fetch(transformers.AutoProcessor)))
 
 
 class Leaf(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Prepared, Seen
-from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
 from mmgradcam.tasks.hub.text import padded, until
 
@@ -30,7 +30,7 @@ def serves(architecture: str) -> bool:
 def build(source: Source) -> Talking:
     import transformers
 
-    model = source.fetch(transformers.AutoModelForImageTextToText, dtype="auto" if torch.cuda.is_available() else None)
+    model = source.model(transformers.AutoModelForImageTextToText)
     return Talking(VOICES[source.architecture](model, source.fetch(transformers.AutoProcessor)))
 
 

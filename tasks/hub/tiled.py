@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Prepared
+from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.multimodal import ASKED, Multimodal, pooled
-from mmgradcam.tasks.hub.source import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking
 
 
@@ -28,7 +28,7 @@ def serves(architecture: str) -> bool:
 def build(source: Source) -> Talking:
     import transformers
 
-    model = source.fetch(transformers.AutoModelForImageTextToText, dtype="auto" if torch.cuda.is_available() else None)
+    model = source.model(transformers.AutoModelForImageTextToText)
     return Talking(VOICES[source.architecture](model, source.fetch(transformers.AutoProcessor)))
 
 

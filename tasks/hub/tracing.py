@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining import explain
 from mmgradcam.layouts import channels_last, tokens
-from mmgradcam.seam import Layout, Tap
+from mmgradcam.seam import Layout, Put, Tap, outputs_of
 from mmgradcam.tasks.layer import Layer
-
-
-@dataclass(frozen=True)
-class Put:
-    """What a layer put out: its dotted name, and the shape of its tensor."""
-
-    name: str
-    module: nn.Module
-    shape: tuple[int, ...]
 
 
 def last_grid(model: nn.Module, pixels: Tensor, layer: str | None = None) -> Tap:
@@ -45,7 +32,7 @@ def last_grid(model: nn.Module, pixels: Tensor, layer: str | None = None) -> Tap
     """
     device = next((p.device for p in model.parameters()), pixels.device)
     pixels = pixels.to(device)
-    ran = _run(model, pixels)
+    ran = outputs_of(model, pixels[None])
     known = [name for name, _ in model.named_modules() if name]
     if layer is not None and layer not in known:
         near = difflib.get_close_matches(layer, known, n=5, cutoff=0.4) or known[:20]
@@ -65,24 +52,6 @@ def layer_of(task: Layer, name: str | None = None) -> Tap:
     """`last_grid` of a task's model, for a picture of noise."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     return last_grid(task.model, task.prepare(Image.fromarray(noise)).pixels, name)
-
-
-def _run(model: nn.Module, pixels: Tensor) -> list[Put]:
-    """Layers in the order in which they finished, those that ran twice left out."""
-    names = {module: name for name, module in model.named_modules() if name}
-    found: list[Put] = []
-
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        several = list(output.values()) if isinstance(output, dict) else output
-        first = several[0] if isinstance(several, (list, tuple)) and several else several
-        if isinstance(first, Tensor) and first.is_floating_point():
-            found.append(Put(names[module], module, tuple(first.shape)))
-
-    with ExitStack() as stack, torch.no_grad():
-        for module in names:
-            stack.callback(module.register_forward_hook(keep).remove)
-        model(pixels[None])
-    return [put for put in found if sum(other.module is put.module for other in found) == 1]
 
 
 def _layouts(put: Put, ran: list[Put], pixels: Tensor) -> Iterator[Layout | None]:

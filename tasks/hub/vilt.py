@@ -15,7 +15,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.methods import hirescam
 from mmgradcam.pictures import Prepared, Seen
 from mmgradcam.task import Target, Task, Word
-from mmgradcam.tasks.hub.source import Source
+from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.text import padded, words_among
 
 
@@ -26,7 +26,7 @@ def serves(architecture: str) -> bool:
 def build(source: Source) -> Vilt:
     import transformers
 
-    return Vilt(source.fetch(transformers.ViltForQuestionAnswering), source.fetch(transformers.AutoProcessor))
+    return Vilt(source.model(transformers.ViltForQuestionAnswering), source.fetch(transformers.AutoProcessor))
 
 
 @dataclass(frozen=True)

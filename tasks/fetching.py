@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,32 +10,43 @@ from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmgradcam.errors import InputError
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from.
+    """Where a model comes from, and where it is to be.
 
     Attributes:
         name: a hub id ("org/name") or a folder.
         architecture: the class its config names, as "BlipForConditionalGeneration".
+        device: on a GPU its weights stay in the precision they were saved in, on a CPU they become float32.
+        device_map: how the model is spread over devices, as `from_pretrained` takes it; None is all of it on one.
     """
 
     name: str
-    architecture: str
+    architecture: str = ""
+    device: str = "cpu"
+    device_map: Any = None
 
-    def fetch(self, kind: Any, **how: Any) -> Any:
+    def model(self, kind: Any) -> Any:
         """`kind.from_pretrained` of this source: no remote code, weights from safetensors or by a `weights_only` load.
 
         Raises:
             InputError: a file is missing or damaged, or the hub is out of reach.
         """
-        with said(self.name), _quiet():
+        spread = {} if self.device_map is None else {"device_map": self.device_map}
+        return self.fetch(kind, dtype="auto" if spread or self.device.startswith("cuda") else torch.float32, **spread)
+
+    def fetch(self, kind: Any, **how: Any) -> Any:
+        """`kind.from_pretrained` of this source, for what is no model: processors and tokenizers. Raises as `model` does."""
+        with fetched(self.name), _quiet():
             return kind.from_pretrained(self.name, trust_remote_code=False, **how)
 
 
-def source(name: str) -> Source:
+def source(name: str, device: str, device_map: Any = None) -> Source:
     """Reads a model's config.
 
     Raises:
@@ -42,12 +54,12 @@ def source(name: str) -> Source:
     """
     from transformers import AutoConfig
 
-    with said(name), _quiet():
+    with fetched(name), _quiet():
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     named = getattr(config, "architectures", None)
     if not named:
         raise InputError(f"{name}: its config names no architecture, so what it does is not known")
-    return Source(name, named[0])
+    return Source(name, named[0], device, device_map)
 
 
 @contextmanager
@@ -73,7 +85,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def said(name: str, instead: str = "") -> Iterator[None]:
+def fetched(name: str, instead: str = "") -> Iterator[None]:
     """Within, what goes wrong while a model is fetched becomes one line; `instead` says what to do without a network."""
     try:
         yield
@@ -90,3 +102,15 @@ def said(name: str, instead: str = "") -> Iterator[None]:
         instead = instead or f"download the model's repository, as by `hf download {name} --local-dir FOLDER`"
         line = f"{name}: cannot be fetched ({reason[:160]}); where there is a network, {instead} and name that"
         raise InputError(line) from None
+
+
+def timm() -> Any:
+    """The library timm.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module("timm")
+    except ImportError:
+        raise InputError("timm is not installed, and the model is one of it; pip install timm") from None

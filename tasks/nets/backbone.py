@@ -1,0 +1,144 @@
+"""Encoders of others, by name, for the project's own heads: CNNs and transformers of the hub, timm and torchvision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgradcam.errors import InputError
+from mmgradcam.layouts import channels_last, tokens_of
+from mmgradcam.pictures import Fit
+
+STEMS = ("features", "layer4", "trunk_output")
+"""Where torchvision's classifiers end that have a grid."""
+
+
+class Backbone(nn.Module):
+    """An image encoder without its head: (B, 3, h, w) pictures -> (B, channels, *grid) features.
+
+    `describe()` is what a config keeps of it, `Backbone(**describe())` the same net with untrained weights.
+
+    Args:
+        name: a hub id or a folder laid out so, "timm:NAME" or "torchvision:NAME".
+        config: a hub model's config; by default it is read from where the name says.
+        weights: load the pretrained weights too.
+
+    Attributes:
+        channels: of the features.
+
+    Raises:
+        InputError: there is no such model, it cannot be fetched, or it puts out no grid.
+    """
+
+    def __init__(self, name: str, config: Mapping[str, Any] | None = None, weights: bool = False) -> None:
+        super().__init__()
+        self.name = name
+        self.model: Any
+        self.config: Any
+        library, _, rest = name.partition(":")
+        if library == "timm":
+            self.model, self.config = _of_timm(rest, weights), None
+        elif library == "torchvision":
+            self.model, self.config = _of_torchvision(rest, weights), None
+        else:
+            self.model, self.config = _of_hub(name, config, weights)
+        modes = [(module, module.training) for module in self.modules()]
+        with torch.no_grad():
+            self.channels: int = self.eval()(torch.zeros(1, 3, *self._size())).shape[1]
+        for module, mode in modes:
+            module.training = mode
+
+    def describe(self) -> dict[str, Any]:
+        """Arguments that make this net anew, plain enough for JSON."""
+        return {"name": self.name, "config": self.config}
+
+    def fit(self, how: str = "pad", size: tuple[int, int] | None = None) -> Fit:
+        """The resizing and normalising of the pretrained model, with the whole picture kept unless told otherwise.
+
+        Args:
+            how: as for `Fit`.
+            size: height and width, if not those the model was trained with.
+        """
+        library, _, rest = self.name.partition(":")
+        if library == "timm":
+            from mmgradcam.tasks.fetching import timm
+
+            known = timm().data.resolve_model_data_config(self.model)
+            mean, std = known["mean"], known["std"]
+        elif library == "torchvision":
+            from torchvision import models
+
+            known = models.get_model_weights(rest).DEFAULT.transforms()
+            mean, std = known.mean, known.std
+        else:
+            from transformers import AutoImageProcessor
+
+            from mmgradcam.tasks.fetching import Source
+
+            known = Source(self.name).fetch(AutoImageProcessor)
+            mean, std = known.image_mean, known.image_std
+        return Fit(size or self._size(), tuple(mean), tuple(std), how)
+
+    def _size(self) -> tuple[int, int]:
+        found = (self.config or {}).get("image_size") or getattr(self.model, "image_size", None) or 224
+        if self.name.startswith("timm:"):
+            found = self.model.default_cfg["input_size"][1:]
+        height, width = found if isinstance(found, (tuple, list)) else (found, found)
+        return int(height), int(width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        made = (self.model.forward_features if self.name.startswith("timm:") else self.model)(images)
+        found = made["grid"] if isinstance(made, dict) and "grid" in made else getattr(made, "last_hidden_state", made)
+        return _grid(found, images.shape[-2] / images.shape[-1], self.name)
+
+
+def _grid(made: Any, aspect: float, name: str) -> Tensor:
+    """What an encoder puts out, as (B, C, rows, columns)."""
+    if isinstance(made, Tensor) and made.dim() == 4:
+        rows, columns = made.shape[2:]
+        lies = abs(math.log(rows / columns / aspect)) <= abs(math.log(made.shape[1] / made.shape[2] / aspect))
+        return made if lies else channels_last(made)
+    if isinstance(made, Tensor) and made.dim() == 3:
+        return tokens_of(made.shape[1], aspect)(made)
+    got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+    raise InputError(f"{name}: expected an encoder that puts out a grid or tokens, got {got}")
+
+
+def _of_timm(name: str, weights: bool) -> Any:
+    from mmgradcam.tasks.fetching import fetched, timm
+
+    with fetched(f"timm:{name}"):
+        return timm().create_model(name, pretrained=weights, num_classes=0)
+
+
+def _of_torchvision(name: str, weights: bool) -> Any:
+    from torchvision import models
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    from mmgradcam.tasks.fetching import fetched
+
+    with fetched(f"torchvision:{name}"):
+        model = models.get_model(name, weights=models.get_model_weights(name).DEFAULT if weights else None)
+    stem = next((stem for stem in STEMS if hasattr(model, stem)), None)
+    if stem is None:
+        raise InputError(f"torchvision:{name}: no grid where its head begins; take the same net of the hub or timm")
+    return create_feature_extractor(model.eval(), {stem: "grid"})
+
+
+def _of_hub(name: str, config: Mapping[str, Any] | None, weights: bool) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoConfig, AutoModel
+
+    from mmgradcam.tasks.fetching import Source, fetched
+
+    untrained: Any = AutoModel
+    with fetched(name):
+        if config is None:
+            known = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        else:
+            known = AutoConfig.for_model(config["model_type"], **{k: v for k, v in config.items() if k != "model_type"})
+    model = Source(name).model(AutoModel) if weights else untrained.from_config(known)
+    return model, known.to_diff_dict() | {"model_type": known.model_type}

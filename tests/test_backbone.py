@@ -1,0 +1,94 @@
+"""Encoders of others under the project's own heads: their features as they are, and a task that is saved and loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmgradcam import InputError, explain, layercam
+from mmgradcam.tasks import load
+from mmgradcam.tasks.captioning import Captioning
+from mmgradcam.tasks.loading import save
+from mmgradcam.tasks.nets.backbone import Backbone
+from mmgradcam.tasks.nets.captioners import LSTMCaptioner
+from mmgradcam.tasks.vocabulary import Vocabulary
+
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "mobilenet_v2": {"depth_multiplier": 0.35, "image_size": 64},
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+    "convnext": {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
+    "swin": {"image_size": 64, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4},
+    "dinov2": {**SMALL, "image_size": 56, "patch_size": 14},
+    "vit": {**SMALL, "image_size": 64, "patch_size": 16},
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_features_are_the_hub_models_own(kind: str) -> None:
+    backbone = Backbone("org/tiny", {"model_type": kind, **CONFIGS[kind]}).eval()
+    side = CONFIGS[kind].get("image_size", 64)
+    pictures = torch.rand(2, 3, side, side)
+    with torch.no_grad():
+        features, own = backbone(pictures), backbone.model(pictures).last_hidden_state
+    cells = own.flatten(2).transpose(1, 2) if own.dim() == 4 else own
+    assert features.shape[:2] == (2, backbone.channels)
+    torch.testing.assert_close(features.flatten(2).transpose(1, 2), cells[:, cells.shape[1] - features[0, 0].numel() :])
+
+
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "torchvision:resnet18", "torchvision:swin_t"])
+def test_classifiers_of_torchvision_lose_their_head(name: str) -> None:
+    backbone = Backbone(name).eval()
+    with torch.no_grad():
+        assert backbone(torch.rand(1, 3, 64, 96)).shape == (1, backbone.channels, 2, 3)
+
+
+@pytest.mark.parametrize("name", ["timm:resnet10t", "timm:vit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224"])
+def test_classifiers_of_timm_lose_their_head(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    backbone = Backbone(name).eval()
+    pictures = torch.rand(1, 3, 224, 224)
+    side = 14 if "vit" in name else 7
+    with torch.no_grad():
+        features = backbone(pictures)
+        pooled = timm.create_model(name[5:], num_classes=0).eval()
+        pooled.load_state_dict(backbone.model.state_dict())
+        whole = pooled(pictures)
+    assert features.shape == (1, backbone.channels, side, side)
+    if "vit" not in name:
+        torch.testing.assert_close(features.mean((2, 3)), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_a_captioner_on_it_is_saved_loaded_and_explained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vocabulary = Vocabulary(("a", "dog", "red", "ball"))
+    backbone = Backbone("org/tiny", {"model_type": "mobilenet_v2", **CONFIGS["mobilenet_v2"]})
+    head = LSTMCaptioner(len(vocabulary), backbone.channels, 32)
+    fit = {"size": [64, 64], "mean": [0.5] * 3, "std": [0.5] * 3, "how": "pad"}
+    task = Captioning(backbone.eval(), head.eval(), vocabulary, None)  # type: ignore[arg-type]
+    nets = "mmgradcam.tasks.nets"
+    config = {
+        "task": "mmgradcam.tasks.captioning:Captioning", "encoder": {"class": f"{nets}.backbone:Backbone", **backbone.describe()},
+        "head": {"class": f"{nets}.captioners:LSTMCaptioner", "vocabulary": len(vocabulary), "channels": backbone.channels, "width": 32},
+        "fit": fit, "words": list(vocabulary.words), "seam": "features", "method": "layercam",
+        "taps": ["model.layer.6"], "fuse": "product",
+    }  # fmt: skip
+    save(task, config, tmp_path / "own")
+    loaded = load(tmp_path / "own", device="cpu")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8))
+    made = explain(loaded, picture, caption="a red ball", method=layercam)
+    assert made.labels == ["a", "red", "ball"]
+    assert made.maps.shape == (3, 4, 4)
+    pixels = loaded.prepare(picture).pixels[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.encode(pixels), task.encode(pixels), atol=1e-2, rtol=1e-2)
+
+
+def test_a_name_that_does_not_exist_is_said() -> None:
+    with pytest.raises(InputError, match="torchvision:resnet19"):
+        Backbone("torchvision:resnet19")
