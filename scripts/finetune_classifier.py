@@ -209,13 +209,15 @@ def embedded(image: Image.Image) -> str:
 
 def met(task: Layer, data: str, rows: Any, label: str) -> dict[str, float] | None:
     """How often the map's box meets the true one at IoU 0.5, and peaks inside it, where boxes.json says what is true."""
+    import datasets
+
     path = Path(data) / "boxes.json"
     if not path.exists():
         return None
     boxes = json.loads(path.read_text())
     root, class_ = Path(data).resolve(), task.labels.index(label)
     hits, peaks, centres = [], [], []
-    for row in rows.cast_column("image", __import__("datasets").Image(decode=False)):
+    for row in rows.cast_column("image", datasets.Image(decode=False)):
         box = boxes.get(str(Path(row["image"]["path"]).resolve().relative_to(root)))
         if box is None:
             continue
