@@ -1,0 +1,234 @@
+"""Classifiers people have: where their map is taken, what part of the picture they see, and training them further."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import data
+from PIL import Image
+from torchvision import models
+from torchvision.transforms import v2
+
+from mmgradcam import InputError, cli, explain, gradcam
+from mmgradcam.pictures import NOWHERE, Fit, Seen
+from mmgradcam.tasks import load
+from mmgradcam.tasks.hub.classifiers import from_folder, of_model, save, with_classes
+from mmgradcam.tasks.hub.tracing import last_grid
+
+
+def noise(width: int = 80, height: int = 60) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("how", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("size", [(640, 480), (300, 900), (224, 224)])
+def test_what_a_preprocessing_shows_is_found_without_being_told(how: str, size: tuple[int, int]) -> None:
+    fit = Fit((224, 224), how=how)
+    found = Seen(lambda image: fit(image).pixels)(Image.new("RGB", size))
+    assert found.box == pytest.approx(fit(Image.new("RGB", size)).box, abs=0.01)
+
+
+def test_torchvisions_own_preprocessing_is_a_crop() -> None:
+    transform = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    box = Seen(transform)(Image.new("RGB", (512, 256))).box
+    assert box == pytest.approx((0.5 - 224 / 1024, 16 / 256, 0.5 + 224 / 1024, 240 / 256), abs=0.01)
+
+
+def test_tiles_each_know_their_place_and_empty_ones_are_nowhere() -> None:
+    def cut(image: Image.Image) -> torch.Tensor:
+        small = torch.from_numpy(np.array(image.resize((64, 32)))).permute(2, 0, 1).float() - 100
+        return torch.stack([small[:, :, :32], small[:, :, 32:], torch.full((3, 32, 32), 7.0)])
+
+    left, right, none = Seen(cut)(Image.new("RGB", (300, 120))).box
+    assert left == pytest.approx((0, 0, 0.5, 1), abs=0.01)
+    assert right == pytest.approx((0.5, 0, 1, 1), abs=0.01)
+    assert none == NOWHERE
+
+
+def test_a_preprocessing_that_moves_parts_about_is_refused() -> None:
+    def swapped(image: Image.Image) -> torch.Tensor:
+        plane = torch.from_numpy(np.array(image.resize((64, 64)))).permute(2, 0, 1).float()
+        return torch.cat([plane[:, :, 32:], plane[:, :, :32]], 2)
+
+    with pytest.raises(InputError, match="moves parts of the picture about"):
+        Seen(swapped)(Image.new("RGB", (64, 64)))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "grid"),
+    [
+        ("resnet18", "layer4", (2, 2)),
+        ("mobilenet_v3_small", "features", (2, 2)),
+        ("swin_t", "features", (2, 2)),
+        ("vit_b_32", "encoder.layers.encoder_layer_10", (2, 2)),
+    ],
+)
+def test_the_last_layer_with_a_grid_that_counts_is_found(name: str, layer: str, grid: tuple[int, int]) -> None:
+    """Of a ViT it is not the last block: only its class token is read, so that the patches that leave it change nothing."""
+    torch.manual_seed(0)
+    more = {"image_size": 64} if name.startswith("vit") else {}
+    model = models.get_model(name, weights=None, **more).eval()
+    if name.startswith("vit"):
+        torch.nn.init.normal_(model.heads.head.weight)
+    tap = last_grid(model, torch.rand(3, 64, 64))
+    assert tap.name == layer
+    task = of_model(model, lambda image: v2.functional.to_dtype(v2.functional.to_image(image.resize((64, 64))), scale=True))
+    assert explain(task, noise(), method=gradcam, top=2).maps.shape == (2, *grid)
+
+
+def test_a_layer_that_does_not_exist_or_has_no_grid_is_said() -> None:
+    model = models.resnet18(weights=None).eval()
+    with pytest.raises(InputError, match="did you mean layer4"):
+        last_grid(model, torch.rand(3, 64, 64), "layer5")
+    with pytest.raises(InputError, match=r"layer fc puts out no grid"):
+        last_grid(model, torch.rand(3, 64, 64), "fc")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny classifier of the hub's layout."""
+    from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    where = tmp_path_factory.mktemp("classifier") / "tiny"
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], id2label={0: "cat", 1: "dog", 2: "car"})
+    ResNetForImageClassification(config).eval().save_pretrained(where)
+    ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=0.875).save_pretrained(where)
+    return where
+
+
+def test_classify_prints_and_writes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise().save(tmp_path / "photo.png")
+    args = ["classify", str(tmp_path / "photo.png"), "--model", str(folder), "--class", "dog", "--against", "cat"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["mmgradcam", *args, "--out", str(tmp_path / "out")])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    said = capsys.readouterr().out
+    assert ended.value.code in (0, None)
+    assert "dog rather than cat" in said
+    assert "resnet.encoder" in said
+    described = json.loads((tmp_path / "out" / "photo" / "explanation.json").read_text())
+    assert [t["label"] for t in described["targets"]] == ["dog", "dog rather than cat"]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--model", "{folder}", "--class", "dgo"], "there are dog"),
+        (["--model", "{folder}", "--class", "9"], r"expected a class in 0\.\.2, got 9"),
+        (["--model", "{folder}", "--layer", "resnet.encodr"], "resnet.encoder"),
+        (["--model", "torchvision:resnet19"], "did you mean resnet18|did you mean .*resnet"),
+        (["--model", "nobody/nothing"], "cannot be fetched"),
+        (["--model", "scenes-vqa"], "expected one asked with classes="),
+    ],
+)
+def test_a_mistake_is_one_line(
+    folder: Path, tmp_path: Path, args: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    noise().save(tmp_path / "photo.png")
+    argv = ["mmgradcam", "classify", str(tmp_path / "photo.png"), *(a.format(folder=folder) for a in args)]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        patch.setattr(sys, "argv", [*argv, "--out", str(tmp_path / "out")])
+        cli.main()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert ended.value.code == 1
+    assert len(said) == 1
+    assert re.search(says, said[0])
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_labels_at_once_explain_all_that_hold(folder: Path) -> None:
+    from transformers import AutoConfig, AutoImageProcessor, ResNetForImageClassification
+
+    config = AutoConfig.from_pretrained(folder, problem_type="multi_label_classification")
+    model: Any = ResNetForImageClassification.from_pretrained(folder, config=config).eval()
+    model.classifier[1].bias.data.copy_(torch.tensor([9.0, 9.0, -9.0]))
+    where = folder.parent / "several"
+    model.save_pretrained(where)
+    AutoImageProcessor.from_pretrained(folder).save_pretrained(where)
+    assert set(explain(load(where), noise()).labels) == {"cat", "dog"}
+
+
+def test_a_classifier_with_classes_of_its_own_is_saved_and_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = models.get_model_weights("mobilenet_v3_small").DEFAULT
+    task = with_classes(of_model(models.mobilenet_v3_small(weights=None), weights.transforms()), ["sound", "cracked"])
+    assert [n for n, p in task.model.named_parameters() if p.requires_grad] == ["classifier.3.weight", "classifier.3.bias"]
+    task.model.eval()
+    save(task, "torchvision:mobilenet_v3_small", tmp_path / "mine")
+    again: Any = load(tmp_path / "mine")
+    own, loaded = explain(task, noise(), classes=["cracked"]), explain(again, noise(), classes=["cracked"])
+    torch.testing.assert_close(own.maps, loaded.maps)
+    assert again.labels == ["sound", "cracked"]
+    (tmp_path / "mine" / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError, match="damaged"):
+        from_folder(tmp_path / "mine")
+
+
+def test_fine_tuning_learns_resumes_and_writes_its_page(folder: Path, tmp_path: Path) -> None:
+    """Red or green pictures, which a tiny net tells apart in a few epochs."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 24), ("validation", 8), ("test", 8)):
+        for label, color in (("red", (200, 30, 30)), ("green", (30, 200, 30))):
+            where = tmp_path / "photos" / split / label
+            where.mkdir(parents=True)
+            for i in range(count):
+                pixels = np.clip(np.array(color) + draw.normal(0, 30, (48, 64, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(where / f"{i}.png")
+    script = Path(__file__).parents[1] / "scripts" / "finetune_classifier.py"
+    command = [
+        sys.executable, str(script), "--model", str(folder), "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "mine"),
+        "--frozen", "1", "--batch", "8", "--rate", "0.02", "--device", "cpu",
+    ]  # fmt: skip
+    first = subprocess.run([*command, "--epochs", "2"], capture_output=True, text=True, timeout=240)
+    assert first.returncode == 0, first.stderr
+    again = subprocess.run([*command, "--epochs", "4"], capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stderr
+    assert "epoch 3" not in again.stdout
+    assert "epoch 4" in again.stdout or "epoch" not in again.stdout
+    figures = json.loads((tmp_path / "mine" / "figures.json").read_text())
+    assert figures["accuracy"] > 0.9
+    assert figures["classes"]["red"]["pictures"] == 8
+    page = (tmp_path / "mine" / "page.html").read_text()
+    assert "red, right" in page
+    assert 'src="data:image/webp;base64,' in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert explain(load(tmp_path / "mine"), noise()).labels[0] in ("red", "green")
+
+
+DOGS = range(152, 270)
+"""ImageNet's breeds, counted from 1 as this model counts."""
+
+
+@pytest.mark.data
+def test_a_real_mobilenet_sees_real_dogs_where_they_are() -> None:
+    """Photos in which somebody boxed a dog: the likeliest class is a breed, and its map peaks in the box."""
+    import datasets
+
+    task: Any = load(data() / "mobilenet_v2_1.0_224")
+    rows = datasets.load_dataset("parquet", data_files=str(data() / "flickr8k" / "val.parquet"), split="train")
+    breeds, inside, seen = 0, 0, 0
+    for row in rows:
+        boxes = [b for p in row["phrases"] if "dog" in p["text"].split() for b in p["boxes"]]
+        if not boxes or seen == 40:
+            continue
+        seen += 1
+        photo = row["image"].convert("RGB").resize((row["width"], row["height"]))
+        made = explain(task, photo)
+        breeds += task.labels.index(made.labels[0]) in DOGS
+        x, y = made.peak or (-1, -1)
+        inside += any(b[0] <= x / photo.width <= b[2] and b[1] <= y / photo.height <= b[3] for b in boxes)
+    assert seen == 40
+    assert breeds >= 26
+    assert inside >= 26
