@@ -15,6 +15,7 @@ from torch import Tensor
 from mmgradcam.engine import Encoded, check_finite, encode, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explanation import About, Explanation, problem_of
+from mmgradcam.layouts import of_picture
 from mmgradcam.methods import gradcam, product
 from mmgradcam.pictures import Box, open_picture
 from mmgradcam.probe import AskingMethod, Probe, asks, places_of
@@ -184,6 +185,9 @@ class _How:
         taps = [find_tap(tap, modules) for tap in self.taps]
         pixels = torch.stack([v.pixels for v in views]).to(_device(self.task))
         encoded = encode(self.task, pixels, taps, self.autocast, graph=self.graph)
+        for tap in encoded.taps:
+            if tap.layout is None and pixels.dim() == 4:
+                tap.layout = of_picture(tap.outputs[0].shape, pixels.shape[2], pixels.shape[3])
         with torch.no_grad():
             told = [q if v.size is None else {**q, "size": v.size} for v, q in zip(views, queries, strict=True)]
             targets = ask(encoded.features.detach(), told)

@@ -53,7 +53,38 @@ def tokens_of(count: int, aspect: float) -> Callable[[Tensor], Tensor]:
         rows = round(columns * aspect)
         if rows and rows * columns == count - skip:
             return tokens((rows, columns), skip)
-    raise InputError(f"{count} tokens are no grid of a picture {aspect:.3g} times as tall as it is wide")
+    raise InputError(
+        f"{count} tokens are no grid of a picture {aspect:.3g} times as tall as it is wide; "
+        "give a layout, such as mmgradcam.layouts.tokens((14, 14), skip=1)"
+    )
+
+
+def alike(grid: Sequence[int], height: int, width: int) -> bool:
+    """Whether cells of this grid on a picture of this size are as tall as wide, give or take the padding of one cell.
+
+    >>> alike((7, 7), 224, 224), alike((7, 768), 224, 224)
+    (True, False)
+    """
+    rows, columns = grid
+    return 1 <= rows <= height and 1 <= columns <= width and abs(rows * width - columns * height) <= max(height, width)
+
+
+def of_picture(shape: Sequence[int], height: int, width: int) -> Callable[[Tensor], Tensor] | None:
+    """The layout that makes a grid over a picture of what a layer puts out; None where it is (B, C, rows, columns) already.
+
+    Args:
+        shape: of what the layer puts out.
+        height: of the picture as the model sees it.
+        width: likewise.
+
+    Raises:
+        InputError: tokens that are no grid of the picture's aspect.
+    """
+    if len(shape) == 3:
+        return tokens_of(shape[1], height / width)
+    if len(shape) == 4 and not alike(shape[2:], height, width) and alike(shape[1:3], height, width):
+        return channels_last
+    return None
 
 
 def channels_last(tensor: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ def tapped(taps: Sequence[Tap], recorded: bool = False) -> Iterator[None]:
     with ExitStack() as stack, torch.set_grad_enabled(recorded):
         for tap in taps:
             tap.outputs.clear()
-            stack.callback(tap.module.register_forward_hook(_keeper(tap)).remove)
+            # First of all hooks: others, such as those that collect hidden states, shall see what has the graph.
+            stack.callback(tap.module.register_forward_hook(_keeper(tap), prepend=True).remove)
         yield
     for tap in taps:
         if len(tap.outputs) != 1:

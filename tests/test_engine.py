@@ -146,7 +146,7 @@ def test_layer_is_the_gradient_at_a_hooked_layer_and_runs_once() -> None:
         _, features, gradient = unsplit(Classes(encoder, head), pixels, index, encoder.second)
         torch.testing.assert_close(one.map, (features * gradient).sum(1)[0].float())
     predicted = explain(Layer(whole, "0.second"), pixels)
-    assert predicted.targets[0].value == int(whole(pixels[None]).argmax())
+    assert predicted.targets[0].value[0] == int(whole(pixels[None]).argmax())
 
 
 class Watched(nn.Module):
@@ -341,12 +341,12 @@ def test_a_layer_that_runs_twice_is_said() -> None:
         explain(Layer(Twice(), "bend"), pictures(1)[0].float())
 
 
-def test_layers_of_tokens_need_a_layout_and_take_one() -> None:
+def test_layers_of_tokens_are_laid_out_by_the_pictures_aspect_or_by_a_layout() -> None:
     class Tokens(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, starts: int = 1) -> None:
             super().__init__()
             self.patch, self.block = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 6)
-            self.start, self.head = nn.Parameter(torch.randn(1, 1, 6)), nn.Linear(6, 3)
+            self.start, self.head = nn.Parameter(torch.randn(1, starts, 6)), nn.Linear(6, 3)
 
         def forward(self, x: Tensor) -> Tensor:
             cells = self.patch(x).flatten(2).transpose(1, 2)
@@ -354,11 +354,15 @@ def test_layers_of_tokens_need_a_layout_and_take_one() -> None:
             return self.head(torch.tanh(self.block(tokens)).mean(1))
 
     model, pixels = Tokens(), torch.rand(3, 8, 12)
-    with pytest.raises(InputError, match=r"layer block puts out \(1, 7, 6\), expected \(B, C, H, W\); give a layout"):
-        explain(Layer(model, "block"), pixels)
+    with pytest.raises(
+        InputError, match=r"9 tokens are no grid of a picture 0\.667 times as tall as it is wide; give a layout"
+    ):
+        explain(Layer(Tokens(3), "block"), pixels)
     with pytest.raises(InputError, match=r"tokens\(grid=\(2, 2\), skip=1\): expected \(B, 5, C\) tokens, got \(1, 7, 6\)"):
         explain(Layer(model, "block", layout=tokens((2, 2), skip=1)), pixels)
-    assert explain(Layer(model, "block", layout=tokens((2, 3), skip=1)), pixels).map.shape == (2, 3)
+    told = explain(Layer(model, "block", layout=tokens((2, 3), skip=1)), pixels)
+    assert told.map.shape == (2, 3)
+    torch.testing.assert_close(explain(Layer(model, "block"), pixels).map, told.map)
 
 
 def test_layouts_put_every_cell_where_it_belongs() -> None:

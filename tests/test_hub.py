@@ -14,7 +14,7 @@ from hub_models import TALKING, saved
 from PIL import Image
 from torch import Tensor
 
-from mmgradcam import InputError, explain, gradcam, hirescam, layercam, smooth
+from mmgradcam import InputError, ModelError, explain, gradcam, hirescam, layercam, smooth
 from mmgradcam.tasks import load
 from mmgradcam.tasks.hub.tiled import Tiled
 
@@ -280,6 +280,16 @@ def test_what_a_model_does_not_take_is_said(task: Any) -> None:
     )
     with pytest.raises(InputError, match="is asked with"):
         explain(task, picture(), **wrong)
+
+
+def test_a_layer_nothing_reads_is_said(folder: Path) -> None:
+    """LLaVA reads the vision encoder's last layer but one."""
+    task: Any = load(folder / "llava" if (folder / "llava").exists() else saved("llava", folder))
+    vision = next(name for name, _ in task.model.named_modules() if name.endswith("layers.1") and "vision" in name)
+    with pytest.raises(ModelError, match=r"no gradient (can reach|reaches)"):
+        explain(task, picture(), caption=CAPTION, taps=[vision])
+    made = explain(task, picture(), caption=CAPTION, taps=[vision.replace("layers.1", "layers.0")])
+    assert made.maps.shape == (5, 4, 4)
 
 
 @pytest.mark.parametrize("name", ["blip", "llava", "smolvlm"])

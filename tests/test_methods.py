@@ -11,7 +11,19 @@ import torch
 from conftest import Classes, Linear
 from torch import Tensor, nn
 
-from mmgradcam import InputError, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, mean, normgrad, product, xgradcam
+from mmgradcam import (
+    InputError,
+    counterfactual,
+    explain,
+    gradcam,
+    gradcam_pp,
+    hirescam,
+    layercam,
+    mean,
+    normgrad,
+    product,
+    xgradcam,
+)
 from mmgradcam.methods import eigencam, eigengradcam, gradcam_pp_code
 
 K, C, H, W = 3, 4, 5, 6

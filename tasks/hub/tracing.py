@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining import explain
-from mmgradcam.layouts import channels_last, tokens
+from mmgradcam.layouts import alike, channels_last, tokens
 from mmgradcam.seam import Layout, Put, Tap, outputs_of
 from mmgradcam.tasks.layer import Layer
 
@@ -58,24 +58,18 @@ def _layouts(put: Put, ran: list[Put], pixels: Tensor) -> Iterator[Layout | None
     """Layouts that make a grid of the picture's aspect of what a layer put out."""
     height, width = pixels.shape[1:]
     shape = put.shape
-    if len(shape) == 4 and shape[2] * shape[3] > 1 and _alike(shape[2:], height, width):
+    if len(shape) == 4 and shape[2] * shape[3] > 1 and alike(shape[2:], height, width):
         yield None
-    elif len(shape) == 4 and shape[1] * shape[2] > 1 and _alike(shape[1:3], height, width):
+    elif len(shape) == 4 and shape[1] * shape[2] > 1 and alike(shape[1:3], height, width):
         yield channels_last
     elif len(shape) == 3:
-        grids = {other.shape[2:] for other in ran if len(other.shape) == 4 and _alike(other.shape[2:], height, width)}
+        grids = {other.shape[2:] for other in ran if len(other.shape) == 4 and alike(other.shape[2:], height, width)}
         for skip in (0, 1, 2, 5):
             for rows, columns in sorted(grids):
                 for d in (1, 2, 4, 8, 16, 32):
                     if rows % d == columns % d == 0 and rows * columns // d**2 == shape[1] - skip > 1:
                         yield tokens((rows // d, columns // d), skip)
                         return
-
-
-def _alike(grid: tuple[int, ...], height: int, width: int) -> bool:
-    """A grid of cells as tall as they are wide, give or take the padding of one cell."""
-    rows, columns = grid
-    return 1 <= rows <= height and 1 <= columns <= width and abs(rows * width - columns * height) <= max(height, width)
 
 
 def _reached(model: nn.Module, tap: Tap, pixels: Tensor) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
-from mmgradcam.layouts import channels_last, tokens_of
+from mmgradcam.layouts import of_picture
 from mmgradcam.pictures import Fit
 
 STEMS = ("features", "layer4", "trunk_output")
@@ -93,19 +92,16 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         made = (self.model.forward_features if self.name.startswith("timm:") else self.model)(images)
         found = made["grid"] if isinstance(made, dict) and "grid" in made else getattr(made, "last_hidden_state", made)
-        return _grid(found, images.shape[-2] / images.shape[-1], self.name)
+        return _grid(found, images.shape[-2], images.shape[-1], self.name)
 
 
-def _grid(made: Any, aspect: float, name: str) -> Tensor:
+def _grid(made: Any, height: int, width: int, name: str) -> Tensor:
     """What an encoder puts out, as (B, C, rows, columns)."""
-    if isinstance(made, Tensor) and made.dim() == 4:
-        rows, columns = made.shape[2:]
-        lies = abs(math.log(rows / columns / aspect)) <= abs(math.log(made.shape[1] / made.shape[2] / aspect))
-        return made if lies else channels_last(made)
-    if isinstance(made, Tensor) and made.dim() == 3:
-        return tokens_of(made.shape[1], aspect)(made)
-    got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-    raise InputError(f"{name}: expected an encoder that puts out a grid or tokens, got {got}")
+    if not isinstance(made, Tensor) or made.dim() not in (3, 4):
+        got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise InputError(f"{name}: expected an encoder that puts out a grid or tokens, got {got}")
+    layout = of_picture(made.shape, height, width)
+    return made if layout is None else layout(made)
 
 
 def _of_timm(name: str, weights: bool) -> Any:
