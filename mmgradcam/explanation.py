@@ -155,8 +155,8 @@ class Explanation:
 
     @property
     def text(self) -> str:
-        """The labels in a row: the caption, where the targets are its words."""
-        return " ".join(self.labels)
+        """The labels in a row: the caption, where the targets are its words; else parted by commas."""
+        return (" " if self.about.unit == "log-probability" else ", ").join(self.labels)
 
     def _one(self) -> None:
         if len(self) != 1:

@@ -99,6 +99,8 @@ def fetched(name: str, instead: str = "") -> Iterator[None]:
             raise InputError(f"{name}: needs code of its own, which mmgradcam never runs; take another model") from None
         if Path(name).is_dir():
             raise InputError(f"{name}: the folder is incomplete or damaged ({reason[:200]}); fetch it again") from None
+        if "connect" in reason or "offline" in reason.lower():
+            reason = "the hub is out of reach, and the model was not fetched before"
         instead = instead or f"download the model's repository, as by `hf download {name} --local-dir FOLDER`"
         line = f"{name}: cannot be fetched ({reason[:160]}); where there is a network, {instead} and name that"
         raise InputError(line) from None

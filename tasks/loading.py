@@ -53,6 +53,8 @@ def load(name: str | Path, device: str | torch.device = "auto", device_map: Any 
                 module.to(where)
         task.name = folder.name if folder.is_dir() else str(name)
         return task
+    if not folder.is_dir() and str(name)[:1] in ("/", ".", "~"):
+        raise InputError(f"{name}: no such folder; give one with config.json and model.safetensors")
     if not folder.is_dir():
         near = difflib.get_close_matches(str(name), checkpoints.names(), n=3, cutoff=0.3) or checkpoints.names()
         raise InputError(
