@@ -139,8 +139,11 @@ def measure_growth(given: argparse.Namespace) -> dict[str, Any]:
     caption = " ".join(WORDS[: amounts["words"]])
     explain(task, images[:1], method=gradcam, caption=" ".join(WORDS[:2]))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    seconds = clock(lambda: explain(task, images, method=gradcam, caption=caption), "cpu")
-    return {"seconds": seconds, "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before}
+    seconds: list[float] = []
+    while len(seconds) < 3 and sum(seconds) < ENOUGH:
+        seconds.append(clock(lambda: explain(task, images, method=gradcam, caption=caption), "cpu"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": statistics.median(seconds), "bytes": peak - before}
 
 
 def measure_pipeline(given: argparse.Namespace) -> dict[str, Any]:
