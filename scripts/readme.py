@@ -23,9 +23,8 @@ def with_figures(text: str) -> str:
     tables = {"methods": methods_table(configs), "models": models_table(configs)}
     measured = ROOT / "docs" / "benchmark.md"
     if measured.exists():
-        tables["benchmark"] = "\n".join(
-            line for line in measured.read_text(encoding="utf-8").splitlines() if line.startswith("|")
-        )
+        _, said, table, *_ = measured.read_text(encoding="utf-8").split("\n\n")
+        tables["benchmark"] = f"{said}\n\n{table}"
     for mark, table in tables.items():
         text = re.sub(f"(<!-- figures: {mark} -->\n).*?(?=\n<!-- end -->)", lambda m, t=table: m[1] + t, text, flags=re.S)
     return text
