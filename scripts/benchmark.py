@@ -301,7 +301,10 @@ def table(found: dict[str, Any], trapped: dict[str, Any], given: argparse.Namesp
         "| --- | --- |",
     ]
     lines += [f"| {library} | {value if isinstance(value, str) else f'{value:.4f}'} |" for library, value in trapped.items()]
-    lines += ["", f"Importing `explain`, a method and `load` takes {import_cost(given.repeat):.2f} times as long as importing torch alone."]
+    lines += [
+        "",
+        f"Importing `explain`, a method and `load` takes {import_cost(given.repeat):.2f} times as long as importing torch alone.",
+    ]
     return "\n".join(lines) + "\n"
 
 
