@@ -154,7 +154,7 @@ def normgrad(features: Tensor, gradients: Tensor) -> Tensor:
     Returns:
         (K, *grid), >= 0.
     """
-    return features.norm(dim=1) * gradients.norm(dim=1)
+    return torch.linalg.vector_norm(features, dim=1) * torch.linalg.vector_norm(gradients, dim=1)
 
 
 def eigencam(features: Tensor, gradients: Tensor) -> Tensor:
