@@ -154,7 +154,8 @@ def normgrad(features: Tensor, gradients: Tensor) -> Tensor:
     Returns:
         (K, *grid), >= 0.
     """
-    return torch.linalg.vector_norm(features, dim=1) * torch.linalg.vector_norm(gradients, dim=1)
+    drawn: Tensor = torch.linalg.vector_norm(features, dim=1) * torch.linalg.vector_norm(gradients, dim=1)
+    return drawn
 
 
 def eigencam(features: Tensor, gradients: Tensor) -> Tensor:
