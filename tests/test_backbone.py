@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import data
 from PIL import Image
 
 from mmgradcam import InputError, explain, layercam
@@ -92,3 +93,20 @@ def test_a_captioner_on_it_is_saved_loaded_and_explained(tmp_path: Path) -> None
 def test_a_name_that_does_not_exist_is_said() -> None:
     with pytest.raises(InputError, match="torchvision:resnet19"):
         Backbone("torchvision:resnet19")
+
+
+@pytest.mark.data
+def test_a_real_encoder_with_its_weights_sees_what_its_classifier_sees() -> None:
+    """The hub model's own classifier, put on the mean of the features, gives the whole classifier's logits."""
+    from transformers import MobileNetV2ForImageClassification
+
+    where = data() / "mobilenet_v2_1.0_224"
+    backbone = Backbone(str(where), weights=True).eval()
+    whole = MobileNetV2ForImageClassification.from_pretrained(where, dtype=torch.float32).eval()
+    assert (backbone.channels, backbone.fit().size) == (1280, (224, 224))
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 200, 3), dtype=np.uint8))
+    pixels = backbone.fit("crop")(picture).pixels[None]
+    with torch.no_grad():
+        features = backbone(pixels)
+        assert features.shape == (1, 1280, 7, 7)
+        torch.testing.assert_close(whole.classifier(features.mean((2, 3))), whole(pixels).logits, atol=1e-4, rtol=1e-4)
