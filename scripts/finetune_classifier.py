@@ -30,7 +30,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from mmgradcam import explain
+from mmgradcam import Explanation, explain, methods
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import open_picture
 from mmgradcam.tasks import Layer, load
@@ -135,6 +135,9 @@ def train(task: Layer, splits: dict[str, Any], given: argparse.Namespace) -> Non
         optimizer = torch.optim.AdamW(learning, lr=rate, weight_decay=0.01)
         torch.manual_seed(given.seed + epoch)
         task.model.train(whole)
+        for module in task.model.modules():  # few pictures: the statistics it came with are better than a batch's
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         start, total = time.time(), 0.0
         steps = -(-len(seen) // given.batch)
         for pixels, labels in track(batches(seen, given.batch, given.seed + epoch, given.workers), f"epoch {epoch + 1}", steps):
@@ -171,15 +174,20 @@ def figures(said: Tensor, true: Tensor, labels: Sequence[str]) -> dict[str, Any]
     return found
 
 
-def page(task: Layer, rows: Any, said: Tensor, true: Tensor, each: int) -> str:
+def drawn(task: Layer, picture: Any, class_: int, given: argparse.Namespace) -> Explanation:
+    method = getattr(methods, given.method)
+    return explain(task, open_picture(picture), classes=[class_], method=method, taps=given.layer)
+
+
+def page(task: Layer, rows: Any, said: Tensor, true: Tensor, given: argparse.Namespace) -> str:
     """Right and wrong predictions of each class, with what the prediction went by."""
     parts = []
     for c, label in enumerate(task.labels):
         for title, chosen in (("right", (said == c) & (true == c)), ("wrong", (said == c) & (true != c))):
-            at = chosen.nonzero().flatten()[:each].tolist()
+            at = chosen.nonzero().flatten()[: given.each].tolist()
             cards = []
             for i in at:
-                one = explain(task, open_picture(rows[i]["image"]), classes=[c])
+                one = drawn(task, rows[i]["image"], c, given)
                 was = "" if title == "right" else f" (it is {escape(task.labels[int(true[i])])})"
                 share = one.targets[0].probability or 0.0
                 cards.append(
@@ -195,7 +203,8 @@ def page(task: Layer, rows: Any, said: Tensor, true: Tensor, each: int) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>What the classifier goes by</title><style>{style}</style><h1>What the classifier goes by</h1>"
-        f"<p>{escape(task.name)}; maps at layer {escape(task.seam)}, of the class that was predicted.</p>{''.join(parts)}</html>"
+        f"<p>{escape(task.name)}; maps by {given.method} at {escape(' x '.join(given.layer or [t.name for t in task.taps]))}, of the "
+        f"class that was predicted.</p>{''.join(parts)}</html>"
     )
 
 
@@ -207,23 +216,23 @@ def embedded(image: Image.Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def met(task: Layer, data: str, rows: Any, label: str) -> dict[str, float] | None:
+def met(task: Layer, rows: Any, given: argparse.Namespace) -> dict[str, float] | None:
     """How often the map's box meets the true one at IoU 0.5, and peaks inside it, where boxes.json says what is true."""
     import datasets
 
-    path = Path(data) / "boxes.json"
+    path = Path(given.data) / "boxes.json"
     if not path.exists():
         return None
     boxes = json.loads(path.read_text())
-    root, class_ = Path(data).resolve(), task.labels.index(label)
+    root, class_ = Path(given.data).resolve(), task.labels.index(given.defect)
     hits, peaks, centres = [], [], []
     for row in rows.cast_column("image", datasets.Image(decode=False)):
         box = boxes.get(str(Path(row["image"]["path"]).resolve().relative_to(root)))
         if box is None:
             continue
-        one = explain(task, row["image"]["path"], classes=[class_])
-        found = one.boxes()
-        hits.append(found and overlap(found[0], box) >= 0.5)
+        one = drawn(task, row["image"]["path"], class_, given)
+        found = one.boxes(given.threshold)
+        hits.append(bool(found) and overlap(found[0], box) >= 0.5)
         x, y = one.peak or (-1, -1)
         peaks.append(box[0] <= x < box[2] and box[1] <= y < box[3])
         centres.append(box[0] <= one.picture.width / 2 < box[2] and box[1] <= one.picture.height / 2 < box[3])
@@ -257,10 +266,10 @@ def main(given: argparse.Namespace) -> None:
     said, true = judged(task, Pictures(splits["test"], task, False), given)
     found = figures(said, true, labels)
     if given.defect:
-        found["maps"] = met(task, given.data, splits["test"], given.defect)
+        found["maps"] = met(task, splits["test"], given)
     save(task, given.model, given.out)
     (given.out / "figures.json").write_text(json.dumps(found, indent=1))
-    (given.out / "page.html").write_text(page(task, splits["test"], said, true, given.each), encoding="utf-8")
+    (given.out / "page.html").write_text(page(task, splits["test"], said, true, given), encoding="utf-8")
     print(json.dumps(found, indent=1))
     print(f"wrote {given.out}/model.safetensors, figures.json and page.html; mmgradcam classify IMAGE --model {given.out}")
 
@@ -277,6 +286,9 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--each", type=int, default=6, help="pictures on the page per class, right and wrong")
     parser.add_argument("--defect", help="class whose maps are held against boxes.json of the data")
+    parser.add_argument("--layer", nargs="+", help="take the maps at this layer, or at several, fused; earlier ones are finer")
+    parser.add_argument("--method", choices=methods.__all__, default="gradcam", help="of the maps")
+    parser.add_argument("--threshold", type=float, default=0.15, help="share of its maximum above which a map's box is drawn")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -186,10 +186,11 @@ def test_fine_tuning_learns_resumes_and_writes_its_page(folder: Path, tmp_path: 
             for i in range(count):
                 pixels = np.clip(np.array(color) + draw.normal(0, 30, (48, 64, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(where / f"{i}.png")
+    (tmp_path / "photos" / "boxes.json").write_text(json.dumps({f"test/red/{i}.png": [0, 0, 64, 48] for i in range(8)}))
     script = Path(__file__).parents[1] / "scripts" / "finetune_classifier.py"
     command = [
         sys.executable, str(script), "--model", str(folder), "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "mine"),
-        "--frozen", "1", "--batch", "8", "--rate", "0.02", "--device", "cpu",
+        "--frozen", "1", "--batch", "8", "--rate", "0.02", "--device", "cpu", "--defect", "red",
     ]  # fmt: skip
     first = subprocess.run([*command, "--epochs", "2"], capture_output=True, text=True, timeout=240)
     assert first.returncode == 0, first.stderr
@@ -199,7 +200,8 @@ def test_fine_tuning_learns_resumes_and_writes_its_page(folder: Path, tmp_path: 
     assert "epoch 4" in again.stdout or "epoch" not in again.stdout
     figures = json.loads((tmp_path / "mine" / "figures.json").read_text())
     assert figures["accuracy"] > 0.9
-    assert figures["classes"]["red"]["pictures"] == 8
+    assert figures["classes"]["red"]["pictures"] == figures["maps"]["pictures"] == 8
+    assert 0 <= figures["maps"]["box_iou_half"] <= figures["maps"]["peak_inside"] == 1
     page = (tmp_path / "mine" / "page.html").read_text()
     assert "red, right" in page
     assert 'src="data:image/webp;base64,' in page
