@@ -65,15 +65,15 @@ def flops(work: Any) -> int:
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize(("attention", "most"), [(False, 1.05), (True, 1.055)])
-def test_twelve_words_cost_a_twentieth_more_than_captioning(encoder: ResNet, attention: bool, most: float) -> None:
+@pytest.mark.parametrize("attention", [False, True])
+def test_twelve_words_cost_at_most_a_twentieth_more_than_captioning(encoder: ResNet, attention: bool) -> None:
     task = captioner(encoder, attention)
     once = flops(lambda: caption_once(task))
     encoder.runs = 0
     explained = flops(lambda: explain(task, PIXELS, method=hirescam, caption=CAPTION))
     assert encoder.runs == 1
     assert once > 8e9
-    assert 1.0 < explained / once <= most
+    assert 1.0 < explained / once <= 1.05
 
 
 def test_generating_and_explaining_share_one_encode(encoder: ResNet) -> None:

@@ -35,10 +35,6 @@ def build(source: Source) -> Talking:
 class Tiled(Multimodal):
     """Tiles of one size, each a square grid of tokens; the processor says in the prompt how they lie."""
 
-    def __init__(self, model: Any, processor: Any) -> None:
-        super().__init__(model, processor)
-        self._prompts: dict[tuple[str, tuple[int, int]], list[int]] = {}
-
     def prepare(self, image: Image.Image) -> Prepared:
         return replace(super().prepare(image), size=image.size)
 
@@ -60,11 +56,8 @@ class Tiled(Multimodal):
         """The processor's own, which it makes of a blank picture of the same size."""
         if size is None:
             raise InputError("expected a picture, got a prepared tensor; how its tiles lie is not known without the picture")
-        key = self.written(text or ASKED), size
-        if key not in self._prompts:
-            made = self.processor(images=[Image.new("RGB", size)], text=[key[0]])
-            self._prompts[key] = list(made["input_ids"][0])
-        return list(self._prompts[key])
+        made = self.processor(images=[Image.new("RGB", size)], text=[self.written(text or ASKED)])
+        return list(made["input_ids"][0])
 
     def seen(self, features: Tensor, prompts: list[Prompt]) -> dict[str, Any]:
         tokens = features.flatten(3).permute(0, 2, 3, 1)  # (R, T, cells, C)
