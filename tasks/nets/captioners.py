@@ -35,7 +35,7 @@ class LSTMCaptioner(nn.Module):
         self, vocabulary: int, channels: int, width: int = 192, attention: bool = True, memory: int = 64, patch: int = 1
     ) -> None:
         super().__init__()
-        self.together = 2 if attention else 3
+        self.together = 1 if attention else 3
         self.words = nn.Embedding(vocabulary, width)
         self.begin = nn.Linear(channels, 2 * width)
         self.cell = Cell(width)
