@@ -1,5 +1,6 @@
-"""Measures of explanations, each a function."""
+"""Measures of explanations and captions, each a function."""
 
+from mmgradcam.metrics.captions import bleu4, cider, meteor
 from mmgradcam.metrics.localization import Localization, centre_in, inside_outside, peak_in, random_in
 
-__all__ = ["Localization", "centre_in", "inside_outside", "peak_in", "random_in"]
+__all__ = ["Localization", "bleu4", "centre_in", "cider", "inside_outside", "meteor", "peak_in", "random_in"]

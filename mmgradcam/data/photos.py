@@ -1,0 +1,120 @@
+"""Photos with captions, and phrases of them with boxes, from Parquet files or any data set of `datasets` in these columns.
+
+`image`; `width` and `height`, the photo's own where it was squeezed; `image_id`; `captions`, sentences whose tokens are parted by
+single spaces; `phrases`, each with `caption` (index), `first_word`, `last_word` (both inclusive), `text`, `types` and `boxes`
+(x0, y0, x1, y1 as fractions of the photo).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from mmgradcam.errors import InputError
+from mmgradcam.pictures import Box
+
+COLUMNS = {"image", "captions", "phrases"}
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """Words of a caption that name something, and where it is.
+
+    Attributes:
+        caption: which of the photo's captions.
+        first: index of its first word there.
+        last: index of its last, inclusive.
+        types: people, animals, bodyparts, clothing, vehicles, instruments, scene, other.
+        boxes: where, in fractions of the photo's width and height; several where it names several things.
+    """
+
+    caption: int
+    first: int
+    last: int
+    text: str
+    types: tuple[str, ...]
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo, upright and in its own shape, with what people wrote of it, word by word."""
+
+    name: str
+    image: Image.Image
+    captions: tuple[tuple[str, ...], ...]
+    phrases: tuple[Phrase, ...]
+
+
+class Photos:
+    """Photos in a file or data set, decoded when they are asked for.
+
+    Args:
+        rows: a data set of `datasets`, or the path of a Parquet file.
+
+    Raises:
+        InputError: no such file, not Parquet, or a column is missing.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = _read(Path(rows)) if isinstance(rows, (str, Path)) else rows
+        missing = COLUMNS - set(self.rows.column_names)
+        if missing:
+            raise InputError(f"photos: expected columns {', '.join(sorted(COLUMNS))}; missing {', '.join(sorted(missing))}")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Photo]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Photo:
+        row = self.rows[index]
+        image = row["image"].convert("RGB")
+        if row.get("width") and row.get("height"):
+            image = image.resize(_shape(image.size, (row["width"], row["height"])), Image.Resampling.BICUBIC)
+        return Photo(str(row.get("image_id", index)), image, _captions(row), _phrases(row))
+
+    def texts(self) -> list[tuple[tuple[tuple[str, ...], ...], tuple[Phrase, ...]]]:
+        """Captions and phrases of every photo, without decoding a picture."""
+        return [(_captions(row), _phrases(row)) for row in self.rows.select_columns(["captions", "phrases"])]
+
+
+def _read(path: Path) -> Any:
+    import datasets
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a Parquet file of photos")
+    try:
+        return datasets.load_dataset("parquet", data_files=str(path), split="train")
+    except Exception as error:  # the library fails in many ways
+        raise InputError(f"{path}: expected a Parquet file of photos ({' '.join(str(error).split())[:160]})") from None
+
+
+def _shape(squeezed: tuple[int, int], own: tuple[int, int]) -> tuple[int, int]:
+    """The photo's own aspect at the resolution it was squeezed to: the longer side stays."""
+    scale = max(squeezed) / max(own)
+    return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
+
+
+def _captions(row: Any) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(word.lower() for word in caption.split()) for caption in row["captions"])
+
+
+def _phrases(row: Any) -> tuple[Phrase, ...]:
+    return tuple(
+        Phrase(
+            p["caption"], p["first_word"], p["last_word"], p["text"], tuple(p["types"]),
+            tuple((b[0], b[1], b[2], b[3]) for b in p["boxes"]),
+        )
+        for p in row["phrases"]
+    )  # fmt: skip
+
+
+def pointed(place: Sequence[float] | None, boxes: Sequence[Box]) -> bool:
+    """Whether a place (x, y in fractions of the photo) lies in one of the boxes; nowhere does not."""
+    return place is not None and any(x0 <= place[0] <= x1 and y0 <= place[1] <= y1 for x0, y0, x1, y1 in boxes)
