@@ -1,8 +1,9 @@
 """Photos with captions, and phrases of them with boxes, from Parquet files or any data set of `datasets` in these columns.
 
-`image`; `width` and `height`, the photo's own where it was squeezed; `image_id`; `captions`, sentences with single spaces between
-tokens; `phrases`, each with `caption` (index), `first_word`, `last_word` (both inclusive), `text`, `types` and `boxes` (x0, y0, x1,
-y1 as fractions of the photo).
+- `image`; `width` and `height`, the photo's own where it was squeezed; `image_id`
+- `captions`: sentences with single spaces between tokens
+- `phrases`: each with `caption` (index), `first_word`, `last_word` (both inclusive), `text`, `types` and `boxes` (x0, y0, x1, y1 as
+  fractions of the photo)
 """
 
 from __future__ import annotations
