@@ -2,7 +2,7 @@
 
 - `image`; `width` and `height`, the photo's own where it was squeezed; `image_id`
 - `captions`: sentences with single spaces between tokens
-- `phrases`: each with `caption` (index), `first_word`, `last_word` (both inclusive), `text`, `types` and `boxes` (x0, y0, x1, y1 as
+- `phrases`: each with `caption` (index), `first_word`, `last_word` (inclusive), `text`, `types` and `boxes` (x0, y0, x1, y1 as
   fractions of the photo)
 """
 
