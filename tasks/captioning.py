@@ -14,19 +14,21 @@ from torch.autograd.function import once_differentiable
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.task import Query, Target, Task
-from mmgradcam.tasks.vocabulary import END, PAD, START, Vocabulary, tokenize
+from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, tokenize
 
 
 class CaptionHead(Protocol):
     """What a caption head offers; see `mmgradcam.tasks.nets.captioners`."""
 
-    out: nn.Linear
+    out: nn.Module
     together: int | None
     """How many steps' backwards are best run as one, by measurement; None for all of them."""
 
     def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]: ...
 
     def step(self, state: tuple[Tensor, ...], token: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+
+    def reorder(self, state: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]: ...
 
     def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]: ...
 
@@ -50,12 +52,13 @@ class Captioning(Task):
         vocabulary: the words the head knows.
         fit: resizing and normalising.
         longest: most words generated.
+        beam: how many captions are kept while one is searched for; 1 is greedy.
     """
 
     unit = "log-probability"
 
-    def __init__(self, encoder: nn.Module, head: nn.Module, vocabulary: Vocabulary, fit: Fit, longest: int = 30) -> None:
-        self.encoder, self.vocabulary, self.fit, self.longest = encoder, vocabulary, fit, longest
+    def __init__(self, encoder: nn.Module, head: nn.Module, vocabulary: Vocabulary, fit: Fit, longest: int = 30, beam: int = 1) -> None:
+        self.encoder, self.vocabulary, self.fit, self.longest, self.beam = encoder, vocabulary, fit, longest, beam
         self.head: Any = head
 
     def prepare(self, image: Image.Image) -> Prepared:
@@ -100,21 +103,40 @@ class Captioning(Task):
         words = self.vocabulary.decode(tokens)
         return [Target(word, replace(said, positions=(i + 1,))) for i, word in enumerate(words)]
 
-    def generate(self, features: Tensor) -> list[list[int]]:
-        """Greedy captions of (B, C, *grid) features, as tokens from start to end."""
-        state = self.head.start(features, len(features))
-        token = torch.full((len(features),), START, device=features.device)
-        rows = [token]
+    @torch.no_grad()
+    def generate(self, features: Tensor, beam: int | None = None) -> list[list[int]]:
+        """Captions of (B, C, *grid) features, as tokens from start to end: the likeliest per word found by beam search.
+
+        Args:
+            features: of B images.
+            beam: how many captions are kept at each step, the model's own number by default; 1 is greedy.
+        """
+        width, pictures = beam or self.beam, len(features)
+        state = self.head.start(features, pictures * width)
+        first = torch.arange(pictures, device=features.device)[:, None] * width  # (B, 1)
+        said = torch.full((pictures * width, 1), START, device=features.device)
+        total = torch.full((pictures, width), float("-inf"), device=features.device)
+        total[:, 0] = 0
+        ended = torch.zeros_like(total, dtype=torch.bool)
         patience = 8 if features.is_cuda else 1  # asking whether all have ended waits for the GPU
-        for said in range(1, self.longest + 1):
-            hidden, state = self.head.step(state, token)
-            logits = self.head.out(hidden)
-            logits[:, [PAD, START]] = float("-inf")
-            token = torch.where((rows[-1] == END) | (rows[-1] == PAD), PAD, logits.argmax(-1))
-            rows.append(token)
-            if said % patience == 0 and not bool(((token != END) & (token != PAD)).any()):
+        for length in range(1, self.longest + 1):
+            hidden, state = self.head.step(state, said[:, -1])
+            logp = self.head.out(hidden).float().log_softmax(-1)
+            logp[:, [PAD, START, UNKNOWN]] = float("-inf")
+            logp = logp.view(pictures, width, -1)
+            logp[ended] = float("-inf")
+            logp[..., PAD] = logp[..., PAD].where(~ended, 0.0)
+            total, best = (total[..., None] + logp).flatten(1).topk(width)  # (B, width)
+            rows, token = best // logp.shape[-1], best % logp.shape[-1]
+            ended = ended.gather(1, rows) | (token == END)
+            at = (first + rows).flatten()
+            said, state = torch.cat([said[at], token.view(-1, 1)], 1), self.head.reorder(state, at)
+            if length % patience == 0 and bool(ended.all()):
                 break
-        return [[t for t in row if t not in (PAD, END)] + [END] for row in torch.stack(rows, 1).tolist()]
+        words = (said.view(pictures, width, -1) != PAD).sum(-1) - 1
+        likeliest = (total / words).argmax(1)
+        rows_of = said.view(pictures, width, -1)[first[:, 0] // width, likeliest].tolist()
+        return [[t for t in row if t not in (PAD, END)] + [END] for row in rows_of]
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         return self._rounds(features, [[target] for target in targets], _each_alone)[0]
@@ -128,7 +150,7 @@ class Captioning(Task):
         self,
         features: Tensor,
         targets: Sequence[Sequence[Target]],
-        choose: Callable[[nn.Linear, list[Tensor], list[Tensor]], list[Tensor]],
+        choose: Callable[[nn.Module, list[Tensor], list[Tensor]], list[Tensor]],
     ) -> list[Tensor]:
         captions = sorted({(b, t.value.tokens) for b, row in enumerate(targets) for t in row})
         row_of = {caption: i for i, caption in enumerate(captions)}
@@ -163,17 +185,19 @@ class Captioning(Task):
         return Target(" ".join(target.label for target in targets), Said(said.pop(), tuple(positions)))
 
 
-def _each_alone(out: nn.Linear, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
+def _each_alone(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
     """Log-probabilities (R,) of a token after each step (R, width), by plain autograd."""
     return [out(step).log_softmax(-1).gather(1, token[:, None])[:, 0] for step, token in zip(steps, tokens, strict=True)]
 
 
-def _all_at_once(out: nn.Linear, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
+def _all_at_once(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
     """The same, reading the vocabulary's large matrix twice and not twice per step.
 
     The gradient of log p(token) by what predicts it is closed: the token's row of the matrix less the mean row under p. It is
-    worked out for all steps together, and stands ready for the backward of each.
+    worked out for all steps together, and stands ready for the backward of each. Only a linear layer has it.
     """
+    if not isinstance(out, nn.Linear):
+        return _each_alone(out, steps, tokens)
     with torch.no_grad():
         said, token = torch.stack(steps).detach(), torch.stack(tokens)
         logp = out(said).log_softmax(-1)

@@ -31,14 +31,14 @@ class Source:
     device: str = "cpu"
     device_map: Any = None
 
-    def model(self, kind: Any) -> Any:
+    def model(self, kind: Any, **how: Any) -> Any:
         """`kind.from_pretrained` of this source: no remote code, weights from safetensors or by a `weights_only` load.
 
         Raises:
             InputError: a file is missing or damaged, or the hub is out of reach.
         """
         spread = {} if self.device_map is None else {"device_map": self.device_map}
-        return self.fetch(kind, dtype="auto" if spread or self.device.startswith("cuda") else torch.float32, **spread)
+        return self.fetch(kind, dtype="auto" if spread or self.device.startswith("cuda") else torch.float32, **spread, **how)
 
     def fetch(self, kind: Any, **how: Any) -> Any:
         """`kind.from_pretrained` of this source, for what is no model: processors and tokenizers. Raises as `model` does."""

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Box
+from mmgradcam.pictures import Box, open_picture
 
 COLUMNS = {"image", "captions", "phrases"}
 
@@ -97,8 +98,8 @@ def _read(path: Path) -> Any:
 
 
 def _shape(squeezed: tuple[int, int], own: tuple[int, int]) -> tuple[int, int]:
-    """The photo's own aspect at the resolution it was squeezed to: the longer side stays."""
-    scale = max(squeezed) / max(own)
+    """The photo's own aspect with no side shorter than it was squeezed to, so that nothing is lost."""
+    scale = min(squeezed) / min(own)
     return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
 
 
@@ -119,3 +120,76 @@ def _phrases(row: Any) -> tuple[Phrase, ...]:
 def pointed(place: Sequence[float] | None, boxes: Sequence[Box]) -> bool:
     """Whether a place (x, y in fractions of the photo) lies in one of the boxes; nowhere does not."""
     return place is not None and any(x0 <= place[0] <= x1 and y0 <= place[1] <= y1 for x0, y0, x1, y1 in boxes)
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Pictures, opened when they are asked for, and the captions of each, as lists of words."""
+
+    images: Sequence[Any]
+    captions: list[list[list[str]]]
+
+
+def read_captions(data: Path, images: Path | None = None) -> Captioned:
+    """Photos to train a captioner on.
+
+    Args:
+        data: a Parquet file of `Photos`, or a JSON file in the layout of COCO's captions ("images" with `id` and `file_name`,
+            "annotations" with `image_id` and `caption`).
+        images: the folder of COCO's pictures.
+
+    Raises:
+        InputError: a file is missing or laid out otherwise.
+    """
+    if data.suffix != ".json":
+        photos = Photos(data)
+        texts = photos.texts()
+        return Captioned(_Column(photos.rows), [[list(caption) for caption in captions] for captions, _ in texts])
+    read = read_json(data)
+    said: dict[Any, list[list[str]]] = {}
+    try:
+        for one in read["annotations"]:
+            said.setdefault(one["image_id"], []).append(str(one["caption"]).lower().split())
+        files = [(images or data.parent) / one["file_name"] for one in read["images"] if one["id"] in said]
+        captions = [said[one["id"]] for one in read["images"] if one["id"] in said]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{data}: expected COCO's captions, with images and annotations; {error} is missing") from None
+    return Captioned(_Files(files), captions)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a JSON file ({error})") from None
+
+
+@dataclass(frozen=True)
+class _Column:
+    """The pictures of a data set."""
+
+    rows: Any
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.rows[at]["image"]
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Pictures in files."""
+
+    paths: list[Path]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, at: Any) -> Any:
+        return [open_picture(path) for path in self.paths[at]] if isinstance(at, slice) else open_picture(self.paths[at])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,9 @@ class Backbone(nn.Module):
     Args:
         name: a hub id or a folder laid out so, "timm:NAME" or "torchvision:NAME".
         config: a hub model's config; by default it is read from where the name says.
+            With `weights`, what it says that the saved one does not ("output_stride" of a MobileNet) goes before.
         weights: load the pretrained weights too.
+        without: modules to leave out, by name, such as a last convolution that only a classifier wants.
 
     Attributes:
         channels: of the features.
@@ -33,9 +35,15 @@ class Backbone(nn.Module):
         InputError: there is no such model, it cannot be fetched, or it puts out no grid.
     """
 
-    def __init__(self, name: str, config: Mapping[str, Any] | None = None, weights: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Mapping[str, Any] | None = None,
+        weights: bool = False,
+        without: Sequence[str] = (),
+    ) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.without = name, tuple(without)
         self.model: Any
         self.config: Any
         library, _, rest = name.partition(":")
@@ -45,6 +53,8 @@ class Backbone(nn.Module):
             self.model, self.config = _of_torchvision(rest, weights), None
         else:
             self.model, self.config = _of_hub(name, config, weights)
+        for left in self.without:
+            self.model.set_submodule(left, nn.Identity())
         modes = [(module, module.training) for module in self.modules()]
         with torch.no_grad():
             self.channels: int = self.eval()(torch.zeros(1, 3, *self._size())).shape[1]
@@ -53,7 +63,7 @@ class Backbone(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Arguments that make this net anew, plain enough for JSON."""
-        return {"name": self.name, "config": self.config}
+        return {"name": self.name, "config": self.config, "without": list(self.without)}
 
     def fit(self, how: str = "pad", size: tuple[int, int] | None = None) -> Fit:
         """The resizing and normalising of the pretrained model, with the whole picture kept unless told otherwise.
@@ -136,5 +146,5 @@ def _of_hub(name: str, config: Mapping[str, Any] | None, weights: bool) -> tuple
             known = AutoConfig.from_pretrained(name, trust_remote_code=False)
         else:
             known = AutoConfig.for_model(config["model_type"], **{k: v for k, v in config.items() if k != "model_type"})
-    model = Source(name).model(AutoModel) if weights else untrained.from_config(known)
+    model = Source(name).model(AutoModel, config=known) if weights else untrained.from_config(known)
     return model, known.to_diff_dict() | {"model_type": known.model_type}

@@ -67,6 +67,10 @@ class LSTMCaptioner(nn.Module):
         h, c = self.cell(told, h, c)
         return self.dropout((said + self.say_state(h)).tanh()), (h, c, *grid)
 
+    def reorder(self, state: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
+        """The state with other of the R rows in their places; each row stays with its picture."""
+        return state[0][rows], state[1][rows], *state[2:]
+
     def _look(self, asking: Tensor, tokens: Tensor) -> Tensor:
         """(R, width) states, (B, cells, width) tokens -> what they read, (R, width)."""
         query = torch.unflatten(self.query(asking), 0, (len(tokens), -1))  # (B, R / B, width)
@@ -133,6 +137,10 @@ class TransformerCaptioner(nn.Module):
         so_far, *memory = state
         tokens = torch.cat([so_far, token[:, None]], 1)
         return self._run(memory, tokens)[:, -1], (tokens, *memory)
+
+    def reorder(self, state: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
+        """The state with other of the R rows in their places; each row stays with its picture."""
+        return state[0][rows], *state[1:]
 
     def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
         """(B, C, *grid), (R, L) tokens, R a multiple of B -> what predicts each next token, L times (R, width)."""

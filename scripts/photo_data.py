@@ -1,0 +1,100 @@
+"""Captioned photos as the training of photo models reads them: words, tokens, and an encoder's features kept on disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmgradcam.pictures import Fit
+from mmgradcam.tasks.nets.backbone import Backbone
+from mmgradcam.tasks.vocabulary import END, PAD, START, Vocabulary, tokenize
+
+SIDE = 224
+HELD = 500
+"""Photos at the end of the training set that are not trained on: weights, methods and layers are chosen on them."""
+COMMON = 0.3
+"""A word in more than this share of the captions says nothing of a photo, and gets no detector."""
+
+Captions = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a model may say, and the tokens of the words it looks for."""
+
+    vocabulary: Vocabulary
+    looked_for: list[int]
+
+
+def sentences(captions: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Captions as tokens apart by spaces -> as the models split them."""
+    return [tokenize(" ".join(caption)) for caption in captions]
+
+
+def words_of(captions: Sequence[Captions], spoken: int = 5, looked: int = 12) -> Words:
+    """Words met at least `spoken` times; a detector for those in at least `looked` captions and not in too many."""
+    counts = Counter(word for each in captions for caption in each for word in set(caption))
+    vocabulary = Vocabulary(tuple(sorted(word for word, n in counts.items() if n >= spoken)))
+    most = COMMON * sum(map(len, captions))
+    apart = set("in on of and with to at while through by for from his her its their as it up down into over near next that".split())
+    apart |= set("an is are a the two out off other another he she they one some there has be being very them him who".split())
+    wanted = [word for word in vocabulary.words if looked <= counts[word] < most and word not in apart]
+    return Words(vocabulary, vocabulary.encode(wanted))
+
+
+def tokens_of(vocabulary: Vocabulary, captions: Sequence[Captions], longest: int = 22) -> np.ndarray[Any, Any]:
+    """(photos, captions, longest + 2) tokens, from start to end, filled up."""
+    most = max(map(len, captions))
+    made = np.full((len(captions), most, longest + 2), PAD, np.int16)
+    for i, each in enumerate(captions):
+        for k in range(most):
+            row = [START, *vocabulary.encode(each[k % len(each)])[:longest], END]
+            made[i, k, : len(row)] = row
+    return made
+
+
+def said_of(words: Words, captions: Sequence[Captions]) -> Tensor:
+    """(photos, looked for): the share of a photo's captions that hold a word."""
+    at = {words.vocabulary.words[token - 4]: i for i, token in enumerate(words.looked_for)}
+    made = torch.zeros(len(captions), len(at))
+    for row, each in enumerate(captions):
+        for caption in each:
+            for word in set(caption) & at.keys():
+                made[row, at[word]] += 1 / len(each)
+    return made
+
+
+def fit_of(encoder: nn.Module) -> Fit:
+    """How photos are shown to an encoder: stretched to a square, as the training photos come."""
+    if isinstance(encoder, Backbone):
+        return encoder.fit("stretch", (SIDE, SIDE))
+    return Fit((128, 128), how="stretch")
+
+
+@torch.no_grad()
+def features(encoder: nn.Module, images: Sequence[Any], path: Path, mirrored: bool, device: str = "cpu") -> np.ndarray[Any, Any]:
+    """(photos, C, *grid) fp16, from `path` where they were worked out before."""
+    done = path.with_suffix(".done")
+    if done.exists():
+        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+    fit, kept = fit_of(encoder), None
+    for at in range(0, len(images), 32):
+        pictures = torch.stack([fit(image.convert("RGB")).pixels for image in images[at : at + 32]]).to(device)
+        made = encoder(pictures.flip(-1) if mirrored else pictures).half().cpu().numpy()
+        if kept is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = np.lib.format.open_memmap(path, "w+", np.float16, (len(images), *made.shape[1:]))
+        kept[at : at + len(made)] = made
+        if at % 640 == 0:
+            print(path.name, at, "of", len(images), flush=True)
+    assert kept is not None
+    kept.flush()
+    done.touch()
+    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]

@@ -1,0 +1,129 @@
+"""Word detectors: what each cell of the grid says for each word, and a caption head whose words rest on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmgradcam.tasks.nets.captioners import LSTMCaptioner, TransformerCaptioner
+
+
+class Detectors(nn.Module):
+    """A linear detector for each of some words at each cell; a word's evidence is the soft maximum over the cells.
+
+    Multiple-instance learning (Fang et al. 2015, with the log-sum-exp pooling of Pinheiro and Collobert 2015): the captions
+    tell that a word is in the photo, not where, so some cell must say it, and in photos without it none may.
+
+    Args:
+        channels: C of the features.
+        width: channels of what the detectors look at.
+        vocabulary: number of tokens.
+        looked_for: how many of them have a detector; which ones is a buffer, `tokens`.
+        sharpness: of the soft maximum; 0 is the mean, infinity the maximum.
+    """
+
+    tokens: Tensor
+
+    def __init__(self, channels: int, width: int, vocabulary: int, looked_for: int, sharpness: float = 4.0) -> None:
+        super().__init__()
+        self.vocabulary, self.sharpness = vocabulary, sharpness
+        self.neck = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.dropout = nn.Dropout2d(0.1)
+        self.look = nn.Conv2d(width, looked_for, 1)
+        self.usual = nn.Parameter(torch.zeros(looked_for))
+        self.register_buffer("tokens", torch.arange(looked_for))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, *grid) -> what is looked at, (B, width, *grid), and the evidence, (B, looked_for) logits."""
+        seen = self.dropout(self.neck(features))
+        said = self.look(seen).flatten(2).float()
+        return seen, (torch.logsumexp(self.sharpness * said, 2) - math.log(said.shape[2])) / self.sharpness
+
+    def spread(self, evidence: Tensor) -> Tensor:
+        """(B, looked_for) evidence -> (B, vocabulary), less what is usual; 0 for words without a detector."""
+        return evidence.new_zeros(len(evidence), self.vocabulary).index_copy(1, self.tokens, evidence - self.usual)
+
+
+class Say(nn.Module):
+    """(..., width + vocabulary): a state, and the evidence by as much as it counts now -> (..., vocabulary) logits."""
+
+    def __init__(self, width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.words = nn.Linear(width, vocabulary)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.words(hidden[..., : self.words.in_features]) + hidden[..., self.words.in_features :]
+        return logits
+
+
+class EvidenceCaptioner(nn.Module):
+    """A caption head whose words rest on the evidence that detectors find for them in the grid.
+
+    At each step a language model that attends to the grid says which words fit, and how much the picture counts now; the next
+    word's logit is its own plus that much of the word's evidence. The language model is told which words were detected.
+
+    Args:
+        kind: the language model, "lstm" or "transformer".
+        vocabulary: number of tokens.
+        channels: C of the features.
+        width: size of its embeddings and states.
+        looked_for: see `Detectors`.
+        sharpness: see `Detectors`.
+        settings: more of the language model's own arguments.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        vocabulary: int,
+        channels: int,
+        width: int,
+        looked_for: int,
+        sharpness: float = 4.0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.detectors = Detectors(channels, width, vocabulary, looked_for, sharpness)
+        self.detected = nn.Linear(looked_for, width)
+        kinds = {"lstm": LSTMCaptioner, "transformer": TransformerCaptioner}
+        self.language = kinds[kind](vocabulary, width, width, **settings or {})
+        self.counts = nn.Linear(width, 1)
+        self.out = Say(width, vocabulary)
+        self.language.out = nn.Identity()  # type: ignore[assignment]  # said by `out`, with the evidence
+        self.together = self.language.together
+
+    def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]:
+        """The state before the first token, for `rows` captions, a multiple of the B pictures."""
+        seen, evidence = self.look(features)
+        return self.detectors.spread(evidence), *self.language.start(seen, rows)
+
+    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, *grid) -> what the language model reads, (B, width, *grid), and the evidence (B, looked_for)."""
+        seen, evidence = self.detectors(features)
+        return seen + self.detected(evidence.sigmoid())[..., None, None], evidence
+
+    def step(self, state: tuple[Tensor, ...], token: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(R,) tokens -> what predicts the next, (R, width + vocabulary), and the state after."""
+        evidence, *rest = state
+        said, after = self.language.step(tuple(rest), token)
+        return self.weigh(said, evidence), (evidence, *after)
+
+    def reorder(self, state: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
+        """The state with other of the R rows in their places; each row stays with its picture."""
+        return state[0], *self.language.reorder(state[1:], rows)
+
+    def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
+        """(B, C, *grid), (R, L) tokens, R a multiple of B -> what predicts each next token, L times (R, width + vocabulary)."""
+        seen, evidence = self.look(features)
+        spread = self.detectors.spread(evidence)
+        return [self.weigh(said, spread) for said in self.language.steps(seen, tokens)]
+
+    def weigh(self, said: Tensor, evidence: Tensor) -> Tensor:
+        """(R, width) states, (B, vocabulary) evidence -> both, the evidence by as much as the state lets it count."""
+        each = torch.unflatten(F.softplus(self.counts(said)), 0, (len(evidence), -1)) * evidence[:, None]
+        return torch.cat([said, each.flatten(0, 1).to(said.dtype)], -1)
