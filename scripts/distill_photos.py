@@ -154,7 +154,9 @@ def train(given: argparse.Namespace) -> None:
             torch.save({**states, "step": step, "spent": gone, "words": words}, given.out / "part.pt")
             (given.out / "part.pt").replace(last)
     weights = {k.removeprefix("module.encoder."): v for k, v in average.state_dict().items() if k.startswith("module.encoder.")}
-    torch.save({"encoder": weights, "step": step, "minutes": (spent + time.time() - begin) / 60, **smooth}, given.out / "encoder.pt")
+    torch.save(
+        {"encoder": weights, "step": step, "minutes": (spent + time.time() - begin) / 60, **smooth}, given.out / "encoder.pt"
+    )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,60 @@ HELD = 500
 COMMON = 0.3
 """A word in more than this share of the captions says nothing of a photo, and gets no detector."""
 
+APART = frozenset(
+    [
+        "in",
+        "on",
+        "of",
+        "and",
+        "with",
+        "to",
+        "at",
+        "while",
+        "through",
+        "by",
+        "for",
+        "from",
+        "his",
+        "her",
+        "its",
+        "their",
+        "as",
+        "it",
+        "up",
+        "down",
+        "into",
+        "over",
+        "near",
+        "next",
+        "that",
+        "an",
+        "is",
+        "are",
+        "a",
+        "the",
+        "two",
+        "out",
+        "off",
+        "other",
+        "another",
+        "he",
+        "she",
+        "they",
+        "one",
+        "some",
+        "there",
+        "has",
+        "be",
+        "being",
+        "very",
+        "them",
+        "him",
+        "who",
+    ]
+)
+"""Words that name nothing to be seen."""
+
 Captions = Sequence[Sequence[str]]
 
 
@@ -43,9 +97,63 @@ def words_of(captions: Sequence[Captions], spoken: int = 5, looked: int = 12) ->
     counts = Counter(word for each in captions for caption in each for word in set(caption))
     vocabulary = Vocabulary(tuple(sorted(word for word, n in counts.items() if n >= spoken)))
     most = COMMON * sum(map(len, captions))
-    apart = set("in on of and with to at while through by for from his her its their as it up down into over near next that".split())
-    apart |= set("an is are a the two out off other another he she they one some there has be being very them him who".split())
-    wanted = [word for word in vocabulary.words if looked <= counts[word] < most and word not in apart]
+    apart = set(
+        [
+            "in",
+            "on",
+            "of",
+            "and",
+            "with",
+            "to",
+            "at",
+            "while",
+            "through",
+            "by",
+            "for",
+            "from",
+            "his",
+            "her",
+            "its",
+            "their",
+            "as",
+            "it",
+            "up",
+            "down",
+            "into",
+            "over",
+            "near",
+            "next",
+            "that",
+        ]
+    )
+    apart |= set(
+        [
+            "an",
+            "is",
+            "are",
+            "a",
+            "the",
+            "two",
+            "out",
+            "off",
+            "other",
+            "another",
+            "he",
+            "she",
+            "they",
+            "one",
+            "some",
+            "there",
+            "has",
+            "be",
+            "being",
+            "very",
+            "them",
+            "him",
+            "who",
+        ]
+    )
+    wanted = [word for word in vocabulary.words if looked <= counts[word] < most and word not in APART]
     return Words(vocabulary, vocabulary.encode(wanted))
 
 
@@ -79,7 +187,9 @@ def fit_of(encoder: nn.Module) -> Fit:
 
 
 @torch.no_grad()
-def features(encoder: nn.Module, images: Sequence[Any], path: Path, mirrored: bool, device: str = "cpu") -> np.ndarray[Any, Any]:
+def features(
+    encoder: nn.Module, images: Sequence[Any], path: Path, mirrored: bool, device: str = "cpu"
+) -> np.ndarray[Any, Any]:
     """(photos, C, *grid) fp16, from `path` where they were worked out before."""
     done = path.with_suffix(".done")
     if done.exists():

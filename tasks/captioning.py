@@ -44,7 +44,9 @@ class Said:
 class Captioning(Task):
     """An encoder and a caption head.
 
-    Query: `caption="..."` explains that sentence instead of the one the model generates.
+    Query: `caption="..."` explains that sentence instead of the one the model generates; `phrases=[(words, first, last), ...]`
+    explains phrases, one target each: the words of a caption, and which of them are meant, both ends inclusive. Words of it
+    that the model does not know are read as unknown ones.
 
     Args:
         encoder: (B, 3, h, w) -> (B, C, *grid).
@@ -57,7 +59,9 @@ class Captioning(Task):
 
     unit = "log-probability"
 
-    def __init__(self, encoder: nn.Module, head: nn.Module, vocabulary: Vocabulary, fit: Fit, longest: int = 30, beam: int = 1) -> None:
+    def __init__(
+        self, encoder: nn.Module, head: nn.Module, vocabulary: Vocabulary, fit: Fit, longest: int = 30, beam: int = 1
+    ) -> None:
         self.encoder, self.vocabulary, self.fit, self.longest, self.beam = encoder, vocabulary, fit, longest, beam
         self.head: Any = head
 
@@ -74,15 +78,15 @@ class Captioning(Task):
     def targets_of_each(self, features: Tensor, queries: Sequence[Query]) -> list[Sequence[Target]]:
         given: dict[int, list[int]] = {}
         for b, query in enumerate(queries):
-            unknown = ", ".join(sorted(set(query) - {"caption"}))
+            unknown = ", ".join(sorted(set(query) - {"caption", "phrases"}))
             if unknown:
-                raise InputError(f"captioning is asked with caption=..., got {unknown}")
+                raise InputError(f"captioning is asked with caption=... or phrases=..., got {unknown}")
             if query.get("caption") is not None:
                 given[b] = self._read(query["caption"])
-        silent = [b for b in range(len(queries)) if b not in given]
+        silent = [b for b in range(len(queries)) if b not in given and "phrases" not in queries[b]]
         if silent:
             given.update(zip(silent, self.generate(features[silent]), strict=True))
-        return [self._words(given[b]) for b in range(len(queries))]
+        return [self._words(given[b]) if b in given else self._phrases(queries[b]["phrases"]) for b in range(len(queries))]
 
     def _read(self, caption: Any) -> list[int]:
         words = tokenize(caption) if isinstance(caption, str) else None
@@ -102,6 +106,15 @@ class Captioning(Task):
         said = Said(tuple(tokens), ())
         words = self.vocabulary.decode(tokens)
         return [Target(word, replace(said, positions=(i + 1,))) for i, word in enumerate(words)]
+
+    def _phrases(self, phrases: Any) -> list[Target]:
+        made = []
+        for words, first, last in phrases:
+            if not 0 <= first <= last < len(words):
+                raise InputError(f"phrases: expected words {first} to {last} to lie in a caption of {len(words)} words")
+            tokens = (START, *self.vocabulary.encode(words), END)
+            made.append(Target(" ".join(words[first : last + 1]), Said(tokens, tuple(range(first + 1, last + 2)))))
+        return made
 
     @torch.no_grad()
     def generate(self, features: Tensor, beam: int | None = None) -> list[list[int]]:

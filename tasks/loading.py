@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
-from torch import nn
+from torch import Tensor, nn
 
 from mmgradcam import checkpoints, methods
 from mmgradcam.errors import InputError
@@ -25,7 +25,9 @@ from mmgradcam.tasks import hub
 FORMAT = 1
 
 
-def load(name: str | Path, device: str | torch.device = "auto", device_map: Any = None) -> Task:
+def load(
+    name: str | Path, device: str | torch.device = "auto", device_map: Any = None, encoder: str | Path | None = None
+) -> Task:
     """A task ready to explain.
 
     Args:
@@ -34,6 +36,8 @@ def load(name: str | Path, device: str | torch.device = "auto", device_map: Any 
         device: "auto" is a GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1", ...
         device_map: spreads a hub model over several devices instead, as `from_pretrained` does: "auto", or device by module.
             Needs the package accelerate.
+        encoder: where to take the image encoder from, for a model whose own files hold only the head: a folder with the model
+            that its card names, laid out as the hub's; by default it is fetched from the hub, once.
 
     Returns:
         The task, its model in eval mode on the device, float32 (of the hub on a GPU: as it was saved); its method, taps and
@@ -64,12 +68,20 @@ def load(name: str | Path, device: str | torch.device = "auto", device_map: Any 
     config = checkpoints.config(folder)
     if config.get("format") != FORMAT:
         raise InputError(f"{folder}: expected model format {FORMAT}, got {config.get('format')}; upgrade mmgradcam")
+    apart = bool(config.get("encoder", {}).get("weights"))
+    if encoder is not None:
+        if not apart:
+            raise InputError(f"{name} has its own encoder; encoder= is for models whose files hold only the head")
+        if not Path(encoder).is_dir():
+            raise InputError(f"encoder: {encoder}: no such folder; give one that holds {config['encoder']['name']}")
+        config = {**config, "encoder": {**config["encoder"], "name": str(encoder)}}
     try:
         task = build(config)
         weights = load_file(folder / "model.safetensors")
         for part, module in parts(task).items():
-            own = {k.removeprefix(f"{part}."): v.float() for k, v in weights.items() if k.startswith(f"{part}.")}
-            module.load_state_dict(own)
+            own = {k.removeprefix(f"{part}."): v for k, v in weights.items() if k.startswith(f"{part}.")}
+            if own or not (apart and part == "encoder"):
+                module.load_state_dict(_unpacked(own))
             module.eval().to(where)
     except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
@@ -95,7 +107,7 @@ def build(config: Mapping[str, Any]) -> Task:
     made = _class(config["task"], Task)
     encoder, head = (_made(config[part]) for part in ("encoder", "head"))
     fit = Fit(**{**config["fit"], "size": tuple(config["fit"]["size"])})
-    task: Task = made(encoder, head, fit=fit, **_words(config))
+    task: Task = made(encoder, head, fit=fit, **_words(config), **({"beam": config["beam"]} if "beam" in config else {}))
     task.seam = config["seam"]
     task.method = getattr(methods, config["method"])
     task.taps = tuple(config["taps"])
@@ -104,13 +116,43 @@ def build(config: Mapping[str, Any]) -> Task:
 
 
 def save(task: Task, config: Mapping[str, Any], folder: Path) -> None:
-    """Writes a model folder: weights as fp16 safetensors, and the config that `build` reads."""
+    """Writes a model folder: weights as safetensors, and the config that `build` reads.
+
+    Weights are fp16, or, where the config says `"stored": "int8"`, matrices are rows of int8 with an fp16 scale each. An
+    encoder that the config says to fetch (`"weights": true`) is left out.
+    """
     weights = {}
     for part, module in parts(task).items():
+        if part == "encoder" and config["encoder"].get("weights"):
+            continue
         for key, value in module.state_dict().items():
-            weights[f"{part}.{key}"] = (value.half() if value.is_floating_point() else value).contiguous().cpu()
+            weights.update(_packed(f"{part}.{key}", value.cpu(), config.get("stored") == "int8"))
     described = json.dumps({"format": FORMAT, **config}, indent=1) + "\n"
     write_files({folder / "model.safetensors": to_bytes(weights), folder / "config.json": described.encode()})
+
+
+SCALE = ":scale"
+
+
+def _packed(key: str, value: Tensor, short: bool) -> dict[str, Tensor]:
+    if not value.is_floating_point():
+        return {key: value.contiguous()}
+    if not short or value.dim() < 2 or value.numel() < 4096:
+        return {key: value.half().contiguous()}
+    scale = (value.flatten(1).abs().amax(1) / 127).clamp(min=1e-7).half()
+    rows = value.flatten(1) / scale[:, None].float()
+    return {key: rows.round().clamp(-127, 127).to(torch.int8).view(value.shape).contiguous(), key + SCALE: scale}
+
+
+def _unpacked(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    made = {}
+    for key, value in weights.items():
+        scale = weights.get(key + SCALE)
+        if scale is not None:
+            made[key] = value.float() * scale.float().view(-1, *[1] * (value.dim() - 1))
+        elif not key.endswith(SCALE):
+            made[key] = value.float() if value.is_floating_point() else value
+    return made
 
 
 def parts(task: Task) -> dict[str, nn.Module]:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,62 @@ def read_captions(data: Path, images: Path | None = None) -> Captioned:
     except (KeyError, TypeError) as error:
         raise InputError(f"{data}: expected COCO's captions, with images and annotations; {error} is missing") from None
     return Captioned(_Files(files), captions)
+
+
+def read_answers(data: Path, images: Path | None = None) -> Answered:
+    """Pictures and the questions people asked of them, in the layout of VQA v2.
+
+    Args:
+        data: the annotations, `v2_mscoco_train2014_annotations.json`; the questions are read from the file beside it that is
+            called the same but for OpenEnded and questions, `v2_OpenEnded_mscoco_train2014_questions.json`.
+        images: the folder of the pictures, `COCO_train2014_000000000009.jpg` and so on; by default where `data` is.
+
+    Raises:
+        InputError: a file is missing or laid out otherwise.
+    """
+    name = data.name.replace("v2_mscoco", "v2_OpenEnded_mscoco").replace("annotations", "questions")
+    annotations, questions = read_json(data), read_json(data.with_name(name))
+    try:
+        text_of = {one["question_id"]: str(one["question"]) for one in questions["questions"]}
+        subset = str(annotations.get("data_subtype") or questions.get("data_subtype") or "train2014")
+        asked: dict[int, list[Question]] = {}
+        for one in annotations["annotations"]:
+            given = Counter(str(each["answer"]).lower() for each in one["answers"])
+            answers = tuple(answer for answer, n in given.most_common() if n >= 3) or (str(one["multiple_choice_answer"]),)
+            found = Question(text_of[one["question_id"]], str(one.get("answer_type", "other")), answers)
+            asked.setdefault(int(one["image_id"]), []).append(found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{data}: expected the annotations of VQA v2; {error} is missing or wrong") from None
+    folder = images or data.parent
+    files = [folder / f"COCO_{subset}_{number:012d}.jpg" for number in asked]
+    words = [[answer.split() for one in some for answer in one.answers] for some in asked.values()]
+    return Answered(_Files(files), words, list(asked.values()))
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of a picture.
+
+    Attributes:
+        text: as "what color is the shirt".
+        kind: which kind of question it is.
+        answers: what is right, the likeliest first.
+        boxes: where the answer is to be seen, in fractions of the picture; none where nobody said.
+    """
+
+    text: str
+    kind: str
+    answers: tuple[str, ...]
+    boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Pictures, what was said of each in words, and what was asked of each."""
+
+    images: Sequence[Any]
+    captions: list[list[list[str]]]
+    asked: list[list[Question]]
 
 
 def read_json(path: Path) -> Any:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgradcam.tasks.nets.answerers import LSTMAnswerer
 from mmgradcam.tasks.nets.captioners import LSTMCaptioner, TransformerCaptioner
 
 
@@ -127,3 +128,47 @@ class EvidenceCaptioner(nn.Module):
         """(R, width) states, (B, vocabulary) evidence -> both, the evidence by as much as the state lets it count."""
         each = torch.unflatten(F.softplus(self.counts(said)), 0, (len(evidence), -1)) * evidence[:, None]
         return torch.cat([said, each.flatten(0, 1).to(said.dtype)], -1)
+
+
+class EvidenceAnswerer(nn.Module):
+    """An answer head that reads what detectors of words look at, and is told which words they found.
+
+    Args:
+        vocabulary: number of tokens of questions.
+        answers: number of answers.
+        channels: C of the features.
+        width: size of embeddings and states.
+        looked_for: see `Detectors`.
+        sharpness: see `Detectors`.
+        settings: more arguments of the head that answers, an `LSTMAnswerer`.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        answers: int,
+        channels: int,
+        width: int,
+        looked_for: int,
+        sharpness: float = 4.0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.detectors = Detectors(channels, width, looked_for, looked_for, sharpness)
+        self.detected = nn.Linear(looked_for, width)
+        self.language = LSTMAnswerer(vocabulary, answers, width, width, **settings or {})
+
+    @property
+    def words(self) -> nn.Embedding:
+        """What embeds the tokens of a question."""
+        return self.language.words
+
+    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, *grid) -> what is read, (B, width, *grid), and the evidence (B, looked_for)."""
+        seen, evidence = self.detectors(features)
+        return seen + self.detected(evidence.sigmoid())[..., None, None], evidence
+
+    def forward(self, features: Tensor, questions: Tensor) -> Tensor:
+        """(B, C, *grid), (R, L) questions, R a multiple of B -> answer logits (R, answers)."""
+        logits: Tensor = self.language(self.look(features)[0], questions)
+        return logits

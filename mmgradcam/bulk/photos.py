@@ -1,0 +1,184 @@
+"""How good are a captioner and its maps on photos in which people boxed what phrases of their captions name?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmgradcam.data.photos import Photo, Photos, Phrase
+from mmgradcam.errors import InputError
+from mmgradcam.explaining import explain
+from mmgradcam.metrics import Localization, bleu4, cider, meteor
+from mmgradcam.task import Method
+from mmgradcam.tasks import Captioning
+from mmgradcam.tasks.vocabulary import tokenize
+
+Figures = dict[str, Any]
+IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "person", "kids": "kid", "feet": "foot"}
+
+
+def evaluate_photos(
+    task: Captioning,
+    photos: Photos,
+    limit: int | None = None,
+    *,
+    method: Method | None = None,
+    taps: Sequence[Any] | None = None,
+    batch: int = 4,
+    progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
+) -> Figures:
+    """Captions against what people wrote, and maps against what they boxed.
+
+    Every phrase with boxes of every reference caption is explained, teacher-forced: the score is the sum of its words' scores
+    given the words before. A photo is encoded once for all its phrases.
+
+    Args:
+        task: a captioner.
+        photos: with captions and phrases; see `Photos`.
+        limit: number of photos, from the first; all of them by default.
+        method: explain with this method instead of the model's own choice.
+        taps: explain at these layers instead of the model's own choice.
+        batch: photos worked on together.
+        progress: wraps the iteration over batches, given their number, to show how far it is.
+
+    Returns:
+        `bleu4`, `cider` and `meteor` (None where nltk has no WordNet), 0..100 (CIDEr-D 0..1000), of captions as the model
+        generates them, and `greedy`, the same of greedy ones; `pointing`, in percent of phrases: `own`, the peak of the map is
+        in one of its boxes; `swapped`, the peak of another phrase of the caption is; `centre` and `random`, what those points
+        would score; `types`, own and centre of each type; `generated`, the same of the words of the generated caption that
+        are the head of a boxed phrase; `inside_outside`, mean heat inside the boxes over mean heat outside; `counts`.
+
+    Raises:
+        InputError: the task is no captioner, or no photo has captions.
+    """
+    if not isinstance(task, Captioning):
+        raise InputError(f"evaluate: expected a captioner, got {type(task).__name__}")
+    count = min(limit or len(photos), len(photos))
+    starts: Iterable[int] = range(0, count, batch)
+    starts = progress(starts, -(-count // batch)) if progress else starts
+    how: dict[str, Any] = {"method": method, "taps": taps, "batch": batch}
+    spoken: dict[str, list[list[str]]] = {"own": [], "greedy": []}
+    references: list[list[list[str]]] = []
+    places, nouns = defaultdict(Localization), Localization()
+    for at in starts:
+        some = [photos[i] for i in range(at, min(at + batch, count))]
+        captions = _speak(task, some)
+        for name, made in captions.items():
+            spoken[name] += made
+        references += [[tokenize(" ".join(caption)) for caption in photo.captions] for photo in some]
+        asked = [_Asked(photo, own) for photo, own in zip(some, captions["own"], strict=True)]
+        asked = [one for one in asked if one.query]
+        if not asked:
+            continue
+        explained = explain(task, [one.photo.image for one in asked], each=[{"phrases": one.query} for one in asked], **how)
+        for one, explanation in zip(asked, explained, strict=True):
+            heats = [part.heat() for part in explanation]
+            one.point(places, nouns, heats)
+    everywhere = places.pop("", Localization()).figures()
+    return {
+        **_captions(spoken["own"], references),
+        "greedy": _captions(spoken["greedy"], references),
+        "pointing": {
+            "own": _percent(everywhere, "peak"),
+            "swapped": _percent(everywhere, "swapped"),
+            "centre": _percent(everywhere, "centre"),
+            "random": _percent(everywhere, "random"),
+            "types": {name: _type(place.figures()) for name, place in sorted(places.items())},
+            "generated": _type(nouns.figures()),
+        },
+        "inside_outside": everywhere.get("inside_outside"),
+        "counts": {
+            "photos": count,
+            "captions": sum(map(len, references)),
+            "phrases": everywhere["count"],
+            "swaps": everywhere.get("swaps", 0),
+        },
+    }
+
+
+def _captions(spoken: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> Figures:
+    return {"bleu4": bleu4(spoken, references), "cider": cider(spoken, references), "meteor": meteor(spoken, references)}
+
+
+def _speak(task: Captioning, photos: Sequence[Photo]) -> dict[str, list[list[str]]]:
+    """Captions as the model makes them, and greedy ones."""
+    device = next(task.head.parameters()).device
+    with torch.no_grad():
+        features = task.encode(torch.stack([task.prepare(photo.image).pixels for photo in photos]).to(device))
+        made = {"own": task.generate(features), "greedy": task.generate(features, beam=1)}
+    return {name: [task.vocabulary.decode(tokens) for tokens in rows] for name, rows in made.items()}
+
+
+class _Asked:
+    """What is asked of a photo: its boxed phrases, and words of the generated caption that are the head of one."""
+
+    def __init__(self, photo: Photo, own: Sequence[str]) -> None:
+        self.photo = photo
+        self.phrases: list[Phrase] = []
+        self.query: list[tuple[list[str], int, int]] = []
+        self.named: list[list[Phrase]] = []
+        boxed: dict[str, list[Phrase]] = defaultdict(list)
+        for phrase in photo.phrases:
+            pieces = [tokenize(word) for word in photo.captions[phrase.caption]]
+            before, meant = list(chain(*pieces[: phrase.first])), list(chain(*pieces[phrase.first : phrase.last + 1]))
+            if meant and phrase.boxes:
+                self.phrases.append(phrase)
+                self.query.append((list(chain(*pieces)), len(before), len(before) + len(meant) - 1))
+                boxed[lemma(meant[-1])].append(phrase)
+        for i, word in enumerate(own):
+            if found := boxed.get(lemma(word)):
+                self.named.append(found)
+                self.query.append((list(own), i, i))
+
+    def point(self, places: dict[str, Localization], nouns: Localization, heats: Sequence[Any]) -> None:
+        """Counts the maps, one for each of `query`."""
+        for i, phrase in enumerate(self.phrases):
+            mask = mask_of([phrase], heats[i].shape)
+            others = [heats[k] for k, other in enumerate(self.phrases) if k != i and other.caption == phrase.caption]
+            places[""].add(heats[i], mask, others)
+            for name in phrase.types:
+                places[name].add(heats[i], mask)
+        for heat, found in zip(heats[len(self.phrases) :], self.named, strict=True):
+            nouns.add(heat, mask_of(found, heat.shape))
+
+
+def mask_of(phrases: Sequence[Phrase], shape: tuple[int, ...]) -> Any:
+    """(H, W) bool: the pixels of the phrases' boxes."""
+    mask = np.zeros(shape, bool)
+    for x0, y0, x1, y1 in (box for phrase in phrases for box in phrase.boxes):
+        mask[_pixels(y0, y1, shape[0]), _pixels(x0, x1, shape[1])] = True
+    return mask
+
+
+def _pixels(low: float, high: float, size: int) -> slice:
+    """Pixels whose middle lies between two fractions of a side; one at least."""
+    first = min(int(np.ceil(low * size - 0.5)), size - 1)
+    return slice(max(first, 0), max(int(np.floor(high * size - 0.5)), first) + 1)
+
+
+def lemma(noun: str) -> str:
+    """A noun's singular, near enough to tell whether two are the same.
+
+    >>> lemma("dogs"), lemma("women"), lemma("grass")
+    ('dog', 'woman', 'grass')
+    """
+    if noun in IRREGULAR:
+        return IRREGULAR[noun]
+    if noun.endswith("ies") and len(noun) > 4:
+        return noun[:-3] + "y"
+    if noun.endswith(("ches", "shes", "xes", "sses")):
+        return noun[:-2]
+    return noun[:-1] if noun.endswith("s") and not noun.endswith(("ss", "us")) and len(noun) > 3 else noun
+
+
+def _percent(figures: dict[str, float], name: str) -> float | None:
+    return 100 * figures[name] if name in figures else None
+
+
+def _type(figures: dict[str, float]) -> Figures:
+    return {"own": _percent(figures, "peak"), "centre": _percent(figures, "centre"), "count": figures["count"]}
