@@ -97,62 +97,6 @@ def words_of(captions: Sequence[Captions], spoken: int = 5, looked: int = 12) ->
     counts = Counter(word for each in captions for caption in each for word in set(caption))
     vocabulary = Vocabulary(tuple(sorted(word for word, n in counts.items() if n >= spoken)))
     most = COMMON * sum(map(len, captions))
-    apart = set(
-        [
-            "in",
-            "on",
-            "of",
-            "and",
-            "with",
-            "to",
-            "at",
-            "while",
-            "through",
-            "by",
-            "for",
-            "from",
-            "his",
-            "her",
-            "its",
-            "their",
-            "as",
-            "it",
-            "up",
-            "down",
-            "into",
-            "over",
-            "near",
-            "next",
-            "that",
-        ]
-    )
-    apart |= set(
-        [
-            "an",
-            "is",
-            "are",
-            "a",
-            "the",
-            "two",
-            "out",
-            "off",
-            "other",
-            "another",
-            "he",
-            "she",
-            "they",
-            "one",
-            "some",
-            "there",
-            "has",
-            "be",
-            "being",
-            "very",
-            "them",
-            "him",
-            "who",
-        ]
-    )
     wanted = [word for word in vocabulary.words if looked <= counts[word] < most and word not in APART]
     return Words(vocabulary, vocabulary.encode(wanted))
 

@@ -13,7 +13,7 @@ COLORS = ["red", "blue", "green", "yellow", "white", "black", "brown", "orange",
 SAME = {"grey": "gray", "blonde": "blond", "golden": "tan", "silver": "gray", "maroon": "red"}
 NUMBERS = ["one", "two", "three", "four", "five"]
 BETWEEN = {"is", "are", "a", "an", "the", "and", "his", "her", "their", "its", "while", "who", "that", "some"}
-NO_DEED = set(
+NO_DEED = frozenset(
     [
         "wearing",
         "holding",
@@ -28,10 +28,6 @@ NO_DEED = set(
         "following",
         "something",
         "everything",
-    ]
-)
-NO_DEED |= set(
-    [
         "wedding",
         "building",
         "clothing",
