@@ -101,13 +101,13 @@ def words_of(captions: Sequence[Captions], spoken: int = 5, looked: int = 12) ->
     return Words(vocabulary, vocabulary.encode(wanted))
 
 
-def tokens_of(vocabulary: Vocabulary, captions: Sequence[Captions], longest: int = 22) -> np.ndarray[Any, Any]:
-    """(photos, captions, longest + 2) tokens, from start to end, filled up."""
+def tokens_of(vocabulary: Vocabulary, captions: Sequence[Captions], longest: int = 16) -> np.ndarray[Any, Any]:
+    """(photos, captions, longest + 1) tokens, from start to end, filled up; longer captions are cut."""
     most = max(map(len, captions))
-    made = np.full((len(captions), most, longest + 2), PAD, np.int16)
+    made = np.full((len(captions), most, longest + 1), PAD, np.int16)
     for i, each in enumerate(captions):
         for k in range(most):
-            row = [START, *vocabulary.encode(each[k % len(each)])[:longest], END]
+            row = [START, *vocabulary.encode(each[k % len(each)]), END][: longest + 1]
             made[i, k, : len(row)] = row
     return made
 

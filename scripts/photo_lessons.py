@@ -21,11 +21,15 @@ from mmgradcam.tasks.nets.evidence import Detectors, EvidenceAnswerer, EvidenceC
 from mmgradcam.tasks.vocabulary import PAD, UNKNOWN, Vocabulary, tokenize
 
 HEADS: dict[str, dict[str, Any]] = {
-    "photo-captioner": {"kind": "lstm", "width": 256},
+    "photo-captioner": {"kind": "lstm", "width": 320},
     "photo-captioner-transformer": {"kind": "transformer", "width": 224, "settings": {"layers": 2, "heads": 4}},
     "photo-captioner-small": {"kind": "lstm", "width": 192},
     "photo-vqa": {"width": 192, "settings": {"glimpses": 3, "heads": 4}},
 }
+
+
+UNSEEN = 0.3
+"""Share of the captions that are learned without evidence, so that the language model learns to look for itself."""
 
 
 class Captions:
@@ -33,7 +37,7 @@ class Captions:
 
     score = "bleu4"
 
-    def __init__(self, data: Path, images: Path | None, held: int, captions: int = 3, hide: float = 0.1) -> None:
+    def __init__(self, data: Path, images: Path | None, held: int, captions: int = 5, hide: float = 0.05) -> None:
         read = read_captions(data, images)
         self.images, self.count, self.each, self.hide = read.images, len(read.captions) - held, captions, hide
         self.texts = [sentences(each) for each in read.captions]
@@ -53,12 +57,14 @@ class Captions:
         said = torch.from_numpy(self.tokens[rows][:, which]).long().to(x.device).flatten(0, 1)
         said = said[:, : int((said != PAD).sum(1).max())]
         hidden = torch.from_numpy(rng.random(tuple(said.shape)) < self.hide).to(x.device) & (said > UNKNOWN)
+        read = said.masked_fill(hidden, UNKNOWN)[:, :-1]
         seen, evidence = head.look(x)
-        state, spread = head.language(seen, said.masked_fill(hidden, UNKNOWN)[:, :-1]), head.detectors.spread(evidence)
-        counts = torch.unflatten(F.softplus(head.counts(state)).float(), 0, (len(x), -1))  # (B, n, L, 1)
-        logits = head.out.words(state).float() + (counts * spread[:, None, None]).flatten(0, 1)
+        state, spread = head.language(seen, read), head.detectors.spread(evidence)
+        left = torch.stack(head.fresh(said[:, :-1], spread.shape[1]), 1)
+        trusted = torch.from_numpy(rng.random((len(said), 1, 1)) > UNSEEN).float().to(x.device)
+        logits = head.out.words(state).float() + head.weigh(state.float(), spread) * left * trusted
         return [
-            F.cross_entropy(logits.transpose(1, 2), said[:, 1:], ignore_index=PAD),
+            F.cross_entropy(logits.flatten(0, 1), said[:, 1:].flatten(), ignore_index=PAD),
             F.binary_cross_entropy_with_logits(evidence, self.held[rows].to(x.device), reduction="none").sum(1).mean(),
         ]
 
@@ -89,7 +95,6 @@ class Answers:
             things = askable(texts[: len(texts) - held])
             asked = balanced([questions_about(captions, phrases, things) for captions, phrases in texts])
             self.images, captions = read_captions(data).images, [[list(c) for c in cs] for cs, _ in texts]
-            self.things = things
         self.count, self.each = len(captions) - held, each
         self.words = words_of([sentences(each) for each in captions][: self.count])
         self.held = said_of(self.words, [sentences(each) for each in captions])
@@ -107,7 +112,7 @@ class Answers:
         return EvidenceAnswerer(**made), made
 
     def describe(self) -> dict[str, Any]:
-        return {"words": self.vocabulary.words, "answers": self.answers, "things": getattr(self, "things", [])}
+        return {"words": self.vocabulary.words, "answers": self.answers}
 
     def losses(self, head: EvidenceAnswerer, x: Tensor, rows: np.ndarray[Any, Any], rng: np.random.Generator) -> list[Tensor]:
         """Of the answers, and of which words the photos' captions hold; x (B, C, *grid) features of the photos `rows`."""

@@ -69,7 +69,7 @@ def describe(name: str, run: Path) -> dict[str, Any]:
         "fit": {**about["fit"], "size": list(about["fit"]["size"])},
         "seam": "features",
         "words": about["words"],
-        **({"beam": 3} if captions else {"answers": about["answers"], "things": about["things"]}),
+        **({"beam": 3} if captions else {"answers": about["answers"]}),
         "stored": "int8",
         "method": "normgrad",
         "taps": [] if "small" in name else ["model.layer.14"],

@@ -59,12 +59,13 @@ def train(given: argparse.Namespace) -> None:
     head, config = lesson.head(given.model, grids[0].shape[1])
     prime(head.detectors, lesson.words, lesson.held[: lesson.count])
     head.to(device)
+    head.detectors.dropout.p = given.blind
     if isinstance(dropout := getattr(head.language, "dropout", None), nn.Dropout):
         dropout.p = given.dropout
     average = torch.optim.swa_utils.AveragedModel(
         head, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.997), use_buffers=True
     )
-    optimizer = torch.optim.AdamW(head.parameters(), lr=given.rate, weight_decay=0.01, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(head.parameters(), lr=given.rate, weight_decay=0.03, betas=(0.9, 0.98))
     step, best, spent, begin = 0, -1.0, 0.0, time.time()
     given.out.mkdir(parents=True, exist_ok=True)
     last = given.out / "last.pt"
@@ -130,6 +131,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--dropout", type=float, default=0.4)
+    parser.add_argument("--blind", type=float, default=0.3, help="share of the channels the detectors must do without")
     parser.add_argument("--find", type=float, default=0.05, help="weight of the loss of finding words")
     parser.add_argument("--held", type=int, default=HELD)
     parser.add_argument("--every", type=int, default=2, help="epochs between looks at the held photos")

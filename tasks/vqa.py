@@ -29,7 +29,8 @@ class VQA(Task):
     """An encoder and an answer head.
 
     Query: `question="..."`; `answer="..."` (or a list) explains these instead of the likeliest; `top=K` the K likeliest;
-    `against="..."` explains why this answer and not that one, by the difference of their logits.
+    `against="..."` explains why this answer and not that one, by the difference of their logits. `questions=[...]` instead
+    explains the likeliest answer to each of several questions.
 
     Args:
         encoder: (B, 3, h, w) -> (B, C, *grid).
@@ -70,6 +71,13 @@ class VQA(Task):
         return self.targets_of_each(features, [query])[0]
 
     def targets_of_each(self, features: Tensor, queries: Sequence[Query]) -> list[Sequence[Target]]:
+        if any("questions" in query for query in queries):
+            return [
+                [target for text in query["questions"] for target in self.targets(features[b : b + 1], question=text)]
+                if "questions" in query
+                else self.targets(features[b : b + 1], **query)
+                for b, query in enumerate(queries)
+            ]
         for query in queries:
             unknown = ", ".join(sorted(set(query) - {"question", "answer", "against", "top"}))
             if unknown or query.get("question") is None:

@@ -1,21 +1,24 @@
-"""How good are a captioner and its maps on photos in which people boxed what phrases of their captions name?"""
+"""How good are captions, answers and their maps on photos in which people boxed what phrases of the captions name?"""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from mmgradcam.data.photos import Photo, Photos, Phrase
+from mmgradcam.data.asking import askable, balanced, questions_about
+from mmgradcam.data.photos import Photo, Photos, Phrase, Question
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.metrics import Localization, bleu4, cider, meteor
+from mmgradcam.pictures import Box
 from mmgradcam.task import Method
-from mmgradcam.tasks import Captioning
+from mmgradcam.tasks import VQA, Captioning
 from mmgradcam.tasks.vocabulary import tokenize
 
 Figures = dict[str, Any]
@@ -101,6 +104,107 @@ def evaluate_photos(
     }
 
 
+def evaluate_answers(
+    task: VQA,
+    photos: Photos,
+    limit: int | None = None,
+    *,
+    method: Method | None = None,
+    taps: Sequence[Any] | None = None,
+    batch: int = 8,
+    progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
+) -> Figures:
+    """Answers to questions that captions and phrases of photos give rise to, and where the maps of the answers peak.
+
+    An answer is right if one of the photo's captions gives it. Maps are those of the model's own answers.
+
+    Args:
+        task: a VQA model.
+        photos: with captions and phrases; see `Photos` and `mmgradcam.data.asking`.
+        limit: number of photos, from the first; all of them by default.
+        method: explain with this method instead of the model's own choice.
+        taps: explain at these layers instead of the model's own choice.
+        batch: photos worked on together.
+        progress: wraps the iteration over batches, given their number, to show how far it is.
+
+    Returns:
+        In percent: `accuracy`, over all and by kind of question; `blind`, the same of the model shown a grey picture; `guess`,
+        what the answer that is most often right of each question would score; `pointing`, for questions of color and of what
+        somebody is wearing, holding or riding: `own`, the peak is in a box of what the answer rests on, and `centre`, what
+        the centre point would score; `counts`: of photos and questions, `unread`, questions with words the model does not
+        know, and `unanswerable`, those none of whose right answers the model can give, which count as wrong.
+
+    Raises:
+        InputError: the task is no VQA model, or the photos give rise to no questions.
+    """
+    if not isinstance(task, VQA):
+        raise InputError(f"evaluate: expected a VQA model, got {type(task).__name__}")
+    count = min(limit or len(photos), len(photos))
+    texts = photos.texts()
+    made = balanced([questions_about(captions, phrases, askable(texts)) for captions, phrases in texts[:count]])
+    asked = [[one for one in some if all(word in task.vocabulary for word in tokenize(one.text))] for some in made]
+    if not any(asked):
+        raise InputError("evaluate: the photos' captions give rise to no question that the model can read")
+    device = next(task.head.parameters()).device
+    grey = task.encode(task.prepare(Image.new("RGB", (224, 224), (128, 128, 128))).pixels[None].to(device))
+    right: dict[str, dict[str, list[bool]]] = {name: defaultdict(list) for name in ("accuracy", "blind", "guess")}
+    usual: dict[str, Counter[str]] = defaultdict(Counter)
+    for one in chain(*asked):
+        usual[one.text].update(one.answers)
+    places: dict[str, Localization] = defaultdict(Localization)
+    starts: Iterable[int] = range(0, count, batch)
+    starts = progress(starts, -(-count // batch)) if progress else starts
+    for at in starts:
+        some = [i for i in range(at, min(at + batch, count)) if asked[i]]
+        pictures = {i: photos[i].image for i in some}
+        with torch.no_grad():
+            features = task.encode(torch.stack([task.prepare(pictures[i]).pixels for i in some]).to(device))
+        for row, i in enumerate(some):
+            own, blind = (_answers(task, x, asked[i]) for x in (features[row : row + 1], grey))
+            guess = [usual[one.text].most_common(1)[0][0] for one in asked[i]]
+            for name, given in (("accuracy", own), ("blind", blind), ("guess", guess)):
+                for one, answer in zip(asked[i], given, strict=True):
+                    right[name][one.kind].append(answer in one.answers)
+        pointed = {i: [one for one in asked[i] if one.kind in POINTED and one.boxes] for i in some}
+        pointed = {i: questions for i, questions in pointed.items() if questions}
+        each = [{"questions": [one.text for one in questions]} for questions in pointed.values()]
+        if not each:
+            continue
+        explained = explain(task, [pictures[i] for i in pointed], each=each, method=method, taps=taps, batch=batch)
+        for questions, explanation in zip(pointed.values(), explained, strict=True):
+            for one, part in zip(questions, explanation, strict=True):
+                heat = part.heat()
+                places[one.kind].add(heat, mask_of(one.boxes, heat.shape))
+    can = set(task.answers)
+    return {
+        **{name: _shares(kinds) for name, kinds in right.items()},
+        "pointing": {kind: _type(place.figures()) for kind, place in sorted(places.items())},
+        "counts": {
+            "photos": count,
+            "questions": sum(map(len, asked)),
+            "unread": sum(map(len, made)) - sum(map(len, asked)),
+            "unanswerable": sum(not can & set(one.answers) for one in chain(*asked)),
+        },
+    }
+
+
+POINTED = ("color", "wearing", "holding", "riding")
+
+
+@torch.no_grad()
+def _answers(task: VQA, features: torch.Tensor, asked: Sequence[Question]) -> list[str]:
+    """The likeliest answer to each question, for (1, C, *grid) features."""
+    targets = task.targets(features, questions=[one.text for one in asked])
+    return [target.label for target in targets]
+
+
+def _shares(kinds: dict[str, list[bool]]) -> Figures:
+    return {
+        "all": 100 * float(np.mean(list(chain(*kinds.values())))),
+        **{k: 100 * float(np.mean(v)) for k, v in sorted(kinds.items())},
+    }
+
+
 def _captions(spoken: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> Figures:
     return {"bleu4": bleu4(spoken, references), "cider": cider(spoken, references), "meteor": meteor(spoken, references)}
 
@@ -138,19 +242,19 @@ class _Asked:
     def point(self, places: dict[str, Localization], nouns: Localization, heats: Sequence[Any]) -> None:
         """Counts the maps, one for each of `query`."""
         for i, phrase in enumerate(self.phrases):
-            mask = mask_of([phrase], heats[i].shape)
+            mask = mask_of(phrase.boxes, heats[i].shape)
             others = [heats[k] for k, other in enumerate(self.phrases) if k != i and other.caption == phrase.caption]
             places[""].add(heats[i], mask, others)
             for name in phrase.types:
                 places[name].add(heats[i], mask)
         for heat, found in zip(heats[len(self.phrases) :], self.named, strict=True):
-            nouns.add(heat, mask_of(found, heat.shape))
+            nouns.add(heat, mask_of(chain(*(phrase.boxes for phrase in found)), heat.shape))
 
 
-def mask_of(phrases: Sequence[Phrase], shape: tuple[int, ...]) -> Any:
-    """(H, W) bool: the pixels of the phrases' boxes."""
+def mask_of(boxes: Iterable[Box], shape: tuple[int, ...]) -> Any:
+    """(H, W) bool: the pixels of boxes in fractions of the photo."""
     mask = np.zeros(shape, bool)
-    for x0, y0, x1, y1 in (box for phrase in phrases for box in phrase.boxes):
+    for x0, y0, x1, y1 in boxes:
         mask[_pixels(y0, y1, shape[0]), _pixels(x0, x1, shape[1])] = True
     return mask
 

@@ -66,7 +66,8 @@ class EvidenceCaptioner(nn.Module):
     """A caption head whose words rest on the evidence that detectors find for them in the grid.
 
     At each step a language model that attends to the grid says which words fit, and how much the picture counts now; the next
-    word's logit is its own plus that much of the word's evidence. The language model is told which words were detected.
+    word's logit is its own plus that much of the word's evidence, of which little is left once the word was said. The language
+    model is told which words were detected.
 
     Args:
         kind: the language model, "lstm" or "transformer".
@@ -94,6 +95,7 @@ class EvidenceCaptioner(nn.Module):
         kinds = {"lstm": LSTMCaptioner, "transformer": TransformerCaptioner}
         self.language = kinds[kind](vocabulary, width, width, **settings or {})
         self.counts = nn.Linear(width, 1)
+        self.left = nn.Parameter(torch.zeros(()))
         self.out = Say(width, vocabulary)
         self.language.out = nn.Identity()  # type: ignore[assignment]  # said by `out`, with the evidence
         self.together = self.language.together
@@ -101,7 +103,8 @@ class EvidenceCaptioner(nn.Module):
     def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]:
         """The state before the first token, for `rows` captions, a multiple of the B pictures."""
         seen, evidence = self.look(features)
-        return self.detectors.spread(evidence), *self.language.start(seen, rows)
+        said = torch.empty(rows, 0, dtype=torch.long, device=features.device)
+        return said, self.detectors.spread(evidence), *self.language.start(seen, rows)
 
     def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, *grid) -> what the language model reads, (B, width, *grid), and the evidence (B, looked_for)."""
@@ -110,24 +113,39 @@ class EvidenceCaptioner(nn.Module):
 
     def step(self, state: tuple[Tensor, ...], token: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(R,) tokens -> what predicts the next, (R, width + vocabulary), and the state after."""
-        evidence, *rest = state
-        said, after = self.language.step(tuple(rest), token)
-        return self.weigh(said, evidence), (evidence, *after)
+        said, evidence, *rest = state
+        said = torch.cat([said, token[:, None]], 1)
+        hidden, after = self.language.step(tuple(rest), token)
+        left = self.fresh(said, evidence.shape[1])[-1]
+        return torch.cat([hidden, self.weigh(hidden, evidence) * left], 1), (said, evidence, *after)
 
     def reorder(self, state: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
         """The state with other of the R rows in their places; each row stays with its picture."""
-        return state[0], *self.language.reorder(state[1:], rows)
+        return state[0][rows], state[1], *self.language.reorder(state[2:], rows)
 
     def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
         """(B, C, *grid), (R, L) tokens, R a multiple of B -> what predicts each next token, L times (R, width + vocabulary)."""
         seen, evidence = self.look(features)
         spread = self.detectors.spread(evidence)
-        return [self.weigh(said, spread) for said in self.language.steps(seen, tokens)]
+        hidden = []
+        for state, left in zip(self.language.steps(seen, tokens), self.fresh(tokens, spread.shape[1]), strict=True):
+            hidden.append(torch.cat([state, self.weigh(state, spread) * left], -1))
+        return hidden
 
     def weigh(self, said: Tensor, evidence: Tensor) -> Tensor:
-        """(R, width) states, (B, vocabulary) evidence -> both, the evidence by as much as the state lets it count."""
-        each = torch.unflatten(F.softplus(self.counts(said)), 0, (len(evidence), -1)) * evidence[:, None]
-        return torch.cat([said, each.flatten(0, 1).to(said.dtype)], -1)
+        """(R, ..., width) states, (B, vocabulary) evidence -> (R, ..., vocabulary), by as much as the state lets it count."""
+        counts = torch.unflatten(F.softplus(self.counts(said)), 0, (len(evidence), -1))
+        between = [None] * (counts.dim() - 2)
+        return (counts * evidence[(slice(None), *between)]).flatten(0, 1).to(said.dtype)
+
+    def fresh(self, tokens: Tensor, vocabulary: int) -> list[Tensor]:
+        """(R, L) tokens -> what is left of each word's evidence after each of them, L times (R, vocabulary)."""
+        said = torch.zeros(len(tokens), vocabulary, dtype=torch.bool, device=tokens.device)
+        left = []
+        for token in tokens.unbind(1):
+            said = said.scatter(1, token[:, None], True)
+            left.append(torch.where(said, self.left.sigmoid(), 1.0))
+        return left
 
 
 class EvidenceAnswerer(nn.Module):
