@@ -39,3 +39,12 @@ def config(path: Path) -> dict[str, Any]:
     if not isinstance(read, dict) or "task" not in read:
         raise InputError(f"{file}: expected the description of an mmgradcam model, with a task; got something else")
     return read
+
+
+def needs_encoder(name: str) -> bool:
+    """Whether a model, bundled or in a folder, holds only a head, over an encoder that is fetched apart."""
+    path = folder(name) if name in names() else Path(name)
+    try:
+        return bool(config(path).get("encoder", {}).get("weights"))
+    except InputError:
+        return False

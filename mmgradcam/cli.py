@@ -26,7 +26,10 @@ app = typer.Typer(
 )
 
 Images = Annotated[list[Path], typer.Argument(help="Pictures: PNG, JPEG, WebP, ...", metavar="IMAGE...")]
-Model = Annotated[str, typer.Option(help="A bundled model (see `mmgradcam models`), a hub id (org/name) or a folder.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A bundled model (see `mmgradcam models`), a hub id (org/name) or a folder; else a photo model."),
+]
 MethodName = Annotated[str | None, typer.Option(help="gradcam, layercam, score_cam, rise, ...; `mmgradcam methods` lists all.")]
 Noise = Annotated[int, typer.Option(help="Average the maps over that many noisy copies (SmoothGrad); 0 is none.", min=0)]
 Layers = Annotated[
@@ -34,22 +37,30 @@ Layers = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write into, one folder per picture.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Encoder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the hub's image encoder that a photo model stands on, where the hub is out of reach.",
+        envvar="MMGRADCAM_ENCODER",
+    ),
+]
 
 
 @app.command()
 def caption(
     images: Images,
-    model: Model = "scenes-captioner",
+    model: Model = None,
     caption: Annotated[str | None, typer.Option(help="Explain this sentence instead of the generated caption.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What a hub model is to go on from or reply to.")] = None,
     method: MethodName = None,
     noise: Noise = 0,
     layer: Layers = None,
     out: Out = Path("explanations"),
+    encoder: Encoder = None,
     device: Device = "auto",
 ) -> None:
     """Caption pictures and show where each word came from."""
-    task = _load(model, device, "caption")
+    task = _load(model, device, "caption", encoder) if model else _captioner(device, encoder)
     query = {"caption": caption, "prompt": prompt}
     _explain_each(task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer), out, _show_words)
 
@@ -58,7 +69,7 @@ def caption(
 def vqa(
     images: Images,
     question: Annotated[str, typer.Option(help="What to ask.")],
-    model: Model = "scenes-vqa",
+    model: Model = None,
     answer: Annotated[str | None, typer.Option(help="Explain this answer instead of the likeliest.")] = None,
     against: Annotated[str | None, typer.Option(help="Also explain why the answer is not this one.")] = None,
     top: Annotated[int, typer.Option(help="Explain that many of the likeliest answers.")] = 3,
@@ -66,10 +77,11 @@ def vqa(
     noise: Noise = 0,
     layer: Layers = None,
     out: Out = Path("explanations"),
+    encoder: Encoder = None,
     device: Device = "auto",
 ) -> None:
     """Ask a question of pictures; show where each answer came from, and what it owes each word of the question."""
-    task = _load(model, device, "question")
+    task = _load(model or "photo-vqa", device, "question", encoder)
     query = {"question": question, "answer": answer, "against": against, "top": top}
     _explain_each(
         task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer), out, _show_answers
@@ -106,7 +118,7 @@ def models() -> None:
 
     from mmgradcam import checkpoints
 
-    table = Table(Column("model", no_wrap=True), "what it does", "figures on held-out scenes")
+    table = Table(Column("model", no_wrap=True), "what it does", "figures on held-out pictures")
     for name in checkpoints.names():
         config = checkpoints.config(checkpoints.folder(name))
         table.add_row(name, config["summary"], config["headline"])
@@ -130,21 +142,47 @@ def methods() -> None:
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A bundled model or a model folder.", metavar="MODEL")],
-    limit: Annotated[int, typer.Option(help="Number of held-out scenes.", min=1, max=10_000)] = 1000,
+    data: Annotated[
+        Path | None, typer.Option(help="Photos with captions and boxed phrases (Parquet); without, held-out scenes.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of photos (all by default) or of scenes (1000).", min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
     method: MethodName = None,
     layer: Layers = None,
+    encoder: Encoder = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a model and its maps on held-out scenes whose truth is known."""
-    task = _load(model, device)
-    from mmgradcam.bulk.evaluate import evaluate as measure
+    """Measure a model and its maps on photos that people captioned and boxed, or on scenes whose truth is known."""
+    if data is None:
+        from mmgradcam.bulk.evaluate import evaluate as measure
 
-    figures = measure(task, limit, method=_method(method), taps=_taps(layer), progress=_progress(f"{limit} scenes"))
+        if (limit or 0) > 10_000:
+            raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
+        task = _load(model, device, None, encoder)
+        figures = measure(
+            task, limit or 1000, method=_method(method), taps=_taps(layer), progress=_progress(f"{limit or 1000} scenes")
+        )
+    else:
+        from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
+        from mmgradcam.data.photos import Photos
+
+        photos = Photos(data)
+        task = _load(model, device, None, encoder)
+        chosen = evaluate_answers if "question" in _takes(task) else evaluate_photos
+        figures = chosen(
+            task,
+            photos,
+            limit,
+            method=_method(method),
+            taps=_taps(layer),
+            progress=_progress("photos"),  # type: ignore[arg-type]
+        )
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
-    else:
+    elif data is None:
         _show_figures(figures)
+    else:
+        _show_measured(figures)
 
 
 @dataclass(frozen=True)
@@ -169,20 +207,32 @@ class _Map:
         return [layer_of(task, name) for name in names] if names and isinstance(task, Layer) else names
 
 
-def _load(model: str, device: str, asked: str | None = None) -> Task:
+def _load(model: str, device: str, asked: str | None = None, encoder: Path | None = None) -> Task:
     """A model by name, which must be one that can be asked with caption=, question= or classes=."""
     from rich.console import Console
 
     with Console(stderr=True).status(f"loading {model}"):
-        from mmgradcam import tasks
+        from mmgradcam import checkpoints, tasks
 
-        task = tasks.load(model, device)
+        apart = encoder is not None and checkpoints.needs_encoder(model)  # the variable may be set for another model
+        task = tasks.load(model, device, encoder=encoder if apart else None)
     takes = _takes(task)
     if asked is not None and asked not in takes:
         commands = {"caption": "caption", "question": "vqa", "classes": "classify"}
         fitting = " or ".join(f"`mmgradcam {command}`" for key, command in commands.items() if key in takes)
         raise InputError(f"{model} is a {type(task).__name__} model, expected one asked with {asked}=; try {fitting}")
     return task
+
+
+def _captioner(device: str, encoder: Path | None) -> Task:
+    """The photo captioner, or the small one where the encoder that the first stands on cannot be had."""
+    try:
+        return _load("photo-captioner", device, "caption", encoder)
+    except InputError as error:
+        if encoder is not None:
+            raise
+        _complain(f"{error}; photo-captioner-small, which needs no download, captions instead")
+        return _load("photo-captioner-small", device, "caption")
 
 
 def _takes(task: Task) -> frozenset[str]:
@@ -331,6 +381,26 @@ def _show_figures(figures: dict[str, Any]) -> None:
         else:
             for name, value in values.items():
                 table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+        Console().print(table)
+
+
+def _show_measured(figures: dict[str, Any]) -> None:
+    """Figures on photos: a table for each group of them, one line for each that stands alone."""
+    from rich.console import Console
+    from rich.table import Table
+
+    def shown(value: Any) -> str:
+        return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+    for title, values in figures.items():
+        if not isinstance(values, dict):
+            typer.echo(f"{title.replace('_', ' ')}: {shown(values)}")
+            continue
+        table = Table(title.replace("_", " "), "", title_justify="left")
+        for name, value in values.items():
+            for key, one in value.items() if isinstance(value, dict) else [("", value)]:
+                several = ", ".join(f"{k} {shown(v)}" for k, v in one.items()) if isinstance(one, dict) else shown(one)
+                table.add_row(f"{name} {key}".strip(), several)
         Console().print(table)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit
 from mmgradcam.tasks.nets.backbone import Backbone
 from mmgradcam.tasks.vocabulary import END, PAD, START, Vocabulary, tokenize
@@ -98,6 +99,8 @@ def words_of(captions: Sequence[Captions], spoken: int = 5, looked: int = 12) ->
     vocabulary = Vocabulary(tuple(sorted(word for word, n in counts.items() if n >= spoken)))
     most = COMMON * sum(map(len, captions))
     wanted = [word for word in vocabulary.words if looked <= counts[word] < most and word not in APART]
+    if not wanted:
+        raise InputError(f"expected words that {looked} captions hold and not most of them, to look for; there is none")
     return Words(vocabulary, vocabulary.encode(wanted))
 
 

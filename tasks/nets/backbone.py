@@ -142,8 +142,9 @@ def _of_hub(name: str, config: Mapping[str, Any] | None, weights: bool) -> tuple
 
     untrained: Any = AutoModel
     with fetched(name):
-        if config is None:
+        if config is None or weights:
             known = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            known.update({k: v for k, v in (config or {}).items() if k != "model_type"})
         else:
             known = AutoConfig.for_model(config["model_type"], **{k: v for k, v in config.items() if k != "model_type"})
     model = Source(name).model(AutoModel, config=known) if weights else untrained.from_config(known)

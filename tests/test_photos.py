@@ -1,0 +1,460 @@
+"""Photos: their loaders, the questions made of them, the heads over word detectors, and what is measured on them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import data
+from PIL import Image
+from torch import nn
+
+from mmgradcam import InputError, explain, hirescam
+from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos, lemma, mask_of
+from mmgradcam.data.asking import askable, balanced, questions_about
+from mmgradcam.data.photos import Photos, Phrase, Question, read_answers, read_captions
+from mmgradcam.pictures import Fit
+from mmgradcam.tasks import VQA, Captioning, load
+from mmgradcam.tasks.loading import save
+from mmgradcam.tasks.nets.backbone import Backbone
+from mmgradcam.tasks.nets.evidence import EvidenceAnswerer, EvidenceCaptioner
+from mmgradcam.tasks.vocabulary import END, START, Vocabulary
+
+WORDS = Vocabulary(("a", "dog", "red", "ball", "man", "is", "in", "grass"))
+NETS = "mmgradcam.tasks.nets"
+
+
+def phrase(caption: int, first: int, last: int, text: str, kind: str, *boxes: tuple[float, ...]) -> dict[str, Any]:
+    return {
+        "caption": caption, "first_word": first, "last_word": last, "text": text, "types": [kind], "boxes": [list(b) for b in boxes],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photos: a red square left in the one, a blue one right in the other, squeezed to a square."""
+    from datasets import Dataset
+
+    rows = []
+    for i, (color, left) in enumerate((((255, 0, 0), 4), ((0, 0, 255), 36))):
+        image = np.full((64, 64, 3), 128, np.uint8)
+        image[20:44, left : left + 24] = color
+        box = (left / 64, 20 / 64, (left + 24) / 64, 44 / 64)
+        rows.append(
+            {
+                "image": Image.fromarray(image), "image_id": f"photo{i}", "width": 128, "height": 64,
+                "captions": ["A red ball and a dog in grass .", "a man is in the grass"],
+                "phrases": [
+                    phrase(0, 0, 2, "A red ball", "other", box), phrase(0, 4, 5, "a dog", "animals", (0, 0, 0.2, 0.2)),
+                    phrase(1, 0, 1, "a man", "people", (0.5, 0.5, 1, 1)), phrase(1, 4, 5, "the grass", "scene", (0, 0, 1, 1)),
+                ],
+            }
+        )  # fmt: skip
+    path = tmp_path_factory.mktemp("photos") / "photos.parquet"
+    made = Dataset.from_list(rows)
+    made.to_parquet(str(path))
+    return path
+
+
+def encoder() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 8, stride=8), nn.ReLU()).eval()
+
+
+def captioner(kind: str = "lstm", beam: int = 1) -> Captioning:
+    torch.manual_seed(1)
+    head = EvidenceCaptioner(kind, len(WORDS), 6, 8, looked_for=3, settings={} if kind == "lstm" else {"heads": 2})
+    head.detectors.tokens.copy_(torch.tensor([5, 7, 8]))
+    return Captioning(encoder(), head.eval(), WORDS, Fit((64, 64), how="stretch"), longest=6, beam=beam)
+
+
+def answerer() -> VQA:
+    torch.manual_seed(2)
+    words = Vocabulary(("what", "color", "is", "the", "ball", "there", "a", "dog", "where", "man"))
+    head = EvidenceAnswerer(len(words), 4, 6, 8, looked_for=3, settings={"heads": 2, "glimpses": 2})
+    return VQA(encoder(), head.eval(), words, ["yes", "no", "red", "grass"], Fit((64, 64), how="stretch"))
+
+
+def test_photos_get_their_own_shape_back(parquet: Path) -> None:
+    photo = Photos(parquet)[0]
+    assert photo.image.size == (128, 64)
+    assert photo.name == "photo0"
+    assert photo.captions[0][:3] == ("a", "red", "ball")
+    assert photo.phrases[0].boxes == ((4 / 64, 20 / 64, 28 / 64, 44 / 64),)
+
+
+def test_a_file_that_holds_no_photos_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        Photos(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("no photos")
+    with pytest.raises(InputError, match="expected a Parquet file of photos"):
+        Photos(tmp_path / "text.parquet")
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+def test_all_steps_together_are_the_steps_one_by_one(kind: str) -> None:
+    task = captioner(kind)
+    features, tokens = torch.rand(2, 6, 8, 8), torch.randint(4, len(WORDS), (4, 5))
+    together = task.head.steps(features, tokens)
+    state = task.head.start(features, 4)
+    for t, token in enumerate(tokens.unbind(1)):
+        said, state = task.head.step(state, token)
+        torch.testing.assert_close(said, together[t])
+
+
+def test_evidence_counts_until_the_word_was_said() -> None:
+    head = captioner().head
+    with torch.no_grad():
+        head.left.fill_(-50)
+    features, tokens = torch.rand(1, 6, 8, 8), torch.tensor([[START, 5, 6]])
+    evidence = head.detectors.spread(head.look(features)[1])[0]
+    steps = [step[0, head.out.words.in_features :] for step in head.steps(features, tokens)]
+    assert evidence[5] != 0
+    assert steps[0][5] != 0
+    assert abs(steps[1][5]) < 1e-15
+    assert abs(steps[2][5]) < 1e-15
+    assert steps[2][7] != 0
+    assert all((step[[4, 6]] == 0).all() for step in steps)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+def test_a_beam_that_keeps_all_finds_the_best_caption_of_all(kind: str) -> None:
+    task = captioner(kind)
+    task.longest = 3
+    features = torch.rand(2, 6, 8, 8)
+    found = task.generate(features, beam=800)
+    choices = [END, *range(4, len(WORDS))]
+    for b in range(2):
+        best, most = None, -float("inf")
+        for row in itertools.product(choices, repeat=3):
+            length = row.index(END) + 1 if END in row else 3
+            if any(token != END for token in row[length:]):
+                continue
+            tokens = torch.tensor([[START, *row]])
+            steps = task.head.steps(features[b : b + 1], tokens[:, :-1])
+            total = 0.0
+            for t in range(length):
+                logits = task.head.out(steps[t])[0].detach().float()
+                logits = logits.log_softmax(0)
+                total += float(logits[row[t]])
+            if total / length > most:
+                best, most = list(row[:length]), total / length
+        assert best is not None
+        assert found[b] == [START, *[t for t in best if t != END], END]
+
+
+def test_a_beam_of_one_is_greedy() -> None:
+    task = captioner()
+    features = torch.rand(3, 6, 8, 8)
+    for b, row in enumerate(task.generate(features, beam=1)):
+        state, token, said = task.head.start(features[b : b + 1], 1), torch.tensor([START]), [START]
+        for _ in range(task.longest):
+            hidden, state = task.head.step(state, token)
+            logits = task.head.out(hidden)
+            logits[:, [0, 1, 3]] = -float("inf")
+            token = logits.argmax(-1)
+            if int(token) == END:
+                break
+            said.append(int(token))
+        assert row == [*said, END]
+
+
+def test_phrases_of_several_captions_are_explained_over_one_encode() -> None:
+    task = captioner()
+    runs: list[int] = []
+    task.encoder.register_forward_hook(lambda *_: runs.append(1))
+    photo = Image.effect_noise((64, 64), 80).convert("RGB")
+    asked = [(["a", "dog", "is", "in", "grass"], 0, 1), (["a", "zebra"], 1, 1), (["a", "dog", "is", "in", "grass"], 4, 4)]
+    phrases = explain(task, photo, phrases=asked, method=hirescam)
+    assert len(runs) == 1
+    assert phrases.labels == ["a dog", "zebra", "grass"]
+    whole = explain(task, photo, caption="a dog is in grass", method=hirescam)
+    torch.testing.assert_close(phrases[0].map, whole[0:2].map)
+    torch.testing.assert_close(phrases[2].map, whole[4].map)
+
+
+def test_phrases_outside_their_caption_are_refused() -> None:
+    with pytest.raises(InputError, match="expected words 1 to 2 to lie in a caption of 2 words"):
+        explain(captioner(), Image.new("RGB", (64, 64)), phrases=[(["a", "dog"], 1, 2)])
+
+
+def test_questions_of_one_photo_are_explained_each() -> None:
+    task, photo = answerer(), Image.effect_noise((64, 64), 80).convert("RGB")
+    texts = ["is there a dog", "what color is the ball"]
+    several = explain(task, photo, questions=texts)
+    for text, one in zip(texts, several, strict=True):
+        alone = explain(task, photo, question=text)[0]
+        assert alone.label == one.label
+        torch.testing.assert_close(alone.map, one.map)
+
+
+def test_boxes_cover_the_pixels_whose_middle_they_hold() -> None:
+    assert mask_of([(0.25, 0.0, 0.75, 0.5)], (4, 4)).tolist() == [[False, True, True, False]] * 2 + [[False] * 4] * 2
+    assert mask_of([(0.4, 0.4, 0.41, 0.41)], (2, 2)).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("many", "one"), [("men", "man"), ("puppies", "puppy"), ("dresses", "dress"), ("bus", "bus"), ("balls", "ball")]
+)
+def test_lemmas(many: str, one: str) -> None:
+    assert lemma(many) == one
+
+
+def test_figures_of_a_captioner(parquet: Path) -> None:
+    figures = evaluate_photos(captioner(beam=2), Photos(parquet), method=hirescam)
+    assert figures["counts"] == {"photos": 2, "captions": 4, "phrases": 8, "swaps": 8}
+    pointing = figures["pointing"]
+    assert set(pointing["types"]) == {"other", "animals", "people", "scene"}
+    assert pointing["types"]["scene"] == {"own": 100.0, "centre": 100.0, "count": 2}
+    assert pointing["centre"] == 100 * 4 / 8
+    assert 0 <= figures["bleu4"] <= 100
+    assert evaluate_photos(captioner(), Photos(parquet), limit=1)["counts"]["photos"] == 1
+
+
+def test_the_figures_are_those_of_the_maps(parquet: Path) -> None:
+    """A map that peaks in the top left corner, whatever is asked."""
+
+    def corner(features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+        drawn = torch.zeros(len(features), *features.shape[2:])
+        drawn[:, 0, 0] = 1
+        return drawn
+
+    pointing = evaluate_photos(captioner(), Photos(parquet), method=corner)["pointing"]
+    assert pointing["own"] == 50  # the dog, whose box is that corner, and the grass, which is everywhere
+    assert pointing["swapped"] == 50
+    assert pointing["types"]["animals"]["own"] == 100
+    assert pointing["types"]["people"]["own"] == 0
+
+
+def test_figures_of_answers(parquet: Path) -> None:
+    figures = evaluate_answers(answerer(), Photos(parquet))
+    assert figures["counts"]["photos"] == 2
+    assert figures["counts"]["questions"] > 0
+    assert set(figures["accuracy"]) == set(figures["blind"]) == set(figures["guess"])
+    with pytest.raises(InputError, match="expected a VQA model"):
+        evaluate_answers(captioner(), Photos(parquet))  # type: ignore[arg-type]
+
+
+CAPTIONS = [
+    "a man in a red shirt is riding a bike down the street".split(),  # noqa: SIM905
+    "a man wearing a black helmet rides a bike".split(),  # noqa: SIM905
+    "two dogs running in the grass".split(),  # noqa: SIM905
+]
+PHRASES = [
+    Phrase(0, 0, 1, "a man", ("people",), ((0, 0, 1, 1),)),
+    Phrase(0, 3, 5, "a red shirt", ("clothing",), ((0.1, 0.1, 0.2, 0.2),)),
+    Phrase(0, 8, 9, "a bike", ("vehicles",), ((0.3, 0.3, 0.6, 0.6),)),
+    Phrase(0, 11, 12, "the street", ("scene",), ((0, 0.5, 1, 1),)),
+    Phrase(1, 0, 1, "a man", ("people",), ((0, 0, 1, 1),)),
+    Phrase(1, 3, 5, "a black helmet", ("clothing",), ((0.1, 0, 0.2, 0.1),)),
+    Phrase(1, 7, 8, "a bike", ("vehicles",), ((0.3, 0.3, 0.6, 0.6),)),
+    Phrase(2, 0, 1, "two dogs", ("animals",), ((0.5, 0.5, 0.6, 0.6),)),
+    Phrase(2, 4, 5, "the grass", ("scene",), ((0, 0, 1, 1),)),
+]
+
+
+def test_questions_of_captions() -> None:
+    made = {(one.text, one.kind): one for one in questions_about(CAPTIONS, PHRASES, ["bike", "cat", "bicycle", "dog"])}
+    assert made["what color is the shirt", "color"] == Question(
+        "what color is the shirt", "color", ("red",), ((0.1, 0.1, 0.2, 0.2),)
+    )
+    assert made["what is the man wearing", "wearing"].answers == ("helmet", "shirt")
+    assert made["what is the man riding", "riding"].boxes == ((0.3, 0.3, 0.6, 0.6),)
+    assert made["how many dogs are there", "count"].answers == ("two",)
+    assert made["what are the dogs doing", "doing"].answers == ("running",)
+    assert made["where are the dogs", "where"].answers == ("grass",)
+    assert made["is there a bike", "there"].answers == ("yes",)
+    assert made["is there a cat", "there"].answers == ("no",)
+    assert ("is there a bicycle", "there") not in made  # a bike may be called one
+    assert ("is there a dog", "there") not in made  # named by one caption alone
+    assert made["is the shirt red", "is_color"].answers == ("yes",)
+
+
+def test_balanced_questions_are_as_often_yes_as_no_and_no_answer_prevails() -> None:
+    asked = [[Question("is there a dog", "there", ("yes" if i < 300 else "no",))] for i in range(1000)]
+    kept = [one.answers[0] for some in balanced(asked) for one in some]
+    assert abs(kept.count("yes") - kept.count("no")) < 60
+    colors = ["red"] * 800 + ["blue"] * 120 + ["green"] * 80
+    kept = [o.answers[0] for some in balanced([[Question("what color is it", "color", (c,))] for c in colors]) for o in some]
+    assert kept.count("red") / len(kept) < 0.4
+    assert kept.count("green") == 80
+    assert balanced(asked) == balanced(asked)
+
+
+def test_what_may_be_asked_for_is_what_is_named_most() -> None:
+    assert askable([(CAPTIONS, PHRASES)], 2) == ["man", "bike"]
+
+
+def coco(folder: Path) -> Path:
+    for number in (9, 25):
+        Image.new("RGB", (30, 20), (number, 0, 0)).save(folder / f"COCO_train2014_{number:012d}.jpg")
+    images = [{"id": number, "file_name": f"COCO_train2014_{number:012d}.jpg"} for number in (9, 25, 30)]
+    said = [
+        {"id": k, "image_id": n, "caption": t} for k, (n, t) in enumerate([(9, "A plate."), (9, "Food"), (25, "A giraffe")])
+    ]
+    path = folder / "captions_train2014.json"
+    path.write_text(json.dumps({"images": images, "annotations": said}))
+    return path
+
+
+def test_captions_in_the_layout_of_coco(tmp_path: Path) -> None:
+    read = read_captions(coco(tmp_path))
+    assert read.captions == [[["a", "plate."], ["food"]], [["a", "giraffe"]]]
+    assert len(read.images) == 2
+    assert read.images[0].size == (30, 20)
+    assert [image.getpixel((0, 0))[0] > 15 for image in read.images[0:2]] == [False, True]
+    (tmp_path / "wrong.json").write_text("{}")
+    with pytest.raises(InputError, match="expected COCO's captions"):
+        read_captions(tmp_path / "wrong.json")
+
+
+def test_answers_in_the_layout_of_vqa_v2(tmp_path: Path) -> None:
+    coco(tmp_path)
+    asked = [
+        {"image_id": 9, "question": "What color is it?", "question_id": 1},
+        {"image_id": 25, "question": "Is it a giraffe?", "question_id": 2},
+    ]
+    given = [
+        {"question_id": 1, "image_id": 9, "answer_type": "other", "multiple_choice_answer": "red", "answers": [{"answer": a} for a in ["red"] * 6 + ["Pink"] * 3 + ["blue"]]},
+        {"question_id": 2, "image_id": 25, "answer_type": "yes/no", "multiple_choice_answer": "yes", "answers": [{"answer": "yes"}] * 10},
+    ]  # fmt: skip
+    (tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json").write_text(
+        json.dumps({"data_subtype": "train2014", "questions": asked})
+    )
+    path = tmp_path / "v2_mscoco_train2014_annotations.json"
+    path.write_text(json.dumps({"data_subtype": "train2014", "annotations": given}))
+    read = read_answers(path)
+    assert [one.answers for some in read.asked for one in some] == [("red", "pink"), ("yes",)]
+    assert [one.kind for some in read.asked for one in some] == ["other", "yes/no"]
+    assert read.images[1].size == (30, 20)
+    path.write_text(json.dumps({"annotations": [{}]}))
+    with pytest.raises(InputError, match="expected the annotations of VQA v2"):
+        read_answers(path)
+
+
+@pytest.fixture(scope="module")
+def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder of the hub, tiny and random, as a folder."""
+    from transformers import MobileNetV2Config, MobileNetV2ImageProcessor, MobileNetV2Model
+
+    folder = tmp_path_factory.mktemp("hub") / "mobilenet"
+    torch.manual_seed(0)
+    MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.35, image_size=64)).save_pretrained(folder)
+    MobileNetV2ImageProcessor().save_pretrained(folder)
+    return folder
+
+
+def apart(hub: Path, folder: Path) -> tuple[Captioning, dict[str, Any]]:
+    """A captioner over that encoder, saved without it."""
+    backbone = Backbone(str(hub), {"model_type": "mobilenet_v2", "output_stride": 16}, weights=True, without=["conv_1x1"])
+    torch.manual_seed(1)
+    made = {"kind": "lstm", "vocabulary": len(WORDS), "channels": backbone.channels, "width": 64, "looked_for": 3}
+    head = EvidenceCaptioner(**made)
+    task = Captioning(backbone.eval(), head.eval(), WORDS, Fit((64, 64), how="stretch"))
+    described = {**backbone.describe(), "name": "org/elsewhere", "config": {"model_type": "mobilenet_v2", "output_stride": 16}}
+    config = {
+        "task": "mmgradcam.tasks.captioning:Captioning",
+        "encoder": {"class": f"{NETS}.backbone:Backbone", **described, "weights": True},
+        "head": {"class": f"{NETS}.evidence:EvidenceCaptioner", **made},
+        "fit": {"size": [64, 64], "mean": [0.5] * 3, "std": [0.25] * 3, "how": "stretch"}, "words": list(WORDS.words),
+        "beam": 3, "stored": "int8", "seam": "features", "method": "normgrad", "taps": ["model.layer.14"], "fuse": "product",
+    }  # fmt: skip
+    save(task, config, folder)
+    return task, config
+
+
+def test_a_head_is_saved_without_its_encoder_and_loaded_over_it(hub_folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    task, _ = apart(hub_folder, tmp_path / "model")
+    stored = load_file(tmp_path / "model" / "model.safetensors")
+    assert all(key.startswith("head.") for key in stored)
+    assert stored["head.out.words.weight"].dtype == torch.float16  # too small to be worth a scale
+    assert stored["head.language.tell_word.weight"].dtype == torch.int8
+    back = load(tmp_path / "model", encoder=hub_folder)
+    assert isinstance(back, Captioning)
+    assert back.beam == 3
+    picture = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(back.encode(picture), task.encode(picture))
+    assert back.encode(picture).shape[-2:] == (4, 4)  # at stride 16, not 32
+    for (name, own), (_, other) in zip(back.head.named_parameters(), task.head.named_parameters(), strict=True):
+        assert (own - other).abs().max() <= 0.005 * other.abs().max() + 1e-6, name
+    maps = explain(back, Image.effect_noise((90, 60), 80).convert("RGB"), caption="a dog")
+    assert maps.about.seam == "model.layer.14"
+    assert maps[0].map.shape == (4, 4)
+
+
+def test_an_encoder_that_cannot_be_had_is_one_line(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apart(hub_folder, tmp_path / "model")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "mmgradcam", "caption", "x.png", "--model", str(tmp_path / "model")], capture_output=True, text=True, timeout=120
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "org/elsewhere" in done.stderr
+    with pytest.raises(InputError, match="no such folder"):
+        load(tmp_path / "model", encoder=tmp_path / "nowhere")
+    with pytest.raises(InputError, match="has its own encoder"):
+        load("scenes-captioner", encoder=hub_folder)
+
+
+def test_evaluate_on_photos_prints_json(hub_folder: Path, parquet: Path, tmp_path: Path) -> None:
+    apart(hub_folder, tmp_path / "model")
+    done = subprocess.run(
+        [sys.executable, "-m", "mmgradcam", "evaluate", str(tmp_path / "model"), "--data", str(parquet), "--limit", "1", "--json", "--encoder", str(hub_folder)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["counts"]["phrases"] == 4
+    assert {"bleu4", "pointing", "inside_outside", "counts"} <= set(figures)
+
+
+COLORS = ("red", "blue", "green", "gray")
+
+
+@pytest.mark.parametrize("model", ["photo-captioner", "photo-vqa"])
+def test_the_training_script_learns_from_the_official_layouts(model: str, hub_folder: Path, tmp_path: Path) -> None:
+    images = [{"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg"} for n in range(100)]
+    for n, one in enumerate(images):
+        Image.new("RGB", (30, 20), (2 * n, 0, 255 - 2 * n)).save(tmp_path / one["file_name"])
+    said = [{"image_id": n, "caption": f"A {COLORS[n % 4]} wall"} for n in range(100)]
+    captions = tmp_path / "captions_train2014.json"
+    captions.write_text(json.dumps({"images": images, "annotations": said}))
+    asked = [{"image_id": n, "question": "What color is it?", "question_id": n} for n in range(100)]
+    given = [
+        {"question_id": n, "image_id": n, "multiple_choice_answer": "", "answers": [{"answer": COLORS[n % 4]}] * 10}
+        for n in range(100)
+    ]
+    (tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json").write_text(json.dumps({"questions": asked}))
+    answers = tmp_path / "v2_mscoco_train2014_annotations.json"
+    answers.write_text(json.dumps({"data_subtype": "train2014", "annotations": given}))
+    train = Path(__file__).parents[1] / "scripts" / "train_photos.py"
+    command = [sys.executable, train, model, "--data", captions if "captioner" in model else answers, "--encoder", hub_folder]
+    more = ["--out", tmp_path / "out", "--epochs", "1", "--batch", "4", "--held", "4", "--every", "1", "--device", "cpu"]
+    done = subprocess.run([*map(str, command), *map(str, more)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "best.pt").exists()
+    assert len((tmp_path / "out" / "log.csv").read_text().splitlines()) == 1
+    again = subprocess.run([*map(str, command), *map(str, more)], capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert len((tmp_path / "out" / "log.csv").read_text().splitlines()) == 1, "it was done already"
+
+
+@pytest.mark.data
+def test_questions_of_real_photos_are_many_and_balanced() -> None:
+    texts = Photos(data() / "flickr8k" / "val.parquet").texts()
+    asked = balanced([questions_about(captions, phrases, askable(texts)) for captions, phrases in texts])
+    kinds = {one.kind for some in asked for one in some}
+    assert len(kinds) >= 6
+    assert sum(map(len, asked)) > 6000
+    answers = [one.answers[0] for some in asked for one in some if one.kind == "there"]
+    assert 0.42 < answers.count("yes") / len(answers) < 0.58
