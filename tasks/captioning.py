@@ -16,6 +16,9 @@ from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.task import Query, Target, Task
 from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, tokenize
 
+Choose = Callable[[nn.Module, list[Tensor], list[Tensor]], list[Tensor]]
+"""What predicts each word, and the words, to their scores."""
+
 
 class CaptionHead(Protocol):
     """What a caption head offers; see `mmgradcam.tasks.nets.captioners`."""
@@ -55,13 +58,26 @@ class Captioning(Task):
         fit: resizing and normalising.
         longest: most words generated.
         beam: how many captions are kept while one is searched for; 1 is greedy.
+        unit: what a word's score is: its "log-probability", or its "logit", which does not fall where another word that would
+            fit as well (a man, a boy) rises.
+
+    Raises:
+        InputError: the unit is neither.
     """
 
-    unit = "log-probability"
-
     def __init__(
-        self, encoder: nn.Module, head: nn.Module, vocabulary: Vocabulary, fit: Fit, longest: int = 30, beam: int = 1
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        vocabulary: Vocabulary,
+        fit: Fit,
+        longest: int = 30,
+        beam: int = 1,
+        unit: str = "log-probability",
     ) -> None:
+        if unit not in ("log-probability", "logit"):
+            raise InputError(f'captioning: expected unit "log-probability" or "logit", got {unit!r}')
+        self.unit = unit
         self.encoder, self.vocabulary, self.fit, self.longest, self.beam = encoder, vocabulary, fit, longest, beam
         self.head: Any = head
 
@@ -152,18 +168,21 @@ class Captioning(Task):
         return [[t for t in row if t not in (PAD, END)] + [END] for row in rows_of]
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
-        return self._rounds(features, [[target] for target in targets], _each_alone)[0]
+        return self._rounds(features, [[target] for target in targets], self._chooser(_each_alone))[0]
 
     def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor]:
-        rounds = self._rounds(features, targets, _all_at_once)
+        rounds = self._rounds(features, targets, self._chooser(_all_at_once))
         size = self.head.together or len(rounds)
         return [torch.stack(rounds[at : at + size]) for at in range(0, len(rounds), size)]
+
+    def _chooser(self, of_probabilities: Choose) -> Choose:
+        return of_probabilities if self.unit == "log-probability" else _logits
 
     def _rounds(
         self,
         features: Tensor,
         targets: Sequence[Sequence[Target]],
-        choose: Callable[[nn.Module, list[Tensor], list[Tensor]], list[Tensor]],
+        choose: Choose,
     ) -> list[Tensor]:
         captions = sorted({(b, t.value.tokens) for b, row in enumerate(targets) for t in row})
         row_of = {caption: i for i, caption in enumerate(captions)}
@@ -201,6 +220,11 @@ class Captioning(Task):
 def _each_alone(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
     """Log-probabilities (R,) of a token after each step (R, width), by plain autograd."""
     return [out(step).log_softmax(-1).gather(1, token[:, None])[:, 0] for step, token in zip(steps, tokens, strict=True)]
+
+
+def _logits(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
+    """Logits (R,) of a token after each step (R, width)."""
+    return [out(step).gather(1, token[:, None])[:, 0] for step, token in zip(steps, tokens, strict=True)]
 
 
 def _all_at_once(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:

@@ -107,7 +107,8 @@ def build(config: Mapping[str, Any]) -> Task:
     made = _class(config["task"], Task)
     encoder, head = (_made(config[part]) for part in ("encoder", "head"))
     fit = Fit(**{**config["fit"], "size": tuple(config["fit"]["size"])})
-    task: Task = made(encoder, head, fit=fit, **_words(config), **({"beam": config["beam"]} if "beam" in config else {}))
+    more = {name: config[name] for name in ("beam", "unit") if name in config}
+    task: Task = made(encoder, head, fit=fit, **_words(config), **more)
     task.seam = config["seam"]
     task.method = getattr(methods, config["method"])
     task.taps = tuple(config["taps"])

@@ -180,6 +180,21 @@ def test_phrases_of_several_captions_are_explained_over_one_encode() -> None:
     torch.testing.assert_close(phrases[2].map, whole[4].map)
 
 
+def test_a_word_can_be_scored_by_its_logit() -> None:
+    probable, plain = captioner(), captioner()
+    plain.unit = "logit"
+    photo = Image.effect_noise((64, 64), 80).convert("RGB")
+    one, other = (explain(task, photo, caption="a dog is", method=hirescam) for task in (probable, plain))
+    features, tokens = plain.encode(plain.prepare(photo).pixels[None]), torch.tensor([[START, 4, 5]])
+    logits = torch.stack([plain.head.out(step)[0] for step in plain.head.steps(features, tokens)])
+    for i, token in enumerate((4, 5, 9)):
+        assert other[i].score == pytest.approx(float(logits[i, token]), abs=1e-5)
+        assert one[i].score == pytest.approx(float(logits[i].log_softmax(0)[token]), abs=1e-5)
+    assert other.about.unit == "logit"
+    with pytest.raises(InputError, match="expected unit"):
+        Captioning(encoder(), plain.head, WORDS, plain.fit, unit="odds")
+
+
 def test_phrases_outside_their_caption_are_refused() -> None:
     with pytest.raises(InputError, match="expected words 1 to 2 to lie in a caption of 2 words"):
         explain(captioner(), Image.new("RGB", (64, 64)), phrases=[(["a", "dog"], 1, 2)])
