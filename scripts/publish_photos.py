@@ -15,13 +15,15 @@ from typing import Any
 
 import torch
 from photo_data import HELD
+from rich.progress import track
+from safetensors.torch import load_file
 from train_photos import HUB
 
 from mmgradcam import methods
-from mmgradcam.bulk.photos import evaluate_photos
+from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
 from mmgradcam.data.photos import Photos
 from mmgradcam.task import Task
-from mmgradcam.tasks import load
+from mmgradcam.tasks import VQA, load
 from mmgradcam.tasks.loading import build, parts, save
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -94,24 +96,195 @@ def loaded(name: str, given: argparse.Namespace) -> Task:
     return load(CHECKPOINTS / name, encoder=None if "small" in name else given.encoder)
 
 
-def candidates(name: str) -> list[tuple[str, list[str]]]:
+def candidates(name: str) -> list[tuple[str, str, list[str]]]:
+    """Units of a score, methods and layers to choose among."""
     layers = OWN_LAYERS if "small" in name else HUB_LAYERS
-    return [(method, taps) for taps in layers for method in METHODS if len(taps) < 2 or method in ("layercam", "normgrad")]
+    fused = [(method, taps) for taps in layers for method in METHODS if len(taps) < 2 or method in ("layercam", "normgrad")]
+    if "vqa" in name:
+        return [("logit", *choice) for choice in fused]
+    return [("logit", *choice) for choice in fused] + [
+        ("log-probability", m, t) for m, t in fused if m != "gradcam" and len(t) < 2
+    ]
 
 
 def choose(name: str, given: argparse.Namespace) -> list[Figures]:
-    """Figures of each method at each layer on held training photos, kept in the run's methods.json."""
+    """Figures of each candidate on held training photos, kept in the run's methods.json."""
     kept = given.run / "methods.json"
     rows: list[Figures] = json.loads(kept.read_text()) if kept.exists() else []
-    task = loaded(name, given)
-    photos = Photos(given.train)
-    photos = Photos(photos.rows.select(range(len(photos) - HELD, len(photos) - HELD + given.choose_on)))
-    for method, taps in candidates(name)[len(rows) :]:
-        found = evaluate_photos(task, photos, method=getattr(methods, method), taps=taps)  # type: ignore[arg-type]
-        rows.append({"method": method, "taps": taps, **found["pointing"], "inside_outside": found["inside_outside"]})
-        print({k: round(v, 1) if isinstance(v, float) else v for k, v in rows[-1].items() if k != "types"}, flush=True)
+    task, photos = loaded(name, given), held(given.train, given.choose_on)
+    for unit, method, taps in candidates(name)[len(rows) :]:
+        task.unit = unit
+        how: dict[str, Any] = {"method": getattr(methods, method), "taps": taps}
+        if isinstance(task, VQA):
+            found = evaluate_answers(task, photos, **how)["pointing"]
+            rows.append({"unit": unit, "method": method, "taps": taps, "kinds": found, **mean_of(found)})
+        else:
+            measured = evaluate_photos(task, photos, **how)  # type: ignore[arg-type]
+            rows.append(
+                {"unit": unit, "method": method, "taps": taps, **measured["pointing"], "ratio": measured["inside_outside"]}
+            )
+        print(
+            {k: round(v, 1) if isinstance(v, float) else v for k, v in rows[-1].items() if k not in ("types", "kinds")},
+            flush=True,
+        )
         kept.write_text(json.dumps(rows))
     return rows
+
+
+def held(path: Path, count: int) -> Photos:
+    photos = Photos(path)
+    return Photos(photos.rows.select(range(len(photos) - HELD, len(photos) - HELD + count)))
+
+
+def mean_of(found: Figures) -> Figures:
+    """Of all kinds together."""
+    total = sum(f["count"] for f in found.values())
+    return {key: sum(f[key] * f["count"] for f in found.values() if f["count"]) / total for key in ("own", "centre")}
+
+
+def merit(row: Figures) -> float:
+    """What is wanted of a default: peaks in the box, and not those of another phrase's map."""
+    return float(row["own"] - 0.5 * row.get("swapped", 0.0))
+
+
+def publish(name: str, given: argparse.Namespace) -> None:
+    config = export(name, given)
+    if given.until == "export":
+        return
+    rows = choose(name, given)
+    if given.until == "choose":
+        return
+    best = max(rows, key=merit)
+    config |= {"method": best["method"], "taps": best["taps"]} | ({"unit": best["unit"]} if "captioner" in name else {})
+    (CHECKPOINTS / name / "config.json").write_text(json.dumps({"format": 1, **config}, indent=1) + "\n")
+    task, photos = loaded(name, given), Photos(given.val)
+    measure = evaluate_answers if isinstance(task, VQA) else evaluate_photos
+    figures = measure(task, photos, given.measure_on, progress=lambda items, count: track(items, name, count))  # type: ignore[arg-type]
+    config |= {"headline": headline(figures), "figures": figures}
+    (CHECKPOINTS / name / "config.json").write_text(json.dumps({"format": 1, **config}, indent=1) + "\n")
+    notes = (given.run / "note.md").read_text() if (given.run / "note.md").exists() else ""
+    card = write_card(name, config, rows, best, given, notes)
+    (CHECKPOINTS / name / "README.md").write_text(card, encoding="utf-8")
+    print(json.dumps(figures))
+
+
+def headline(figures: Figures) -> str:
+    if "accuracy" in figures:
+        together = mean_of(figures["pointing"])
+        said = f"{figures['accuracy']['all']:.1f}% right, {figures['blind']['all']:.1f}% without the picture"
+        return f"{said}; peak in the box {together['own']:.1f}%, centre {together['centre']:.1f}%"
+    p = figures["pointing"]
+    said = f"BLEU-4 {figures['bleu4']:.1f}; peak in the phrase's box {p['own']:.1f}%, of another phrase {p['swapped']:.1f}%"
+    return f"{said}, centre {p['centre']:.1f}%"
+
+
+def write_card(name: str, config: Figures, rows: list[Figures], best: Figures, given: argparse.Namespace, notes: str) -> str:
+    figures, small, vqa = config["figures"], "small" in name, "vqa" in name
+    ask = ', question="what is the man wearing?"' if vqa else ""
+    where = " x ".join(best["taps"]) or "the features"
+    stands = (
+        "It stands on its own: nothing is downloaded."
+        if small
+        else f"The checkpoint holds the head alone. Its encoder is the hub's [{HUB}](https://huggingface.co/{HUB}) (Apache-2.0), "
+        "which transformers fetches once, 14 MB; `encoder=FOLDER`, `--encoder FOLDER` or the variable `MMGRADCAM_ENCODER` give "
+        "a folder with it instead."
+    )
+    parameters = sum(
+        v.numel() for k, v in load_file(CHECKPOINTS / name / "model.safetensors").items() if not k.endswith(":scale")
+    )
+    head = config["head"]["class"].split(":")[1]
+    kept = torch.load(given.run / "best.pt", map_location="cpu", weights_only=True)
+    return f"""# {name}
+
+{config["summary"][0].upper() + config["summary"][1:]}. {stands}
+
+```python
+from mmgradcam import explain
+from mmgradcam.tasks import VQA, load
+
+explain(load("{name}"), "photo.jpg"{ask})
+```
+
+Maps are taken by **{best["method"]}** at **{where}**, of the {best["unit"]}: the choice that did best on training photos that
+the head was not trained on (below).
+
+## Figures on {figures["counts"]["photos"]:,} validation photos of Flickr8k
+
+`mmgradcam evaluate {name} --data val.parquet` prints them anew. Nothing was trained or chosen on these photos.
+
+{answers_table(figures) if vqa else captions_table(figures)}
+## Which method, at which layer
+
+{given.choose_on} photos of the training split that the head was not trained on; their boxes were read for this choice and for nothing else.
+Layers joined by "x" are fused by their product.
+
+{methods_table(rows, best, vqa)}
+## How it was made
+
+- Head: `{head}`, {parameters / 1e6:.2f} M parameters in the file{" with the encoder" if small else ""}; matrices stored as int8 with a scale per row.
+- Recipe: `python scripts/train_photos.py {name} --data train.parquet --out runs/photos/{name}`, 5,500 photos of Flickr8k's training split,
+  {kept["epoch"]} epochs, {kept["minutes"]:.0f} minutes on one CPU core. The weights kept are those that did best on the 500 other training photos.
+- Where the words are: from captions alone. A detector of each word, one linear layer, must find the word in some cell of
+  photos whose captions hold it, and nowhere in the others. No box was ever shown to it.
+- Data: Flickr8k and the phrases of Flickr30k Entities, for non-commercial research and education; no photo is in the checkpoint.
+- Licence of the weights: Apache-2.0, within the terms of the data they were learned from.
+{notes}"""
+
+
+def captions_table(figures: Figures) -> str:
+    p = figures["pointing"]
+    types = "".join(f"| {k} | {v['own']:.1f} | {v['centre']:.1f} | {v['count']:,} |\n" for k, v in p["types"].items())
+    g, meteor = figures["greedy"], figures["meteor"]
+    none = " (METEOR needs nltk's WordNet, which was not at hand)" if meteor is None else f", METEOR {meteor:.1f}"
+    return f"""Captions: BLEU-4 **{figures["bleu4"]:.1f}**, CIDEr-D {figures["cider"]:.1f} by beam search of 3; BLEU-4 {g["bleu4"]:.1f}, CIDEr-D {g["cider"]:.1f} greedy{none}.
+One caption for all photos scores BLEU-4 8.8, one person's caption against the four others' 21.2.
+
+Of {figures["counts"]["phrases"]:,} boxed phrases of the reference captions, teacher-forced, how many percent have the map's peak in one of their
+boxes:
+
+| | own | centre | phrases |
+| --- | --- | --- | --- |
+| **all** | **{p["own"]:.1f}** | {p["centre"]:.1f} | {figures["counts"]["phrases"]:,} |
+{types}
+The map of another phrase of the same caption peaks there in {p["swapped"]:.1f}%: the map knows {p["own"] - p["swapped"]:.1f} points of the phrase beyond "something
+is here". A random point is there in {p["random"]:.1f}%. Mean heat inside the boxes over mean heat outside: {figures["inside_outside"]:.2f}.
+Nouns of the generated captions that head a boxed phrase: {p["generated"]["own"]:.1f}% (centre {p["generated"]["centre"]:.1f}%, {p["generated"]["count"]:,} nouns).
+
+"""
+
+
+def answers_table(figures: Figures) -> str:
+    kinds = "".join(
+        f"| {k} | {v:.1f} | {figures['blind'][k]:.1f} | {figures['guess'][k]:.1f} |\n"
+        for k, v in figures["accuracy"].items()
+        if k != "all"
+    )
+    points = "".join(f"| {k} | {v['own']:.1f} | {v['centre']:.1f} | {v['count']:,} |\n" for k, v in figures["pointing"].items())
+    a, c = figures["accuracy"]["all"], figures["counts"]
+    return f"""{c["questions"]:,} questions that the captions and their phrases give rise to, balanced; an answer is right if a caption of the photo
+gives it. For {c["unanswerable"]:,} of them the model has no right answer in its list, and they count as wrong; {c["unread"]:,} more have a word it
+does not know and are not asked.
+
+| kind | right, % | shown a grey picture, % | the usual answer to the question, % |
+| --- | --- | --- | --- |
+| **all** | **{a:.1f}** | {figures["blind"]["all"]:.1f} | {figures["guess"]["all"]:.1f} |
+{kinds}
+How many percent of the answers' maps peak in a box of what the answer rests on:
+
+| kind | own | centre | questions |
+| --- | --- | --- | --- |
+{points}
+"""
+
+
+def methods_table(rows: list[Figures], best: Figures, vqa: bool) -> str:
+    columns = ("own", "centre") if vqa else ("own", "swapped", "centre")
+    lines = [f"| score | method | at | {' | '.join(columns)} |", "| --- | --- | --- |" + " --- |" * len(columns)]
+    for row in rows:
+        mark = "**" if row is best else ""
+        cells = [row["unit"], row["method"], " x ".join(row["taps"]) or "the features", *(f"{row[c]:.1f}" for c in columns)]
+        lines.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
@@ -122,10 +295,8 @@ if __name__ == "__main__":
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("--encoder", type=Path, help="a folder with the hub's encoder")
     parser.add_argument("--student", type=Path, help="encoder.pt of scripts/distill_photos.py")
-    parser.add_argument("--choose-on", type=int, default=40)
+    parser.add_argument("--choose-on", type=int, default=60)
     parser.add_argument("--measure-on", type=int, default=1000)
     parser.add_argument("--until", choices=("export", "choose", "card"), default="card")
     given = parser.parse_args()
-    export(given.name, given)
-    if given.until != "export":
-        choose(given.name, given)
+    publish(given.name, given)

@@ -20,7 +20,9 @@ SHOWN = ("gradcam", "gradcam_pp", "xgradcam", "hirescam", "layercam", "normgrad"
 def with_figures(text: str) -> str:
     """The README with what stands between its figure marks made anew."""
     configs = {name: checkpoints.config(checkpoints.folder(name)) for name in checkpoints.names()}
-    tables = {"methods": methods_table(configs), "models": models_table(configs)}
+    scenes = {name: config for name, config in configs.items() if name.startswith("scenes-")}
+    photos = {name: config for name, config in configs.items() if name.startswith("photo-")}
+    tables = {"methods": methods_table(scenes), "models": models_table(scenes), "photos": photos_table(photos)}
     measured = ROOT / "docs" / "benchmark.md"
     if measured.exists():
         _, said, table, *_ = measured.read_text(encoding="utf-8").split("\n\n")
@@ -60,7 +62,30 @@ def models_table(configs: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def photos_table(configs: dict[str, Any]) -> str:
+    rows = [
+        "| model | captions, answers | peak in the box | of another phrase | centre | inside / outside | explained by |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, config in configs.items():
+        figures = config["figures"]
+        how = f"{config['method']} at {' x '.join(config['taps']) or 'the features'}"
+        pointing = figures["pointing"]
+        if "accuracy" in figures:
+            total = sum(f["count"] for f in pointing.values())
+            own, centre = (sum(f[key] * f["count"] for f in pointing.values()) / total for key in ("own", "centre"))
+            said = f"{figures['accuracy']['all']:.1f}% right, {figures['blind']['all']:.1f}% shown a grey picture"
+            place = f"{own:.1f}% | | {centre:.1f}% | "
+        else:
+            said = f"BLEU-4 {figures['bleu4']:.1f}, CIDEr-D {figures['cider']:.1f}"
+            place = f"{pointing['own']:.1f}% | {pointing['swapped']:.1f}% | {pointing['centre']:.1f}% | {figures['inside_outside']:.2f}"
+        rows.append(f"| [{name}](checkpoints/{name}/README.md) | {said} | {place} | {how} |")
+    return "\n".join(rows)
+
+
 def pictures() -> None:
+    from matplotlib.cbook import get_sample_data
+
     from mmgradcam import explain
     from mmgradcam.data.render import render
     from mmgradcam.data.scenes import make_scene
@@ -72,6 +97,8 @@ def pictures() -> None:
     explain(load("scenes-captioner"), example).panels().save(out / "words.webp", quality=88)
     asked = explain(load("scenes-vqa"), example, question="what color is the large cube?", top=2, against="blue")
     asked.panels().save(out / "answers.webp", quality=88)
+    photo = get_sample_data("grace_hopper.jpg", asfileobj=False)
+    explain(load("photo-captioner-small"), photo).panels().save(out / "photo.webp", quality=88)
 
 
 if __name__ == "__main__":

@@ -7,32 +7,38 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import data
 from safetensors import safe_open
 
 from mmgradcam import checkpoints, explain
 from mmgradcam.bulk.evaluate import evaluate
+from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
+from mmgradcam.data.photos import Photos
 from mmgradcam.data.render import render
 from mmgradcam.data.scenes import make_scene
-from mmgradcam.tasks import load
+from mmgradcam.tasks import VQA, Captioning, load
 
-SCENES = 64
+SCENES, PHOTOS = 64, 30
+OF_SCENES = [name for name in checkpoints.names() if name.startswith("scenes-")]
+OF_PHOTOS = [name for name in checkpoints.names() if name.startswith("photo-")]
 
 
 def test_the_models_promised_are_there() -> None:
-    assert checkpoints.names() == ["scenes-captioner", "scenes-captioner-transformer", "scenes-vqa", "scenes-vqa-transformer"]
+    assert OF_SCENES == ["scenes-captioner", "scenes-captioner-transformer", "scenes-vqa", "scenes-vqa-transformer"]
+    assert OF_PHOTOS == ["photo-captioner", "photo-captioner-small", "photo-vqa"]
     sizes = [(checkpoints.folder(name) / "model.safetensors").stat().st_size for name in checkpoints.names()]
     assert max(sizes) < 10 * 2**20
     assert sum(sizes) < 25 * 2**20
 
 
 @pytest.mark.parametrize("name", checkpoints.names())
-def test_weights_are_plain_half_precision_tensors(name: str) -> None:
+def test_weights_are_plain_tensors_of_few_bits(name: str) -> None:
     with safe_open(str(checkpoints.folder(name) / "model.safetensors"), "pt") as file:
         tensors = [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118
-    assert all(t.dtype in (torch.float16, torch.int64) and torch.isfinite(t).all() for t in tensors)
+    assert all(t.dtype in (torch.float16, torch.int8, torch.int64) and torch.isfinite(t).all() for t in tensors)
 
 
-@pytest.mark.parametrize("name", checkpoints.names())
+@pytest.mark.parametrize("name", OF_SCENES)
 def test_a_model_is_as_good_as_its_card(name: str) -> None:
     """Within what chance allows for so few scenes: 4 standard errors below the card's figures, or 5 points."""
     task = load(name, device="cpu")
@@ -55,6 +61,36 @@ def test_a_model_is_as_good_as_its_card(name: str) -> None:
         assert f["inside_outside"] > 0.5 * told["inside_outside"]
         assert f["centre"] < 0.5
         assert f["random"] < 0.2
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", OF_PHOTOS)
+def test_a_model_is_as_good_on_photos_as_its_card(name: str) -> None:
+    photos = Photos(data() / "flickr8k" / "val.parquet")
+    apart = data() / "mobilenet_v2_1.0_224" if checkpoints.needs_encoder(name) else None
+    task, card = load(name, device="cpu", encoder=apart), checkpoints.config(checkpoints.folder(name))["figures"]
+    if isinstance(task, VQA):
+        found = evaluate_answers(task, photos, PHOTOS)
+        _near(found["accuracy"]["all"] / 100, card["accuracy"]["all"] / 100, found["counts"]["questions"])
+        assert found["accuracy"]["all"] > found["blind"]["all"]
+        return
+    assert isinstance(task, Captioning)
+    found = evaluate_photos(task, photos, PHOTOS)
+    phrases = found["counts"]["phrases"]
+    assert phrases > 300
+    _near(found["pointing"]["own"] / 100, card["pointing"]["own"] / 100, phrases)
+    assert found["pointing"]["own"] > found["pointing"]["swapped"] + 10
+    assert found["bleu4"] > card["bleu4"] - 8
+
+
+@pytest.mark.parametrize("name", ["photo-captioner-small"])
+def test_a_photo_is_captioned_without_any_download(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.cbook import get_sample_data
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = explain(load(name, device="cpu"), get_sample_data("grace_hopper.jpg", asfileobj=False))
+    assert "woman" in words.labels or "man" in words.labels
+    assert all(one.map.max() > 0 for one in words)
 
 
 def _near(found: float, told: float, count: int) -> None:

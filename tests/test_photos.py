@@ -186,7 +186,7 @@ def test_a_word_can_be_scored_by_its_logit() -> None:
     photo = Image.effect_noise((64, 64), 80).convert("RGB")
     one, other = (explain(task, photo, caption="a dog is", method=hirescam) for task in (probable, plain))
     features, tokens = plain.encode(plain.prepare(photo).pixels[None]), torch.tensor([[START, 4, 5]])
-    logits = torch.stack([plain.head.out(step)[0] for step in plain.head.steps(features, tokens)])
+    logits = torch.stack([plain.head.out(step)[0] for step in plain.head.steps(features, tokens)]).detach()
     for i, token in enumerate((4, 5, 9)):
         assert other[i].score == pytest.approx(float(logits[i, token]), abs=1e-5)
         assert one[i].score == pytest.approx(float(logits[i].log_softmax(0)[token]), abs=1e-5)
