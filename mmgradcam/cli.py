@@ -169,14 +169,7 @@ def evaluate(
         photos = Photos(data)
         task = _load(model, device, None, encoder)
         chosen = evaluate_answers if "question" in _takes(task) else evaluate_photos
-        figures = chosen(
-            task,
-            photos,
-            limit,
-            method=_method(method),
-            taps=_taps(layer),
-            progress=_progress("photos"),  # type: ignore[arg-type]
-        )
+        figures = chosen(task, photos, limit, method=_method(method), taps=_taps(layer), progress=_progress("photos"))
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
     elif data is None:

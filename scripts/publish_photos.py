@@ -119,7 +119,7 @@ def choose(name: str, given: argparse.Namespace) -> list[Figures]:
             found = evaluate_answers(task, photos, **how)["pointing"]
             rows.append({"unit": unit, "method": method, "taps": taps, "kinds": found, **mean_of(found)})
         else:
-            measured = evaluate_photos(task, photos, **how)  # type: ignore[arg-type]
+            measured = evaluate_photos(task, photos, **how)
             rows.append(
                 {"unit": unit, "method": method, "taps": taps, **measured["pointing"], "ratio": measured["inside_outside"]}
             )
@@ -159,7 +159,7 @@ def publish(name: str, given: argparse.Namespace) -> None:
     (CHECKPOINTS / name / "config.json").write_text(json.dumps({"format": 1, **config}, indent=1) + "\n")
     task, photos = loaded(name, given), Photos(given.val)
     measure = evaluate_answers if isinstance(task, VQA) else evaluate_photos
-    figures = measure(task, photos, given.measure_on, progress=lambda items, count: track(items, name, count))  # type: ignore[arg-type]
+    figures = measure(task, photos, given.measure_on, progress=lambda items, count: track(items, name, count))
     config |= {"headline": headline(figures), "figures": figures}
     (CHECKPOINTS / name / "config.json").write_text(json.dumps({"format": 1, **config}, indent=1) + "\n")
     notes = (given.run / "note.md").read_text() if (given.run / "note.md").exists() else ""

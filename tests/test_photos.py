@@ -254,7 +254,7 @@ def test_figures_of_answers(parquet: Path) -> None:
     assert figures["counts"]["questions"] > 0
     assert set(figures["accuracy"]) == set(figures["blind"]) == set(figures["guess"])
     with pytest.raises(InputError, match="expected a VQA model"):
-        evaluate_answers(captioner(), Photos(parquet))  # type: ignore[arg-type]
+        evaluate_answers(captioner(), Photos(parquet))
 
 
 CAPTIONS = [

@@ -17,7 +17,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.metrics import Localization, bleu4, cider, meteor
 from mmgradcam.pictures import Box
-from mmgradcam.task import Method
+from mmgradcam.task import Method, Task
 from mmgradcam.tasks import VQA, Captioning
 from mmgradcam.tasks.vocabulary import tokenize
 
@@ -26,7 +26,7 @@ IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "per
 
 
 def evaluate_photos(
-    task: Captioning,
+    task: Task,
     photos: Photos,
     limit: int | None = None,
     *,
@@ -67,7 +67,8 @@ def evaluate_photos(
     how: dict[str, Any] = {"method": method, "taps": taps, "batch": batch}
     spoken: dict[str, list[list[str]]] = {"own": [], "greedy": []}
     references: list[list[list[str]]] = []
-    places, nouns = defaultdict(Localization), Localization()
+    places: dict[str, Localization] = defaultdict(Localization)
+    nouns = Localization()
     for at in starts:
         some = [photos[i] for i in range(at, min(at + batch, count))]
         captions = _speak(task, some)
@@ -105,7 +106,7 @@ def evaluate_photos(
 
 
 def evaluate_answers(
-    task: VQA,
+    task: Task,
     photos: Photos,
     limit: int | None = None,
     *,

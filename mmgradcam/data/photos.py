@@ -125,9 +125,9 @@ def pointed(place: Sequence[float] | None, boxes: Sequence[Box]) -> bool:
 
 @dataclass(frozen=True)
 class Captioned:
-    """Pictures, opened when they are asked for, and the captions of each, as lists of words."""
+    """Pictures, opened when they are asked for, by index or slice, and the captions of each, as lists of words."""
 
-    images: Sequence[Any]
+    images: Any
     captions: list[list[list[str]]]
 
 
@@ -207,9 +207,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Answered:
-    """Pictures, what was said of each in words, and what was asked of each."""
+    """Pictures as of `Captioned`, what was said of each in words, and what was asked of each."""
 
-    images: Sequence[Any]
+    images: Any
     captions: list[list[list[str]]]
     asked: list[list[Question]]
 

@@ -88,7 +88,7 @@ def meteor(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
     except LookupError:
         return None
     each = [meteor_score([list(r) for r in rs], list(c)) for c, rs in zip(captions, references, strict=True)]
-    return 100 * sum(each) / max(len(each), 1)
+    return 100 * float(sum(each)) / max(len(each), 1)
 
 
 def _check(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:

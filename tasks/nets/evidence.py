@@ -97,7 +97,7 @@ class EvidenceCaptioner(nn.Module):
         self.counts = nn.Linear(width, 1)
         self.left = nn.Parameter(torch.zeros(()))
         self.out = Say(width, vocabulary)
-        self.language.out = nn.Identity()  # type: ignore[assignment]  # said by `out`, with the evidence
+        self.language.out = nn.Identity()  # said by `out`, with the evidence
         self.together = self.language.together
 
     def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]:
