@@ -132,6 +132,7 @@ class Answers:
         right = torch.zeros(len(chosen) * most, len(self.answers))
         texts = [[self.vocabulary.encode(tokenize(one.text)) for one in some] for some in chosen]
         questions = torch.zeros(len(right), max([1, *(len(t) for some in texts for t in some)]), dtype=torch.long)
+        questions[:, 0] = UNKNOWN  # a row of no question at all would leave attention nothing to look at
         for b, some in enumerate(chosen):
             for k, one in enumerate(some):
                 row = b * most + k

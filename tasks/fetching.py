@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -43,7 +47,7 @@ class Source:
     def fetch(self, kind: Any, **how: Any) -> Any:
         """`kind.from_pretrained` of this source, for what is no model: processors and tokenizers. Raises as `model` does."""
         with fetched(self.name), _quiet():
-            return kind.from_pretrained(self.name, trust_remote_code=False, **how)
+            return kind.from_pretrained(self.name, trust_remote_code=False, local_files_only=_only_local(self.name), **how)
 
 
 def source(name: str, device: str, device_map: Any = None) -> Source:
@@ -52,14 +56,42 @@ def source(name: str, device: str, device_map: Any = None) -> Source:
     Raises:
         InputError: there is no such model, the hub is out of reach, or the model needs code of its own.
     """
-    from transformers import AutoConfig
-
-    with fetched(name), _quiet():
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    config = config_of(name)
     named = getattr(config, "architectures", None)
     if not named:
         raise InputError(f"{name}: its config names no architecture, so what it does is not known")
     return Source(name, named[0], device, device_map)
+
+
+def config_of(name: str) -> Any:
+    """The config of a hub model or folder.
+
+    Raises:
+        InputError: there is no such model, the hub is out of reach, or the model needs code of its own.
+    """
+    from transformers import AutoConfig
+
+    return Source(name).fetch(AutoConfig)
+
+
+def _only_local(name: str) -> bool:
+    """Whether to look for a model on this machine alone: a folder, or a hub that does not answer."""
+    return Path(name).is_dir() or not _hub_answers()
+
+
+@functools.cache
+def _hub_answers() -> bool:
+    """One look, so that nobody waits for all the retries of the hub's library where there is no network."""
+    from huggingface_hub import constants
+
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    hub = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)), timeout=10).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

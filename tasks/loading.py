@@ -76,7 +76,7 @@ def load(
             raise InputError(f"encoder: {encoder}: no such folder; give one that holds {config['encoder']['name']}")
         config = {**config, "encoder": {**config["encoder"], "name": str(encoder)}}
     try:
-        task = build(config)
+        task = _built(name, config) if apart and encoder is None else build(config)
         weights = load_file(folder / "model.safetensors")
         for part, module in parts(task).items():
             own = {k.removeprefix(f"{part}."): v for k, v in weights.items() if k.startswith(f"{part}.")}
@@ -100,6 +100,18 @@ def _is_of_others(name: str, folder: Path) -> bool:
         except (OSError, ValueError, TypeError):
             return False
     return name.startswith(hub.PREFIXES) or (name.count("/") == 1 and name[0] not in "./~")
+
+
+def _built(name: str | Path, config: Mapping[str, Any]) -> Task:
+    """The task, its encoder fetched from the hub."""
+    try:
+        return build(config)
+    except InputError as error:
+        reason = str(error).partition("; where there is")[0]
+        raise InputError(
+            f"{name} needs an image encoder that cannot be had here: {reason}; give a folder that holds it: --encoder FOLDER, "
+            "the variable MMGRADCAM_ENCODER, or load(..., encoder=FOLDER)"
+        ) from None
 
 
 def build(config: Mapping[str, Any]) -> Task:

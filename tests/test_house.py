@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import mmgradcam
-from mmgradcam import tasks
+from mmgradcam import checkpoints, tasks
 
 ROOT = Path(__file__).parents[1]
 
@@ -173,7 +173,7 @@ def test_the_wheel_clashes_with_nobody(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"mmgradcam", wheel.name.split("-py3")[0] + ".dist-info"}
     for name in ("mmgradcam/py.typed", "mmgradcam/tasks/nets/encoder.py", "mmgradcam/checkpoints/__init__.py"):
         assert name in names
-    for model in ("scenes-captioner", "scenes-captioner-transformer", "scenes-vqa", "scenes-vqa-transformer"):
+    for model in checkpoints.names():
         for file in ("model.safetensors", "config.json", "README.md"):
             assert f"mmgradcam/checkpoints/{model}/{file}" in names
 

@@ -408,13 +408,14 @@ def test_a_head_is_saved_without_its_encoder_and_loaded_over_it(hub_folder: Path
 
 def test_an_encoder_that_cannot_be_had_is_one_line(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     apart(hub_folder, tmp_path / "model")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     done = subprocess.run(
         [sys.executable, "-m", "mmgradcam", "caption", "x.png", "--model", str(tmp_path / "model")], capture_output=True, text=True, timeout=120
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "org/elsewhere" in done.stderr
+    assert "--encoder FOLDER" in done.stderr
     with pytest.raises(InputError, match="no such folder"):
         load(tmp_path / "model", encoder=tmp_path / "nowhere")
     with pytest.raises(InputError, match="has its own encoder"):

@@ -138,12 +138,12 @@ def _of_torchvision(name: str, weights: bool) -> Any:
 def _of_hub(name: str, config: Mapping[str, Any] | None, weights: bool) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoConfig, AutoModel
 
-    from mmgradcam.tasks.fetching import Source, fetched
+    from mmgradcam.tasks.fetching import Source, config_of, fetched
 
     untrained: Any = AutoModel
     with fetched(name):
         if config is None or weights:
-            known = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            known = config_of(name)
             known.update({k: v for k, v in (config or {}).items() if k != "model_type"})
         else:
             known = AutoConfig.for_model(config["model_type"], **{k: v for k, v in config.items() if k != "model_type"})
