@@ -468,7 +468,8 @@ def test_the_training_script_learns_from_the_official_layouts(model: str, hub_fo
 @pytest.mark.data
 def test_questions_of_real_photos_are_many_and_balanced() -> None:
     texts = Photos(data() / "flickr8k" / "val.parquet").texts()
-    asked = balanced([questions_about(captions, phrases, askable(texts)) for captions, phrases in texts])
+    things = askable(texts)
+    asked = balanced([questions_about(captions, phrases, things) for captions, phrases in texts])
     kinds = {one.kind for some in asked for one in some}
     assert len(kinds) >= 6
     assert sum(map(len, asked)) > 6000

@@ -142,7 +142,8 @@ def evaluate_answers(
         raise InputError(f"evaluate: expected a VQA model, got {type(task).__name__}")
     count = min(limit or len(photos), len(photos))
     texts = photos.texts()
-    made = balanced([questions_about(captions, phrases, askable(texts)) for captions, phrases in texts[:count]])
+    things = askable(texts)
+    made = balanced([questions_about(captions, phrases, things) for captions, phrases in texts[:count]])
     asked = [[one for one in some if all(word in task.vocabulary for word in tokenize(one.text))] for some in made]
     if not any(asked):
         raise InputError("evaluate: the photos' captions give rise to no question that the model can read")
