@@ -26,6 +26,9 @@ from mmgradcam.store import SCHEMA, VERSION, pack, unpack, write_files
 from mmgradcam.task import Target, Task, Word
 from mmgradcam.version import __version__
 
+WORDS = ("log-probability", "word logit")
+"""Units of scores of the words of a sentence."""
+
 
 @dataclass(frozen=True)
 class About:
@@ -156,7 +159,7 @@ class Explanation:
     @property
     def text(self) -> str:
         """The labels in a row: the caption, where the targets are its words; else parted by commas."""
-        return (" " if self.about.unit == "log-probability" else ", ").join(self.labels)
+        return (" " if self.about.unit in WORDS else ", ").join(self.labels)
 
     def _one(self) -> None:
         if len(self) != 1:

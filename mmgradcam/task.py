@@ -59,7 +59,7 @@ class Task(ABC):
     name: str = ""
     """What people call the model."""
     unit: str = "score"
-    """What a score is: "log-probability", "logit"."""
+    """What a score is: "log-probability" or "word logit" of a word, "logit" of an answer or class."""
     seam: str = "features"
     """Where the features are taken, in words."""
     method: Method | None = None

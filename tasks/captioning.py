@@ -58,7 +58,7 @@ class Captioning(Task):
         fit: resizing and normalising.
         longest: most words generated.
         beam: how many captions are kept while one is searched for; 1 is greedy.
-        unit: what a word's score is: its "log-probability", or its "logit", which does not fall where another word that would
+        unit: what a word's score is: its "log-probability", or "word logit", which does not fall where another word that would
             fit as well (a man, a boy) rises.
 
     Raises:
@@ -75,8 +75,8 @@ class Captioning(Task):
         beam: int = 1,
         unit: str = "log-probability",
     ) -> None:
-        if unit not in ("log-probability", "logit"):
-            raise InputError(f'captioning: expected unit "log-probability" or "logit", got {unit!r}')
+        if unit not in ("log-probability", "word logit"):
+            raise InputError(f'captioning: expected unit "log-probability" or "word logit", got {unit!r}')
         self.unit = unit
         self.encoder, self.vocabulary, self.fit, self.longest, self.beam = encoder, vocabulary, fit, longest, beam
         self.head: Any = head

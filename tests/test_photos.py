@@ -182,7 +182,7 @@ def test_phrases_of_several_captions_are_explained_over_one_encode() -> None:
 
 def test_a_word_can_be_scored_by_its_logit() -> None:
     probable, plain = captioner(), captioner()
-    plain.unit = "logit"
+    plain.unit = "word logit"
     photo = Image.effect_noise((64, 64), 80).convert("RGB")
     one, other = (explain(task, photo, caption="a dog is", method=hirescam) for task in (probable, plain))
     features, tokens = plain.encode(plain.prepare(photo).pixels[None]), torch.tensor([[START, 4, 5]])
@@ -190,7 +190,8 @@ def test_a_word_can_be_scored_by_its_logit() -> None:
     for i, token in enumerate((4, 5, 9)):
         assert other[i].score == pytest.approx(float(logits[i, token]), abs=1e-5)
         assert one[i].score == pytest.approx(float(logits[i].log_softmax(0)[token]), abs=1e-5)
-    assert other.about.unit == "logit"
+    assert other.about.unit == "word logit"
+    assert other.text == "a dog is"
     with pytest.raises(InputError, match="expected unit"):
         Captioning(encoder(), plain.head, WORDS, plain.fit, unit="odds")
 
