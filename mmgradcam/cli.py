@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmgradcam.errors import InputError, ModelError
+from mmgradcam.show import progress, show_answers, show_classes, show_figures, show_measured, show_words
 
 if TYPE_CHECKING:
     from mmgradcam.explanation import Explanation
@@ -62,7 +63,7 @@ def caption(
     """Caption pictures and show where each word came from."""
     task = _load(model, device, "caption", encoder) if model else _captioner(device, encoder)
     query = {"caption": caption, "prompt": prompt}
-    _explain_each(task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer), out, _show_words)
+    _explain_each(task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer), out, show_words)
 
 
 @app.command()
@@ -84,7 +85,7 @@ def vqa(
     task = _load(model or "photo-vqa", device, "question", encoder)
     query = {"question": question, "answer": answer, "against": against, "top": top}
     _explain_each(
-        task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer), out, _show_answers
+        task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer), out, show_answers
     )
 
 
@@ -107,7 +108,7 @@ def classify(
     task = _load(model, device, "classes")
     query = {"classes": classes or None, "top": top, "against": against}
     query = {k: v for k, v in query.items() if v is not None}
-    _explain_each(task, images, query, _Map(method, noise, layer), out, _show_classes)
+    _explain_each(task, images, query, _Map(method, noise, layer), out, show_classes)
 
 
 @app.command()
@@ -160,7 +161,7 @@ def evaluate(
             raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
         task = _load(model, device, None, encoder)
         figures = measure(
-            task, limit or 1000, method=_method(method), taps=_taps(layer), progress=_progress(f"{limit or 1000} scenes")
+            task, limit or 1000, method=_method(method), taps=_taps(layer), progress=progress(f"{limit or 1000} scenes")
         )
     else:
         from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
@@ -169,13 +170,13 @@ def evaluate(
         photos = Photos(data)
         task = _load(model, device, None, encoder)
         chosen = evaluate_answers if "question" in _takes(task) else evaluate_photos
-        figures = chosen(task, photos, limit, method=_method(method), taps=_taps(layer), progress=_progress("photos"))
+        figures = chosen(task, photos, limit, method=_method(method), taps=_taps(layer), progress=progress("photos"))
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
     elif data is None:
-        _show_figures(figures)
+        show_figures(figures)
     else:
-        _show_measured(figures)
+        show_measured(figures)
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ def _explain_each(
 
     chosen, taps = how.method(task), how.taps(task)
     failed = 0
-    for image, folder in zip(_progress("explaining")(images, len(images)), _folders(images, out), strict=True):
+    for image, folder in zip(progress("explaining")(images, len(images)), _folders(images, out), strict=True):
         try:
             explanation = explain(task, image, method=chosen, taps=taps, **query)
             written = explanation.save(folder)
@@ -304,107 +305,6 @@ def _folders(images: list[Path], out: Path) -> list[Path]:
         taken.add(name)
         folders.append(out / name)
     return folders
-
-
-def _show_words(explanation: Explanation) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False)
-    console.print(explanation.text, style="bold")
-    table = Table("word", explanation.about.unit, "peak x, y", "")
-    for one in explanation:
-        table.add_row(one.label, f"{one.score:.3f}", *_peak(one))
-    console.print(table)
-
-
-def _show_answers(explanation: Explanation) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False)
-    console.print(f"{explanation.about.query['question']} {explanation.labels[0]}", style="bold")
-    table = Table("answer", "probability", explanation.about.unit, "peak x, y", "")
-    for one in explanation:
-        probability = one.targets[0].probability
-        table.add_row(one.label, "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *_peak(one))
-    console.print(table)
-    words = Table("word of the question", f"importance for {explanation.labels[0]}")
-    for word, value in explanation[0].importances:
-        words.add_row(word, f"{value:+.3f}")
-    console.print(words)
-
-
-def _show_classes(explanation: Explanation) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False)
-    table = Table("class", "probability", explanation.about.unit, "peak x, y", "")
-    for one in explanation:
-        probability = one.targets[0].probability
-        table.add_row(one.label, "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *_peak(one))
-    console.print(table)
-    console.print(f"maps by {explanation.about.method} at layer {explanation.about.seam}")
-
-
-def _peak(one: Explanation) -> tuple[str, str]:
-    peak = one.peak
-    if peak is None:
-        return "-", one.problem or ""
-    x, y = peak[0] / one.picture.width, peak[1] / one.picture.height
-    row, column = ("top", "middle", "bottom")[min(2, int(3 * y))], ("left", "centre", "right")[min(2, int(3 * x))]
-    return f"{peak[0]}, {peak[1]}", f"{row} {column}"
-
-
-def _show_figures(figures: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    for title, values in figures.items():
-        if not isinstance(values, dict):
-            typer.echo(f"{title.replace('_', ' ')}: {values:.3f}")
-            continue
-        table = Table(title.replace("_", " "), "", title_justify="left")
-        if title == "localization":
-            table = Table("localization of", "peak", "strictly", "swapped", "centre", "random", "inside/outside", "maps")
-            for name, f in values.items():
-                shares = [f"{f.get(k, float('nan')):.3f}" for k in ("peak", "strict", "swapped", "centre", "random")]
-                table.add_row(name, *shares, f"{f.get('inside_outside', float('nan')):.1f}", str(f["count"]))
-        else:
-            for name, value in values.items():
-                table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
-        Console().print(table)
-
-
-def _show_measured(figures: dict[str, Any]) -> None:
-    """Figures on photos: a table for each group of them, one line for each that stands alone."""
-    from rich.console import Console
-    from rich.table import Table
-
-    def shown(value: Any) -> str:
-        return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
-
-    for title, values in figures.items():
-        if not isinstance(values, dict):
-            typer.echo(f"{title.replace('_', ' ')}: {shown(values)}")
-            continue
-        table = Table(title.replace("_", " "), "", title_justify="left")
-        for name, value in values.items():
-            for key, one in value.items() if isinstance(value, dict) else [("", value)]:
-                several = ", ".join(f"{k} {shown(v)}" for k, v in one.items()) if isinstance(one, dict) else shown(one)
-                table.add_row(f"{name} {key}".strip(), several)
-        Console().print(table)
-
-
-def _progress(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
-    from rich.console import Console
-    from rich.progress import track
-
-    def progress(items: Iterable[Any], count: int) -> Iterable[Any]:
-        return track(items, what, total=count, console=Console(stderr=True), transient=True, disable=count < 2)
-
-    return progress
 
 
 def _complain(error: Exception | str) -> None:

@@ -200,7 +200,7 @@ def write_card(name: str, config: Figures, rows: list[Figures], best: Figures, g
 
 ```python
 from mmgradcam import explain
-from mmgradcam.tasks import VQA, load
+from mmgradcam.tasks import load
 
 explain(load("{name}"), "photo.jpg"{ask})
 ```

@@ -23,14 +23,14 @@ FLOORS: list[set[str]] = [
     {"explaining"},
     {"metrics", "data"},
     {"tasks", "checkpoints"},
-    {"bulk", "cli", "__main__"},
+    {"bulk", "show", "cli", "__main__"},
 ]
 """Rooms from the ground up; a room may import rooms of lower floors, and of its own floor only inside its own folder."""
 
 WITHIN = {
     ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("layouts", "errors"),
     ("draw", "pictures"), ("store", "errors"), ("relus", "errors"), ("explanation", "report"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
-    ("cli", "bulk"),
+    ("cli", "bulk"), ("cli", "show"),
 }  # fmt: skip
 """Imports within a floor that are meant: between single files of the ground floor, and where a folder serves a file."""
 

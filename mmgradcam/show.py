@@ -1,0 +1,118 @@
+"""What the command line prints: tables of words, answers, classes and figures, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mmgradcam.explanation import Explanation
+
+
+def show_words(explanation: Explanation) -> None:
+    """The caption, and a line per word."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    console.print(explanation.text, style="bold")
+    table = Table("word", explanation.about.unit, "peak x, y", "")
+    for one in explanation:
+        table.add_row(one.label, f"{one.score:.3f}", *peak(one))
+    console.print(table)
+
+
+def show_answers(explanation: Explanation) -> None:
+    """The answer, a line per answer, and what the likeliest owes each word of the question."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    console.print(f"{explanation.about.query['question']} {explanation.labels[0]}", style="bold")
+    table = Table("answer", "probability", explanation.about.unit, "peak x, y", "")
+    for one in explanation:
+        probability = one.targets[0].probability
+        table.add_row(one.label, "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *peak(one))
+    console.print(table)
+    words = Table("word of the question", f"importance for {explanation.labels[0]}")
+    for word, value in explanation[0].importances:
+        words.add_row(word, f"{value:+.3f}")
+    console.print(words)
+
+
+def show_classes(explanation: Explanation) -> None:
+    """A line per class."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    table = Table("class", "probability", explanation.about.unit, "peak x, y", "")
+    for one in explanation:
+        probability = one.targets[0].probability
+        table.add_row(one.label, "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *peak(one))
+    console.print(table)
+    console.print(f"maps by {explanation.about.method} at layer {explanation.about.seam}")
+
+
+def peak(one: Explanation) -> tuple[str, str]:
+    """Where a map peaks, in pixels and in words; or why it does not."""
+    where = one.peak
+    if where is None:
+        return "-", one.problem or ""
+    x, y = where[0] / one.picture.width, where[1] / one.picture.height
+    row, column = ("top", "middle", "bottom")[min(2, int(3 * y))], ("left", "centre", "right")[min(2, int(3 * x))]
+    return f"{where[0]}, {where[1]}", f"{row} {column}"
+
+
+def show_figures(figures: dict[str, Any]) -> None:
+    """Figures on scenes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for title, values in figures.items():
+        if not isinstance(values, dict):
+            typer.echo(f"{title.replace('_', ' ')}: {values:.3f}")
+            continue
+        table = Table(title.replace("_", " "), "", title_justify="left")
+        if title == "localization":
+            table = Table("localization of", "peak", "strictly", "swapped", "centre", "random", "inside/outside", "maps")
+            for name, f in values.items():
+                shares = [f"{f.get(k, float('nan')):.3f}" for k in ("peak", "strict", "swapped", "centre", "random")]
+                table.add_row(name, *shares, f"{f.get('inside_outside', float('nan')):.1f}", str(f["count"]))
+        else:
+            for name, value in values.items():
+                table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+        Console().print(table)
+
+
+def show_measured(figures: dict[str, Any]) -> None:
+    """Figures on photos: a table for each group of them, one line for each that stands alone."""
+    from rich.console import Console
+    from rich.table import Table
+
+    def shown(value: Any) -> str:
+        return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+    for title, values in figures.items():
+        if not isinstance(values, dict):
+            typer.echo(f"{title.replace('_', ' ')}: {shown(values)}")
+            continue
+        table = Table(title.replace("_", " "), "", title_justify="left")
+        for name, value in values.items():
+            for key, one in value.items() if isinstance(value, dict) else [("", value)]:
+                several = ", ".join(f"{k} {shown(v)}" for k, v in one.items()) if isinstance(one, dict) else shown(one)
+                table.add_row(f"{name} {key}".strip(), several)
+        Console().print(table)
+
+
+def progress(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
+    """What wraps an iteration over items, given their number, to draw a bar on stderr."""
+    from rich.console import Console
+    from rich.progress import track
+
+    def shown(items: Iterable[Any], count: int) -> Iterable[Any]:
+        return track(items, what, total=count, console=Console(stderr=True), transient=True, disable=count < 2)
+
+    return shown
