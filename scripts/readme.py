@@ -98,7 +98,9 @@ def pictures() -> None:
     asked = explain(load("scenes-vqa"), example, question="what color is the large cube?", top=2, against="blue")
     asked.panels().save(out / "answers.webp", quality=88)
     photo = get_sample_data("grace_hopper.jpg", asfileobj=False)
-    explain(load("photo-captioner-small"), photo).panels().save(out / "photo.webp", quality=88)
+    panels = explain(load("photo-captioner-small"), photo).panels()
+    panels.thumbnail((1200, 1200))
+    panels.save(out / "photo.webp", quality=85)
 
 
 if __name__ == "__main__":
