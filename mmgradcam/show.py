@@ -18,9 +18,12 @@ def show_words(explanation: Explanation) -> None:
 
     console = Console(highlight=False, markup=False)
     console.print(explanation.text, style="bold")
-    table = Table("word", explanation.about.unit, "peak x, y", "")
+    likely = any(target.probability is not None for target in explanation.targets)
+    table = Table("word", *["probability"] * likely, explanation.about.unit, "peak x, y", "")
     for one in explanation:
-        table.add_row(one.label, f"{one.score:.3f}", *peak(one))
+        probability = one.targets[0].probability
+        shown = ["" if probability is None else f"{probability:.3f}"] * likely
+        table.add_row(one.label, *shown, f"{one.score:.3f}", *peak(one))
     console.print(table)
 
 

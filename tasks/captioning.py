@@ -102,7 +102,10 @@ class Captioning(Task):
         silent = [b for b in range(len(queries)) if b not in given and "phrases" not in queries[b]]
         if silent:
             given.update(zip(silent, self.generate(features[silent]), strict=True))
-        return [self._words(given[b]) if b in given else self._phrases(queries[b]["phrases"]) for b in range(len(queries))]
+        return [
+            self._words(given[b], features[b : b + 1]) if b in given else self._phrases(queries[b]["phrases"])
+            for b in range(len(queries))
+        ]
 
     def _read(self, caption: Any) -> list[int]:
         words = tokenize(caption) if isinstance(caption, str) else None
@@ -118,10 +121,20 @@ class Captioning(Task):
             raise InputError(f"caption: expected at most {self.longest} words, got {len(words)}; split it")
         return [START, *self.vocabulary.encode(words), END]
 
-    def _words(self, tokens: Sequence[int]) -> list[Target]:
+    def _words(self, tokens: Sequence[int], features: Tensor) -> list[Target]:
         said = Said(tuple(tokens), ())
         words = self.vocabulary.decode(tokens)
-        return [Target(word, replace(said, positions=(i + 1,))) for i, word in enumerate(words)]
+        likely: list[float | None] = [None] * len(words)
+        if self.unit == "word logit" and words:  # else the score itself tells it
+            told = torch.tensor([tokens[: len(words) + 1]], device=features.device)
+            with torch.no_grad():
+                steps = list(self.head.steps(features, told[:, :-1]))
+                chosen = _each_alone(self.head.out, steps, list(told[:, 1:].unbind(1)))
+            likely = [float(one.exp()) for one in chosen]
+        return [
+            Target(w, replace(said, positions=(i + 1,)), probability=p)
+            for i, (w, p) in enumerate(zip(words, likely, strict=True))
+        ]
 
     def _phrases(self, phrases: Any) -> list[Target]:
         made = []

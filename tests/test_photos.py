@@ -190,6 +190,7 @@ def test_a_word_can_be_scored_by_its_logit() -> None:
     for i, token in enumerate((4, 5, 9)):
         assert other[i].score == pytest.approx(float(logits[i, token]), abs=1e-5)
         assert one[i].score == pytest.approx(float(logits[i].log_softmax(0)[token]), abs=1e-5)
+        assert other.targets[i].probability == pytest.approx(float(logits[i].softmax(0)[token]), abs=1e-5)
     assert other.about.unit == "word logit"
     assert other.text == "a dog is"
     with pytest.raises(InputError, match="expected unit"):
