@@ -58,7 +58,7 @@ class Captions:
         said = said[:, : int((said != PAD).sum(1).max())]
         hidden = torch.from_numpy(rng.random(tuple(said.shape)) < self.hide).to(x.device) & (said > UNKNOWN)
         read = said.masked_fill(hidden, UNKNOWN)[:, :-1]
-        seen, evidence = head.look(x)
+        seen, evidence = head.detectors(x)
         state, spread = head.language(seen, read), head.detectors.spread(evidence)
         left = torch.stack(head.fresh(said[:, :-1], spread.shape[1]), 1)
         trusted = torch.from_numpy(rng.random((len(said), 1, 1)) > UNSEEN).float().to(x.device)
@@ -118,7 +118,7 @@ class Answers:
         """Of the answers, and of which words the photos' captions hold; x (B, C, *grid) features of the photos `rows`."""
         chosen = [[self.asked[i][k] for k in rng.permutation(len(self.asked[i]))[: self.each]] for i in rows]
         questions, right, asked = self._batch(chosen)
-        seen, evidence = head.look(x)
+        seen, evidence = head.detectors(x)
         logits = head.language(seen, questions.to(x.device)).float().log_softmax(-1)
         share = right / right.sum(1, keepdim=True).clamp(min=1)
         spoken = -(logits * share.to(x.device)).sum(1)[asked].mean()

@@ -98,6 +98,39 @@ def test_a_file_that_holds_no_photos_is_refused(tmp_path: Path) -> None:
         Photos(tmp_path / "text.parquet")
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"caption": 2}, {"last_word": 9}, {"first_word": 2, "last_word": 1}, {"boxes": [[0.0, 0.0, 1.0]]}]
+)
+def test_a_phrase_that_is_not_there_is_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    made = {**phrase(0, 0, 1, "a dog", "animals", (0, 0, 1, 1)), **wrong}
+    row = {"image": Image.new("RGB", (8, 8)), "image_id": "the photo", "captions": ["a dog", "a dog runs"], "phrases": [made]}
+    Dataset.from_list([row]).to_parquet(str(tmp_path / "wrong.parquet"))
+    with pytest.raises(InputError, match="the photo: expected phrase 'a dog' to name words of one caption"):
+        Photos(tmp_path / "wrong.parquet").texts()
+
+
+def test_pictures_of_other_programs_are_read_and_broken_ones_named(tmp_path: Path) -> None:
+    """Parquet that was not written by `datasets` holds bytes, and does not say that they are pictures."""
+    import io
+
+    import pyarrow
+    from pyarrow import parquet as file
+
+    png = io.BytesIO()
+    Image.new("RGB", (8, 6), (200, 0, 0)).save(png, "PNG")
+    images = [{"bytes": png.getvalue(), "path": None}, {"bytes": b"no picture", "path": None}]
+    table = pyarrow.table(
+        {"image": images, "captions": [["a wall"]] * 2, "phrases": [[phrase(0, 0, 1, "a wall", "other", (0, 0, 1, 1))]] * 2}
+    )
+    file.write_table(table, tmp_path / "plain.parquet")
+    photos = Photos(tmp_path / "plain.parquet")
+    assert photos[0].image.getpixel((0, 0)) == (200, 0, 0)
+    with pytest.raises(InputError, match="photo 1: expected a picture"):
+        photos[1]
+
+
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_all_steps_together_are_the_steps_one_by_one(kind: str) -> None:
     task = captioner(kind)
@@ -114,7 +147,7 @@ def test_evidence_counts_until_the_word_was_said() -> None:
     with torch.no_grad():
         head.left.fill_(-50)
     features, tokens = torch.rand(1, 6, 8, 8), torch.tensor([[START, 5, 6]])
-    evidence = head.detectors.spread(head.look(features)[1])[0]
+    evidence = head.detectors.spread(head.detectors(features)[1])[0]
     steps = [step[0, head.out.words.in_features :] for step in head.steps(features, tokens)]
     assert evidence[5] != 0
     assert steps[0][5] != 0

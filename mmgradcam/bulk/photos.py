@@ -57,7 +57,7 @@ def evaluate_photos(
         are the head of a boxed phrase; `inside_outside`, mean heat inside the boxes over mean heat outside; `counts`.
 
     Raises:
-        InputError: the task is no captioner, or no photo has captions.
+        InputError: the task is no captioner, or a photo has no caption.
     """
     if not isinstance(task, Captioning):
         raise InputError(f"evaluate: expected a captioner, got {type(task).__name__}")
@@ -148,7 +148,8 @@ def evaluate_answers(
     if not any(asked):
         raise InputError("evaluate: the photos' captions give rise to no question that the model can read")
     device = next(task.head.parameters()).device
-    grey = task.encode(task.prepare(Image.new("RGB", (224, 224), (128, 128, 128))).pixels[None].to(device))
+    with torch.no_grad():
+        grey = task.encode(task.prepare(Image.new("RGB", (224, 224), (128, 128, 128))).pixels[None].to(device))
     right: dict[str, dict[str, list[bool]]] = {name: defaultdict(list) for name in ("accuracy", "blind", "guess")}
     usual: dict[str, Counter[str]] = defaultdict(Counter)
     for one in chain(*asked):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,14 @@ class Photos:
     """
 
     def __init__(self, rows: Any) -> None:
+        import datasets
+
         self.rows = _read(Path(rows)) if isinstance(rows, (str, Path)) else rows
         missing = COLUMNS - set(self.rows.column_names)
         if missing:
             raise InputError(f"photos: expected columns {', '.join(sorted(COLUMNS))}; missing {', '.join(sorted(missing))}")
+        if self.rows.features["image"] != datasets.Image():  # Parquet that other programs wrote does not say what it holds
+            self.rows = self.rows.cast_column("image", datasets.Image())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,15 +80,19 @@ class Photos:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Photo:
-        row = self.rows[index]
-        image = row["image"].convert("RGB")
+        try:
+            row = self.rows[index]
+            image = row["image"].convert("RGB")
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(f"photos: photo {index}: expected a picture ({' '.join(str(error).split())[:120]})") from None
         if row.get("width") and row.get("height"):
             image = image.resize(_shape(image.size, (row["width"], row["height"])), Image.Resampling.BICUBIC)
         return Photo(str(row.get("image_id", index)), image, _captions(row), _phrases(row))
 
     def texts(self) -> list[tuple[tuple[tuple[str, ...], ...], tuple[Phrase, ...]]]:
         """Captions and phrases of every photo, without decoding a picture."""
-        return [(_captions(row), _phrases(row)) for row in self.rows.select_columns(["captions", "phrases"])]
+        wanted = ["captions", "phrases", *(["image_id"] if "image_id" in self.rows.column_names else [])]
+        return [(_captions(row), _phrases(row)) for row in self.rows.select_columns(wanted)]
 
 
 def _read(path: Path) -> Any:
@@ -92,10 +100,15 @@ def _read(path: Path) -> Any:
 
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a Parquet file of photos")
+    quiet = datasets.utils.are_progress_bars_disabled()
+    datasets.utils.disable_progress_bars()
     try:
         return datasets.load_dataset("parquet", data_files=str(path), split="train")
     except Exception as error:  # the library fails in many ways
         raise InputError(f"{path}: expected a Parquet file of photos ({' '.join(str(error).split())[:160]})") from None
+    finally:
+        if not quiet:
+            datasets.utils.enable_progress_bars()
 
 
 def _shape(squeezed: tuple[int, int], own: tuple[int, int]) -> tuple[int, int]:
@@ -109,18 +122,19 @@ def _captions(row: Any) -> tuple[tuple[str, ...], ...]:
 
 
 def _phrases(row: Any) -> tuple[Phrase, ...]:
-    return tuple(
-        Phrase(
-            p["caption"], p["first_word"], p["last_word"], p["text"], tuple(p["types"]),
-            tuple((b[0], b[1], b[2], b[3]) for b in p["boxes"]),
-        )
-        for p in row["phrases"]
-    )  # fmt: skip
-
-
-def pointed(place: Sequence[float] | None, boxes: Sequence[Box]) -> bool:
-    """Whether a place (x, y in fractions of the photo) lies in one of the boxes; nowhere does not."""
-    return place is not None and any(x0 <= place[0] <= x1 and y0 <= place[1] <= y1 for x0, y0, x1, y1 in boxes)
+    lengths = [len(caption.split()) for caption in row["captions"]]
+    made = []
+    for p in row["phrases"]:
+        caption, first, last = p["caption"], p["first_word"], p["last_word"]
+        inside = 0 <= caption < len(lengths) and 0 <= first <= last < lengths[caption]
+        if not inside or any(len(box) != 4 for box in p["boxes"]):
+            raise InputError(
+                f"photos: {row.get('image_id', 'a photo')}: expected phrase {p['text']!r} to name words of one caption, "
+                f"all counted from 0, and boxes of 4 numbers; got caption {caption}, words {first}-{last}, boxes {p['boxes']}"
+            )
+        boxes = tuple((b[0], b[1], b[2], b[3]) for b in p["boxes"])
+        made.append(Phrase(caption, first, last, p["text"], tuple(p["types"]), boxes))
+    return tuple(made)
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,18 @@ class Detectors(nn.Module):
         self.dropout = nn.Dropout2d(0.1)
         self.look = nn.Conv2d(width, looked_for, 1)
         self.usual = nn.Parameter(torch.zeros(looked_for))
+        self.tell = nn.Linear(looked_for, width)
         self.register_buffer("tokens", torch.arange(looked_for))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, *grid) -> what is looked at, (B, width, *grid), and the evidence, (B, looked_for) logits."""
+        """(B, C, *grid) -> what a language model reads, (B, width, *grid), and the evidence, (B, looked_for) logits.
+
+        What it reads is what the detectors look at, and in every cell which words they found.
+        """
         seen = self.dropout(self.neck(features))
         said = self.look(seen).flatten(2).float()
-        return seen, (torch.logsumexp(self.sharpness * said, 2) - math.log(said.shape[2])) / self.sharpness
+        evidence = (torch.logsumexp(self.sharpness * said, 2) - math.log(said.shape[2])) / self.sharpness
+        return seen + self.tell(evidence.sigmoid())[..., None, None], evidence
 
     def spread(self, evidence: Tensor) -> Tensor:
         """(B, looked_for) evidence -> (B, vocabulary), less what is usual; 0 for words without a detector."""
@@ -91,7 +96,6 @@ class EvidenceCaptioner(nn.Module):
     ) -> None:
         super().__init__()
         self.detectors = Detectors(channels, width, vocabulary, looked_for, sharpness)
-        self.detected = nn.Linear(looked_for, width)
         kinds = {"lstm": LSTMCaptioner, "transformer": TransformerCaptioner}
         self.language = kinds[kind](vocabulary, width, width, **settings or {})
         self.counts = nn.Linear(width, 1)
@@ -102,14 +106,9 @@ class EvidenceCaptioner(nn.Module):
 
     def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]:
         """The state before the first token, for `rows` captions, a multiple of the B pictures."""
-        seen, evidence = self.look(features)
+        seen, evidence = self.detectors(features)
         said = torch.empty(rows, 0, dtype=torch.long, device=features.device)
         return said, self.detectors.spread(evidence), *self.language.start(seen, rows)
-
-    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, *grid) -> what the language model reads, (B, width, *grid), and the evidence (B, looked_for)."""
-        seen, evidence = self.detectors(features)
-        return seen + self.detected(evidence.sigmoid())[..., None, None], evidence
 
     def step(self, state: tuple[Tensor, ...], token: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(R,) tokens -> what predicts the next, (R, width + vocabulary), and the state after."""
@@ -125,7 +124,7 @@ class EvidenceCaptioner(nn.Module):
 
     def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
         """(B, C, *grid), (R, L) tokens, R a multiple of B -> what predicts each next token, L times (R, width + vocabulary)."""
-        seen, evidence = self.look(features)
+        seen, evidence = self.detectors(features)
         spread = self.detectors.spread(evidence)
         hidden = []
         for state, left in zip(self.language.steps(seen, tokens), self.fresh(tokens, spread.shape[1]), strict=True):
@@ -173,7 +172,6 @@ class EvidenceAnswerer(nn.Module):
     ) -> None:
         super().__init__()
         self.detectors = Detectors(channels, width, looked_for, looked_for, sharpness)
-        self.detected = nn.Linear(looked_for, width)
         self.language = LSTMAnswerer(vocabulary, answers, width, width, **settings or {})
 
     @property
@@ -181,12 +179,7 @@ class EvidenceAnswerer(nn.Module):
         """What embeds the tokens of a question."""
         return self.language.words
 
-    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, *grid) -> what is read, (B, width, *grid), and the evidence (B, looked_for)."""
-        seen, evidence = self.detectors(features)
-        return seen + self.detected(evidence.sigmoid())[..., None, None], evidence
-
     def forward(self, features: Tensor, questions: Tensor) -> Tensor:
         """(B, C, *grid), (R, L) questions, R a multiple of B -> answer logits (R, answers)."""
-        logits: Tensor = self.language(self.look(features)[0], questions)
+        logits: Tensor = self.language(self.detectors(features)[0], questions)
         return logits
