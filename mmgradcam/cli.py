@@ -38,6 +38,9 @@ Layers = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write into, one folder per picture.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Reliance = Annotated[
+    bool, typer.Option(help="Say how much more likely each word or answer is with the picture than with a grey one.")
+]
 Encoder = Annotated[
     Path | None,
     typer.Option(
@@ -56,6 +59,7 @@ def caption(
     method: MethodName = None,
     noise: Noise = 0,
     layer: Layers = None,
+    reliance: Reliance = True,
     out: Out = Path("explanations"),
     encoder: Encoder = None,
     device: Device = "auto",
@@ -63,7 +67,9 @@ def caption(
     """Caption pictures and show where each word came from."""
     task = _load(model, device, "caption", encoder) if model else _captioner(device, encoder)
     query = {"caption": caption, "prompt": prompt}
-    _explain_each(task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer), out, show_words)
+    _explain_each(
+        task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer, reliance), out, show_words
+    )
 
 
 @app.command()
@@ -77,6 +83,7 @@ def vqa(
     method: MethodName = None,
     noise: Noise = 0,
     layer: Layers = None,
+    reliance: Reliance = True,
     out: Out = Path("explanations"),
     encoder: Encoder = None,
     device: Device = "auto",
@@ -85,7 +92,7 @@ def vqa(
     task = _load(model or "photo-vqa", device, "question", encoder)
     query = {"question": question, "answer": answer, "against": against, "top": top}
     _explain_each(
-        task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer), out, show_answers
+        task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer, reliance), out, show_answers
     )
 
 
@@ -186,6 +193,7 @@ class _Map:
     name: str | None
     noise: int
     layers: list[str] | None
+    reliance: bool = False
 
     def method(self, task: Task) -> Any:
         from mmgradcam.methods import gradcam, smooth
@@ -279,7 +287,7 @@ def _explain_each(
     failed = 0
     for image, folder in zip(progress("explaining")(images, len(images)), _folders(images, out), strict=True):
         try:
-            explanation = explain(task, image, method=chosen, taps=taps, **query)
+            explanation = explain(task, image, method=chosen, taps=taps, reliance=how.reliance, **query)
             written = explanation.save(folder)
         except InputError as error:
             failed += 1

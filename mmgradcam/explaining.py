@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmgradcam.engine import Encoded, check_finite, encode, slopes
+from mmgradcam.engine import Encoded, check_finite, encode, scores, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explanation import About, Explanation, problem_of
 from mmgradcam.layouts import of_picture
@@ -30,7 +30,7 @@ Ask = Callable[[Tensor, Sequence[Query]], Sequence[Sequence[Target]]]
 def explain(
     task: Task, inputs: list[Any] | tuple[Any, ...], *, method: AnyMethod | None = ..., taps: Sequence[Any] | None = ...,
     fuse: Fusion | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
-    memory: int | None = ..., batch: int = ..., create_graph: bool = ..., **query: Any,
+    memory: int | None = ..., batch: int = ..., create_graph: bool = ..., reliance: bool = ..., **query: Any,
 ) -> list[Explanation]: ...  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def explain(
 def explain(
     task: Task, inputs: Any, *, method: AnyMethod | None = ..., taps: Sequence[Any] | None = ...,
     fuse: Fusion | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
-    memory: int | None = ..., batch: int = ..., create_graph: bool = ..., **query: Any,
+    memory: int | None = ..., batch: int = ..., create_graph: bool = ..., reliance: bool = ..., **query: Any,
 ) -> Explanation: ...  # fmt: skip
 
 
@@ -54,6 +54,7 @@ def explain(
     memory: int | None = None,
     batch: int = 16,
     create_graph: bool = False,
+    reliance: bool = False,
     **query: Any,
 ) -> Explanation | list[Explanation]:
     """Shows where in the picture each target came from.
@@ -76,6 +77,8 @@ def explain(
         batch: pictures encoded together.
         create_graph: maps and scores stay in the autograd graph, so that they can stand in a loss, and the model runs in the
             mode and with the parameters it is in: nothing of it is set aside. For gradient methods.
+        reliance: say of each target how much more likely the picture makes it than a grey one does, which is encoded too:
+            `Target.reliance`. Targets that have no log-probability get none.
         **query: what to explain, as the task's `targets` names it: caption="...", question="...", classes=[281].
 
     Returns:
@@ -99,6 +102,7 @@ def explain(
         memory,
         batch,
         create_graph,
+        reliance,
     )
     made = how.explain([_view(task, source) for source in sources], queries, task.targets_of_each)
     return made if many else made[0]
@@ -162,6 +166,9 @@ class _How:
     memory: int | None
     batch: int
     graph: bool
+    reliance: bool
+    blanks: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, compare=False)
+    """Features of the picture that shows nothing, by the size of the picture."""
 
     def explain(self, views: Sequence[_View], queries: Sequence[Query], ask: Ask) -> list[Explanation]:
         """Explains pictures in batches of equal size."""
@@ -195,6 +202,9 @@ class _How:
             raise InputError(f"{self.task.name or type(self.task).__name__}: there is nothing to explain")
         drawn = self._asked(pixels, encoded, targets) if asks(self.method) else self._drawn(encoded, targets)
         check_finite(self.task, drawn.scores, [target for some in targets for target in some])
+        if self.reliance:
+            features = encoded.features.detach()
+            targets = [self._relied(v, features[b : b + 1], targets[b]) for b, v in enumerate(views)]
         seam = " x ".join(tap.name for tap in taps) or self.task.seam
         made, at = [], 0
         for b, (view, query) in enumerate(zip(views, queries, strict=True)):
@@ -220,6 +230,37 @@ class _How:
                 )
             )
         return made
+
+    def _relied(self, view: _View, features: Tensor, targets: Sequence[Target]) -> Sequence[Target]:
+        """The targets, each with what it relies on the picture."""
+        if not targets:
+            return targets
+        with torch.no_grad():
+            own = self._likely(features, targets)
+            blank = None if own is None else self._likely(self._blank(view), targets)
+        if own is None or blank is None:
+            return targets
+        gained = (own - blank).tolist()
+        return [replace(target, reliance=value) for target, value in zip(targets, gained, strict=True)]
+
+    def _likely(self, features: Tensor, targets: Sequence[Target]) -> Tensor | None:
+        if self.task.unit == "log-probability":
+            return scores(self.task, features, targets, self.memory)[0].float()
+        return self.task.likelihood(features, targets)
+
+    def _blank(self, view: _View) -> Tensor:
+        """(1, C, *grid) features of grey in place of the picture."""
+        key = (view.prepared, view.picture.size, tuple(view.pixels.shape))
+        if key not in self.blanks:
+            grey = Image.new("RGB", view.picture.size, (128, 128, 128))
+            pixels = (
+                view.pixels.mean((1, 2), keepdim=True).expand_as(view.pixels)
+                if view.prepared
+                else _view(self.task, grey).pixels
+            )
+            made = encode(self.task, pixels[None].to(_device(self.task)), [], self.autocast)
+            self.blanks[key] = made.features.detach()
+        return self.blanks[key]
 
     def _drawn(self, encoded: Encoded, targets: Sequence[Sequence[Target]]) -> _Drawn:
         """All rows of a batch by a gradient method, image by image and target by target."""

@@ -26,6 +26,8 @@ from mmgradcam.store import SCHEMA, VERSION, pack, unpack, write_files
 from mmgradcam.task import Target, Task, Word
 from mmgradcam.version import __version__
 
+FAINT = math.log(1.5)
+"""A target that the picture makes less likely than by this hardly relies on it."""
 WORDS = ("log-probability", "word logit")
 """Units of scores of the words of a sentence."""
 
@@ -236,8 +238,21 @@ class Explanation:
         heat = self.heat()
         return (heat >= threshold) & (heat > 0)
 
-    def overlay(self, opacity: float = 1.0) -> Image.Image:
-        """The picture with the target's heat over it; the picture alone where the map shows nothing."""
+    @property
+    def faint(self) -> bool:
+        """Whether the picture hardly matters: it makes the target less than 1.5 times as likely. False if nobody asked."""
+        self._one()
+        reliance = self.targets[0].reliance
+        return reliance is not None and reliance < FAINT
+
+    def overlay(self, opacity: float | None = None) -> Image.Image:
+        """The picture with the target's heat over it; the picture alone where the map shows nothing.
+
+        Args:
+            opacity: of the heat, 0..1; by default 1, and 0.3 where the picture hardly matters (`faint`).
+        """
+        if opacity is None:
+            opacity = 0.3 if self.faint else 1.0
         return draw.overlay(self.picture, self.heat(), opacity)
 
     def panels(self) -> Image.Image:
@@ -255,7 +270,9 @@ class Explanation:
         probability = self.targets[0].probability
         if probability is None and self.about.unit == "log-probability":
             probability = math.exp(min(self.score, 0.0))
-        return f"{self.score:.3g}" if probability is None else f"p {probability:.2f}"
+        said = f"{self.score:.3g}" if probability is None else f"p {probability:.2f}"
+        reliance = self.targets[0].reliance
+        return said if reliance is None else f"{said}, {report.times(reliance)}"
 
     def model_hash(self) -> str:
         """SHA-256 of the model's weights as they are now, or as they were when the explanation was saved."""
@@ -295,7 +312,7 @@ class Explanation:
         made, arrays = unpack(Path(path))
         targets = [
             Target(
-                t["label"], t["value"], probability=t["probability"],
+                t["label"], t["value"], probability=t["probability"], reliance=t.get("reliance"),
                 reads=tuple(Word(r["text"], r["first"], r["last"]) for r in t["reads"]),
             )
             for t in made["targets"]
@@ -323,6 +340,7 @@ class Explanation:
             targets.append(
                 {
                     "label": target.label, "score": one.score, "probability": target.probability, "value": value,
+                    "reliance": target.reliance,
                     "peak": one.peak, "problem": one.problem, "reads": reads,
                 }
             )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -32,12 +33,14 @@ button:focus-visible{outline:3px solid var(--on);outline-offset:1px}
 button[aria-pressed=true]{background:var(--on);color:var(--onink)}
 button[aria-pressed=true] small{color:inherit}
 button.mute{border-style:dashed;border-color:var(--line)}
+button.faint:not([aria-pressed=true]){background:none;color:var(--soft);border-color:var(--line)}
 figure{margin:0;position:relative;max-width:100%;line-height:0;border-radius:.5rem;overflow:hidden}
 figure img{display:block;width:100%;height:auto}
 figure .base{transition:filter .12s}
 figure.lit .base{filter:brightness(calc(1 - .22*var(--o))) saturate(calc(1 - .3*var(--o)))}
 figure .heat{position:absolute;inset:0;width:100%;height:100%;opacity:0;transition:opacity .12s}
 figure .heat.on{opacity:var(--o)}
+figure .heat.faint.on{opacity:calc(.3*var(--o))}
 .bar{display:flex;gap:.8rem;align-items:center;margin:.8rem 0;flex-wrap:wrap}
 input{accent-color:var(--on);width:min(20rem,60vw);height:2rem}
 #say{min-height:1.6em;margin:.3rem 0}
@@ -76,18 +79,24 @@ def page(explanation: Explanation) -> str:
     for i, one in enumerate(explanation):
         heat = one.heat()
         say = _sentence(one)
-        mute = ' class="mute"' if one.problem else ""
+        mute = ' class="mute"' if one.problem else ' class="faint"' if one.faint else ""
         small = f"<small>{one.targets[0].probability:.0%}</small>" if one.targets[0].probability is not None else ""
         chips.append(
             f'<li><button{mute} data-i="{i}" aria-pressed="false" data-say="{escape(say)}">{escape(one.label)}{small}</button></li>'
         )
-        heats.append(f'<img class="heat" alt="" src="{_heat_uri(heat)}">')
+        faint = " faint" if one.faint else ""
+        heats.append(f'<img class="heat{faint}" alt="" src="{_heat_uri(heat)}">')
         peak = one.peak
         where = f"{peak[0]}, {peak[1]}" if peak else (one.problem or "nowhere")
-        rows.append(f"<tr><td>{escape(one.label)}</td><td>{one.score:.3f}</td><td>{escape(where)}</td></tr>")
+        reliance = one.targets[0].reliance
+        relies = "" if reliance is None else f"<td>{times(reliance)}</td>"
+        rows.append(f"<tr><td>{escape(one.label)}</td><td>{one.score:.3f}</td>{relies}<td>{escape(where)}</td></tr>")
         if one.importances:
             hidden = "" if i == 0 else " hidden"
             reads.append(f'<p class="reads"{hidden}>What the answer owes each word: {_tinted(one.importances)}</p>')
+    relied = [target.reliance for target in explanation.targets if target.reliance is not None]
+    asked = "<th>likelier by the picture</th>" if relied else ""
+    told = " Faint words hardly rest on the picture: without it they are about as likely." if relied else ""
     h, w = explanation.picture.height, explanation.picture.width
     name = f", {escape(about.image_name)}" if about.image_name else ""
     return f"""<!doctype html>
@@ -100,9 +109,9 @@ def page(explanation: Explanation) -> str:
 <p id="say" aria-live="polite"></p>
 {"".join(reads)}
 <div class="bar"><label for="o">heat</label><input id="o" type="range" min="0" max="100" value="100"></div>
-<div class="scroll"><table><thead><tr><th>target</th><th>{escape(about.unit)}</th><th>peak (x, y)</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>
+<div class="scroll"><table><thead><tr><th>target</th><th>{escape(about.unit)}</th>{asked}<th>peak (x, y)</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>
 <footer>{escape(about.method)} at {escape(about.seam)}, model {escape(about.model)}{name}. Each map is scaled to its own maximum: compare
-where words look, not how strongly. Made with mmgradcam.</footer>
+where words look, not how strongly.{told} Made with mmgradcam.</footer>
 <script>{_SCRIPT}</script></body></html>
 """
 
@@ -111,8 +120,23 @@ def _sentence(one: Explanation) -> str:
     score = f"{one.about.unit} {one.score:.3f}"
     if one.problem:
         return f"“{one.label}”: {one.problem}; no heat is drawn ({score})"
-    peak = one.peak or (0, 0)
-    return f"“{one.label}”: {score}, peak at x {peak[0]}, y {peak[1]}"
+    peak, reliance = one.peak or (0, 0), one.targets[0].reliance
+    relies = "" if reliance is None else f", the picture makes it likelier {times(reliance)}"
+    if one.faint:
+        relies = ", about as likely without the picture"
+    return f"“{one.label}”: {score}{relies}, peak at x {peak[0]}, y {peak[1]}"
+
+
+def times(reliance: float) -> str:
+    """How many times as likely, of a difference of log-probabilities.
+
+    >>> times(0.0), times(2.5), times(9.0)
+    ('×1.0', '×12', '>×999')
+    """
+    factor = math.exp(min(reliance, 7.0))
+    if factor > 999:
+        return ">×999"
+    return f"×{factor:.1f}" if factor < 9.95 else f"×{factor:.0f}"
 
 
 def _tinted(importances: list[tuple[str, float]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -206,6 +206,23 @@ def ran(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
         for module in {id(m): m for root in modules for m in root.modules()}.values():
             stack.callback(module.register_forward_hook(lambda m, *_: order.append(m)).remove)
         yield order
+
+
+@contextmanager
+def watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
+    """Within, the dict fills with what each of the named modules puts out when it runs."""
+    put: dict[str, Any] = {}
+
+    def keeper(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            put[name] = output
+
+        return keep
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            stack.callback(module.register_forward_hook(keeper(name)).remove)
+        yield put
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,14 @@ def show_words(explanation: Explanation) -> None:
     console = Console(highlight=False, markup=False)
     console.print(explanation.text, style="bold")
     likely = any(target.probability is not None for target in explanation.targets)
-    table = Table("word", *["probability"] * likely, explanation.about.unit, "peak x, y", "")
+    asked = any(target.reliance is not None for target in explanation.targets)
+    table = Table("word", *["probability"] * likely, explanation.about.unit, *["by the picture"] * asked, "peak x, y", "")
     for one in explanation:
         probability = one.targets[0].probability
         shown = ["" if probability is None else f"{probability:.3f}"] * likely
-        table.add_row(one.label, *shown, f"{one.score:.3f}", *peak(one))
+        table.add_row(
+            one.label, *shown, f"{one.score:.3f}", *[relies(one)] * asked, *peak(one), style="dim" if one.faint else ""
+        )
     console.print(table)
 
 
@@ -34,10 +37,12 @@ def show_answers(explanation: Explanation) -> None:
 
     console = Console(highlight=False, markup=False)
     console.print(f"{explanation.about.query['question']} {explanation.labels[0]}", style="bold")
-    table = Table("answer", "probability", explanation.about.unit, "peak x, y", "")
+    asked = any(target.reliance is not None for target in explanation.targets)
+    table = Table("answer", "probability", explanation.about.unit, *["by the picture"] * asked, "peak x, y", "")
     for one in explanation:
         probability = one.targets[0].probability
-        table.add_row(one.label, "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *peak(one))
+        shown = "" if probability is None else f"{probability:.3f}"
+        table.add_row(one.label, shown, f"{one.score:.3f}", *[relies(one)] * asked, *peak(one))
     console.print(table)
     words = Table("word of the question", f"importance for {explanation.labels[0]}")
     for word, value in explanation[0].importances:
@@ -57,6 +62,14 @@ def show_classes(explanation: Explanation) -> None:
         table.add_row(one.label, "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *peak(one))
     console.print(table)
     console.print(f"maps by {explanation.about.method} at layer {explanation.about.seam}")
+
+
+def relies(one: Explanation) -> str:
+    """How many times as likely the picture makes a target."""
+    from mmgradcam.report import times
+
+    reliance = one.targets[0].reliance
+    return "" if reliance is None else times(reliance)
 
 
 def peak(one: Explanation) -> tuple[str, str]:

@@ -42,12 +42,15 @@ class Target:
         value: all that `Task.score` needs to compute the scalar: a class index, a caption's tokens and position, a question.
         probability: the model's probability of it, 0..1, where it has one.
         reads: the words of the text the model was given besides the picture; see `Task.words`.
+        reliance: how much more likely the picture makes it: its log-probability less that without the picture, natural
+            logarithm; None where nobody asked.
     """
 
     label: str
     value: Any = None
     probability: float | None = field(default=None, kw_only=True)
     reads: tuple[Word, ...] = field(default=(), kw_only=True)
+    reliance: float | None = field(default=None, kw_only=True)
 
 
 class Task(ABC):
@@ -98,6 +101,10 @@ class Task(ABC):
         A task that returns None, as by default, gets one row of features per target in `score` instead. It need be
         differentiable only once: maps that stay in the graph are made with `score`.
         """
+        return None
+
+    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor | None:
+        """Log-probabilities (K,) of K targets, of (1, C, *grid) features, where a score is something else and there are any."""
         return None
 
     def join(self, targets: Sequence[Target]) -> Target:

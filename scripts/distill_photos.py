@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from photo_data import crop, crops, recolour
 from torch import Tensor, nn
 
 from mmgradcam.data.photos import Photos
@@ -47,34 +48,6 @@ class Student(nn.Module):
         taught = F.interpolate(self.taught(features), size=grid, mode="bilinear", align_corners=False)
         found = self.words(features).float().flatten(2)
         return taught, (4 * found).logsumexp(2) / 4 - math.log(found.shape[2]) / 4
-
-
-def views(rng: np.random.Generator, count: int) -> Tensor:
-    """Crops as affine maps (count, 2, 3) of the unit square, some of them mirrored."""
-    scale = rng.uniform(0.45, 1.0, (count, 1)) ** 0.5 * np.exp(rng.uniform(-0.12, 0.12, (count, 2)))
-    scale = np.minimum(scale, 1.0)
-    at = rng.uniform(-1, 1, (count, 2)) * (1 - scale)
-    made = np.zeros((count, 2, 3), np.float32)
-    made[:, 0, 0] = scale[:, 0] * np.where(rng.random(count) < 0.5, -1, 1)
-    made[:, 1, 1] = scale[:, 1]
-    made[:, :, 2] = at
-    return torch.from_numpy(made)
-
-
-def recolour(rng: np.random.Generator, images: Tensor) -> Tensor:
-    """Other brightness, contrast and saturation; (B, 3, h, w) in 0..1."""
-    bright, contrast, colour = (
-        torch.from_numpy(rng.uniform(0.7, 1.3, (len(images), 1, 1, 1))).float().to(images.device) for _ in range(3)
-    )
-    images = images * bright
-    images = (images - images.mean((1, 2, 3), keepdim=True)) * contrast + images.mean((1, 2, 3), keepdim=True)
-    grey = images.mean(1, keepdim=True)
-    return (grey + (images - grey) * colour).clamp(0, 1)
-
-
-def crop(images: Tensor, where: Tensor, size: tuple[int, int]) -> Tensor:
-    grid = F.affine_grid(where, [len(images), images.shape[1], *size], align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def words_of(captions: list[tuple[tuple[str, ...], ...]]) -> tuple[list[str], Tensor]:
@@ -125,7 +98,7 @@ def train(given: argparse.Namespace) -> None:
             break
         rng = np.random.default_rng([given.seed, step])
         rows = np.sort(rng.integers(0, len(images), given.batch))
-        where = views(rng, given.batch).to(device)
+        where = crops(rng, given.batch, 0.45).to(device)
         pixels = torch.from_numpy(images[rows]).to(device).permute(0, 3, 1, 2).float() / 255
         seen = (recolour(rng, crop(pixels, where, (SIDE, SIDE))) - 0.5) / 0.25
         target = (crop(torch.from_numpy(taught[rows]).to(device).float(), where, (14, 14)) - mean) / std

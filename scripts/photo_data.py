@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
@@ -133,23 +134,63 @@ def fit_of(encoder: nn.Module) -> Fit:
     return Fit((128, 128), how="stretch")
 
 
+def crops(rng: np.random.Generator, count: int, least: float) -> Tensor:
+    """Crops as affine maps (count, 2, 3) of the square from -1 to 1, some of them mirrored; `least` of the area at least, or so."""
+    scale = rng.uniform(least, 1.0, (count, 1)) ** 0.5 * np.exp(rng.uniform(-0.12, 0.12, (count, 2)))
+    scale = np.minimum(scale, 1.0)
+    at = rng.uniform(-1, 1, (count, 2)) * (1 - scale)
+    made = np.zeros((count, 2, 3), np.float32)
+    made[:, 0, 0] = scale[:, 0] * np.where(rng.random(count) < 0.5, -1, 1)
+    made[:, 1, 1] = scale[:, 1]
+    made[:, :, 2] = at
+    return torch.from_numpy(made)
+
+
+def recolour(rng: np.random.Generator, images: Tensor, by: float = 0.3) -> Tensor:
+    """Other brightness, contrast and saturation; (B, 3, h, w) in 0..1."""
+    bright, contrast, colour = (
+        torch.from_numpy(rng.uniform(1 - by, 1 + by, (len(images), 1, 1, 1))).float().to(images.device) for _ in range(3)
+    )
+    images = images * bright
+    images = (images - images.mean((1, 2, 3), keepdim=True)) * contrast + images.mean((1, 2, 3), keepdim=True)
+    grey = images.mean(1, keepdim=True)
+    return (grey + (images - grey) * colour).clamp(0, 1)
+
+
+def crop(images: Tensor, where: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, h, w), (B, 2, 3) affine maps -> (B, C, *size)."""
+    grid = F.affine_grid(where, [len(images), images.shape[1], *size], align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
 @torch.no_grad()
-def features(
-    encoder: nn.Module, images: Sequence[Any], path: Path, mirrored: bool, device: str = "cpu"
-) -> np.ndarray[Any, Any]:
-    """(photos, C, *grid) fp16, from `path` where they were worked out before."""
+def features(encoder: nn.Module, images: Sequence[Any], path: Path, view: int, device: str = "cpu") -> np.ndarray[Any, Any]:
+    """(photos, C, *grid) fp16 of one view of each photo, from `path` where they were worked out before.
+
+    View 0 is the photo, view 1 its mirror image; any other is a crop, half of them mirrored, its light and colours changed a
+    little, the same whenever it is asked for.
+    """
     done = path.with_suffix(".done")
     if done.exists():
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
     fit, kept = fit_of(encoder), None
+    encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (fit.mean, fit.std))
     for at in range(0, len(images), 32):
         pictures = torch.stack([fit(image.convert("RGB")).pixels for image in images[at : at + 32]]).to(device)
-        made = encoder(pictures.flip(-1) if mirrored else pictures).half().cpu().numpy()
+        if view == 1:
+            pictures = pictures.flip(-1)
+        elif view:
+            rng = np.random.default_rng([view, at])
+            seen = crop(pictures * std + mean, crops(rng, len(pictures), 0.5).to(device), tuple(pictures.shape[-2:]))
+            pictures = (recolour(rng, seen, 0.2) - mean) / std
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            made = encoder(pictures.contiguous(memory_format=torch.channels_last)).half().cpu().numpy()
         if kept is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             kept = np.lib.format.open_memmap(path, "w+", np.float16, (len(images), *made.shape[1:]))
         kept[at : at + len(made)] = made
-        if at % 640 == 0:
+        if at % 1280 == 0:
             print(path.name, at, "of", len(images), flush=True)
     assert kept is not None
     kept.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,25 @@ from torch import Tensor, nn
 
 from mmgradcam.data.asking import askable, balanced, questions_about
 from mmgradcam.data.photos import Photos, read_answers, read_captions
-from mmgradcam.metrics import bleu4
+from mmgradcam.metrics import CiderD, bleu4
 from mmgradcam.tasks.captioning import Captioning
 from mmgradcam.tasks.nets.evidence import Detectors, EvidenceAnswerer, EvidenceCaptioner
-from mmgradcam.tasks.vocabulary import PAD, UNKNOWN, Vocabulary, tokenize
+from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, tokenize
 
 HEADS: dict[str, dict[str, Any]] = {
-    "photo-captioner": {"kind": "lstm", "width": 320},
-    "photo-captioner-transformer": {"kind": "transformer", "width": 224, "settings": {"layers": 2, "heads": 4}},
+    "photo-captioner": {"kind": "lstm", "width": 320, "around": 1},
+    "photo-captioner-transformer": {"kind": "transformer", "width": 256, "around": 1, "settings": {"layers": 2, "heads": 4}},
     "photo-captioner-small": {"kind": "lstm", "width": 192},
-    "photo-vqa": {"width": 192, "settings": {"glimpses": 3, "heads": 4}},
+    "photo-vqa": {"width": 256, "around": 1, "glimpses": 3},
 }
 
 
 UNSEEN = 0.3
 """Share of the captions that are learned without evidence, so that the language model learns to look for itself."""
+
+
+BLEU = 1.0
+"""What BLEU-4 counts in a caption's score, beside CIDEr-D."""
 
 
 class Captions:
@@ -57,21 +62,75 @@ class Captions:
         said = torch.from_numpy(self.tokens[rows][:, which]).long().to(x.device).flatten(0, 1)
         said = said[:, : int((said != PAD).sum(1).max())]
         hidden = torch.from_numpy(rng.random(tuple(said.shape)) < self.hide).to(x.device) & (said > UNKNOWN)
-        read = said.masked_fill(hidden, UNKNOWN)[:, :-1]
-        seen, evidence = head.detectors(x)
-        state, spread = head.language(seen, read), head.detectors.spread(evidence)
-        left = torch.stack(head.fresh(said[:, :-1], spread.shape[1]), 1)
         trusted = torch.from_numpy(rng.random((len(said), 1, 1)) > UNSEEN).float().to(x.device)
-        logits = head.out.words(state).float() + head.weigh(state.float(), spread) * left * trusted
-        return [
-            F.cross_entropy(logits.flatten(0, 1), said[:, 1:].flatten(), ignore_index=PAD),
-            F.binary_cross_entropy_with_logits(evidence, self.held[rows].to(x.device), reduction="none").sum(1).mean(),
-        ]
+        logits, evidence = self._logits(head, x, said, said.masked_fill(hidden, UNKNOWN), trusted)
+        spoken = F.cross_entropy(logits.flatten(0, 1), said[:, 1:].flatten(), ignore_index=PAD)
+        return [spoken, self._found(evidence, rows)]
+
+    def rewarded(
+        self, head: EvidenceCaptioner, x: Tensor, rows: np.ndarray[Any, Any], rng: np.random.Generator
+    ) -> list[Tensor]:
+        """Captions the head makes up itself are made likelier or not, as they score against people's; and as for `losses`.
+
+        Self-critical training (Rennie et al. 2017); what a caption must beat is the mean of the photo's others (Luo 2020).
+        The score is CIDEr-D, and BLEU-4 of the single caption (Chen and Cherry 2014, smoothing 2), which papers report.
+        """
+        torch.manual_seed(int(rng.integers(2**31)))
+        said = self.sample(head.eval(), x, self.each)
+        texts = [self.words.vocabulary.decode(row) for row in said.tolist()]
+        owner = np.repeat(rows, self.each)
+        score = torch.tensor([self.rate(int(i), text) for i, text in zip(owner, texts, strict=True)], device=x.device)
+        score = score.view(len(x), self.each)
+        others = (score.sum(1, keepdim=True) - score) / (self.each - 1)
+        better = (score - others).flatten()
+        self.earned = float(score.mean())
+        logits, evidence = self._logits(head.train(), x, said, said, torch.ones(len(said), 1, 1, device=x.device))
+        logp = logits.log_softmax(-1).gather(2, said[:, 1:, None])[..., 0]
+        kept = (said[:, 1:] != PAD).float()
+        return [-(better[:, None] * logp * kept).sum() / kept.sum(), self._found(evidence, rows)]
+
+    def _logits(self, head: EvidenceCaptioner, x: Tensor, said: Tensor, read: Tensor, trusted: Tensor) -> tuple[Tensor, Tensor]:
+        """What follows each token but the last of `said`, of which the language model reads `read`; and the evidence."""
+        seen, evidence = head.detectors(x)
+        state, spread = head.language(seen, read[:, :-1]), head.detectors.spread(evidence)
+        left = torch.stack(head.fresh(said[:, :-1], spread.shape[1]), 1)
+        return head.out.words(state).float() + head.weigh(state.float(), spread) * left * trusted, evidence
+
+    def _found(self, evidence: Tensor, rows: np.ndarray[Any, Any]) -> Tensor:
+        held = self.held[rows].to(evidence.device)
+        return F.binary_cross_entropy_with_logits(evidence, held, reduction="none").sum(1).mean()
+
+    @torch.no_grad()
+    def sample(self, head: EvidenceCaptioner, x: Tensor, each: int, longest: int = 18) -> Tensor:
+        """(B * each, L) tokens of captions drawn as the head thinks them likely, from start to end and filled up."""
+        state = head.start(x, len(x) * each)
+        said = torch.full((len(x) * each, 1), START, device=x.device)
+        ended = torch.zeros(len(said), dtype=torch.bool, device=x.device)
+        for _ in range(longest):
+            hidden, state = head.step(state, said[:, -1])
+            logits = head.out(hidden).float()
+            logits[:, [PAD, START, UNKNOWN]] = float("-inf")
+            token = logits.softmax(-1).multinomial(1)[:, 0].masked_fill(ended, PAD)
+            said, ended = torch.cat([said, token[:, None]], 1), ended | (token == END)
+            if bool(ended.all()):
+                break
+        return said
+
+    def rate(self, photo: int, caption: list[str]) -> float:
+        """How well a caption of a photo does against people's: CIDEr-D and, at its usual size, BLEU-4."""
+        from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+        bleu = sentence_bleu(self.texts[photo], caption, smoothing_function=SmoothingFunction().method2) if caption else 0.0
+        return self.cider.of(photo, caption) / 10 + BLEU * float(bleu)
+
+    @cached_property
+    def cider(self) -> CiderD:
+        return CiderD(self.texts[: self.count])
 
     @torch.no_grad()
     def validate(self, head: EvidenceCaptioner, x: np.ndarray[Any, Any]) -> float:
-        """BLEU-4 of greedy captions of the held photos, (N, C, *grid) features."""
-        task = Captioning(nn.Identity(), head, self.words.vocabulary, None, longest=20)  # type: ignore[arg-type]
+        """BLEU-4 of captions of the held photos, by beam search, (N, C, *grid) features."""
+        task = Captioning(nn.Identity(), head, self.words.vocabulary, None, longest=20, beam=3)  # type: ignore[arg-type]
         device = next(head.parameters()).device
         made: list[list[str]] = []
         for at in range(0, len(x), 50):
@@ -109,7 +168,11 @@ class Answers:
     def head(self, name: str, channels: int) -> tuple[EvidenceAnswerer, dict[str, Any]]:
         made = {**HEADS[name], **_sizes(self.words), "vocabulary": len(self.vocabulary), "channels": channels}
         made["answers"] = len(self.answers)
-        return EvidenceAnswerer(**made), made
+        head = EvidenceAnswerer(**made)
+        detector = {self.words.vocabulary.words[token - 4]: i for i, token in enumerate(self.words.looked_for)}
+        head.asks[4:] = torch.tensor([detector.get(word, -1) for word in self.vocabulary.words])
+        head.tells.copy_(torch.tensor([detector.get(answer, -1) for answer in self.answers]))
+        return head, made
 
     def describe(self) -> dict[str, Any]:
         return {"words": self.vocabulary.words, "answers": self.answers}
@@ -118,8 +181,8 @@ class Answers:
         """Of the answers, and of which words the photos' captions hold; x (B, C, *grid) features of the photos `rows`."""
         chosen = [[self.asked[i][k] for k in rng.permutation(len(self.asked[i]))[: self.each]] for i in rows]
         questions, right, asked = self._batch(chosen)
-        seen, evidence = head.detectors(x)
-        logits = head.language(seen, questions.to(x.device)).float().log_softmax(-1)
+        seen, evidence, where = head.detectors.found(x)
+        logits = head.answer(seen, evidence, where, questions.to(x.device)).log_softmax(-1)
         share = right / right.sum(1, keepdim=True).clamp(min=1)
         spoken = -(logits * share.to(x.device)).sum(1)[asked].mean()
         found = F.binary_cross_entropy_with_logits(evidence, self.held[rows].to(x.device), reduction="none").sum(1).mean()

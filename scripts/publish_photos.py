@@ -17,7 +17,7 @@ import torch
 from photo_data import HELD
 from rich.progress import track
 from safetensors.torch import load_file
-from train_photos import HUB
+from train_photos import HUB, MOBILENET
 
 from mmgradcam import methods
 from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
@@ -28,7 +28,7 @@ from mmgradcam.tasks.loading import build, parts, save
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 NETS = "mmgradcam.tasks.nets"
-METHODS = ("gradcam", "hirescam", "layercam", "normgrad")
+METHODS = ("gradcam", "hirescam", "normgrad")
 HUB_LAYERS: list[list[str]] = [
     [],
     ["model.layer.14"],
@@ -55,14 +55,7 @@ def describe(name: str, run: Path) -> dict[str, Any]:
 
         encoder: dict[str, Any] = {"class": f"{NETS}.encoder:Encoder", **ENCODER}
     else:
-        changed = {"model_type": "mobilenet_v2", "output_stride": 16}
-        encoder = {
-            "class": f"{NETS}.backbone:Backbone",
-            "name": HUB,
-            "config": changed,
-            "weights": True,
-            "without": ["conv_1x1"],
-        }
+        encoder = {"class": f"{NETS}.backbone:Backbone", "name": HUB, "weights": True, **MOBILENET}
     return {
         "task": f"mmgradcam.tasks.{'captioning:Captioning' if captions else 'vqa:VQA'}",
         "summary": SUMMARIES[name],
@@ -74,7 +67,7 @@ def describe(name: str, run: Path) -> dict[str, Any]:
         **({"beam": 3} if captions else {"answers": about["answers"]}),
         "stored": "int8",
         "method": "normgrad",
-        "taps": [] if "small" in name else ["model.layer.14"],
+        "taps": [],
         "fuse": "product",
     }
 
@@ -99,12 +92,10 @@ def loaded(name: str, given: argparse.Namespace) -> Task:
 def candidates(name: str) -> list[tuple[str, str, list[str]]]:
     """Units of a score, methods and layers to choose among."""
     layers = OWN_LAYERS if "small" in name else HUB_LAYERS
-    fused = [(method, taps) for taps in layers for method in METHODS if len(taps) < 2 or method in ("layercam", "normgrad")]
+    fused = [(method, taps) for taps in layers for method in METHODS if not taps or method != "gradcam"]
     if "vqa" in name:
         return [("logit", *choice) for choice in fused]
-    return [("logit", *choice) for choice in fused] + [
-        ("log-probability", m, t) for m, t in fused if m != "gradcam" and len(t) < 2
-    ]
+    return [("word logit", *choice) for choice in fused] + [("log-probability", "hirescam", taps) for taps in layers[:2]]
 
 
 def choose(name: str, given: argparse.Namespace) -> list[Figures]:

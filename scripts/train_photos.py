@@ -6,8 +6,8 @@
     python scripts/train_photos.py photo-vqa --data v2_mscoco_train2014_annotations.json --images train2014 ...
 
 The head learns to say the captions, or to answer, and at the same time to find each word of the captions somewhere in the
-grid (`Detectors`). No box is read. The encoder's features are worked out once, of each photo and of its mirror image, and
-kept beside `--out`; training goes on from last.pt there, its curve is log.csv, and what did best on held photos is best.pt.
+grid (`Detectors`). No box is read. The encoder's features of each photo, its mirror image and crops of it are worked out once
+and kept beside `--out`; training goes on from last.pt there, its curve is log.csv, and what did best on held photos is best.pt.
 `scripts/publish_photos.py` makes a model folder of it.
 """
 
@@ -19,6 +19,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,12 @@ from mmgradcam.tasks.nets.backbone import Backbone
 from mmgradcam.tasks.nets.encoder import Encoder
 
 HUB = "google/mobilenet_v2_1.0_224"
+MOBILENET: dict[str, Any] = {
+    "config": {"model_type": "mobilenet_v2", "output_stride": 16},
+    "without": ["conv_1x1"],
+    "layers": ["layer.2", "layer.5", "layer.9", "layer.12", "layer.15"],
+}
+"""How the hub's MobileNetV2 is read: its last stage dilated, and layers stacked, since early ones tell where and in what color."""
 
 
 def encoder_of(name: str, student: Path | None = None) -> nn.Module:
@@ -41,8 +48,7 @@ def encoder_of(name: str, student: Path | None = None) -> nn.Module:
         own.load_state_dict(torch.load(student, weights_only=True)["encoder"])
         return own.eval()
     mobile = name == HUB or (Path(name).is_dir() and "mobilenet_v2" in (Path(name) / "config.json").read_text())
-    changed = {"model_type": "mobilenet_v2", "output_stride": 16} if mobile else None
-    return Backbone(name, changed, weights=True, without=["conv_1x1"] if mobile else []).eval()
+    return Backbone(name, weights=True, **(MOBILENET if mobile else {})).eval()
 
 
 def train(given: argparse.Namespace) -> None:
@@ -50,18 +56,19 @@ def train(given: argparse.Namespace) -> None:
     lesson = (Answers if "vqa" in given.model else Captions)(given.data, given.images, given.held)
     encoder = encoder_of(given.encoder, given.student).to(device)
     grids = [
-        features(
-            encoder, lesson.images, given.out.parent / f"{given.cache}{'-mirrored' * mirrored}.npy", mirrored, given.device
-        )
-        for mirrored in (False, True)
+        features(encoder, lesson.images, given.out.parent / f"{given.cache}-{view}.npy", view, given.device)
+        for view in range(given.views)
     ]
     torch.manual_seed(given.seed)
     head, config = lesson.head(given.model, grids[0].shape[1])
     prime(head.detectors, lesson.words, lesson.held[: lesson.count])
     head.to(device)
     head.detectors.dropout.p = given.blind
-    if isinstance(dropout := getattr(head.language, "dropout", None), nn.Dropout):
-        dropout.p = given.dropout
+    for name, part in head.named_modules():
+        if type(part) is nn.Dropout and not name.startswith("detectors"):
+            part.p = given.dropout
+    if given.start:
+        head.load_state_dict(torch.load(given.start, map_location=device, weights_only=True)["head"])
     average = torch.optim.swa_utils.AveragedModel(
         head, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.997), use_buffers=True
     )
@@ -86,11 +93,11 @@ def train(given: argparse.Namespace) -> None:
         order = np.random.default_rng([given.seed, step // each]).permutation(lesson.count)
         rows = np.sort(order[(step % each) * given.batch :][: given.batch])
         rng = np.random.default_rng([given.seed, 1, step])
-        x = torch.from_numpy(np.array(grids[int(rng.random() < 0.5)][rows])).to(device).float()
+        x = torch.from_numpy(np.array(grids[int(rng.integers(len(grids)))][rows])).to(device).float()
         for group in optimizer.param_groups:
             group["lr"] = given.rate * min(1.0, (step + 1) / 200) * (0.01 + 0.495 * (1 + math.cos(math.pi * step / steps)))
         with torch.autocast(device.type, torch.bfloat16):
-            spoken, found = lesson.losses(head, x, rows, rng)  # type: ignore[arg-type]
+            spoken, found = (lesson.rewarded if given.reward else lesson.losses)(head, x, rows, rng)  # type: ignore
         optimizer.zero_grad()
         (spoken + given.find * found).backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
@@ -126,6 +133,7 @@ if __name__ == "__main__":
     parser.add_argument("--encoder", default=HUB, help="hub id, folder, timm:NAME or torchvision:NAME")
     parser.add_argument("--student", type=Path, help="an encoder that distill_photos.py trained, instead")
     parser.add_argument("--cache", default="features", help="what the file of the encoder's features is called")
+    parser.add_argument("--views", type=int, default=6, help="the photo, its mirror image, and crops")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch", type=int, default=32)
@@ -133,6 +141,8 @@ if __name__ == "__main__":
     parser.add_argument("--dropout", type=float, default=0.4)
     parser.add_argument("--blind", type=float, default=0.3, help="share of the channels the detectors must do without")
     parser.add_argument("--find", type=float, default=0.05, help="weight of the loss of finding words")
+    parser.add_argument("--start", type=Path, help="begin with the head of this best.pt")
+    parser.add_argument("--reward", action="store_true", help="self-critical training of a captioner, after the usual one")
     parser.add_argument("--held", type=int, default=HELD)
     parser.add_argument("--every", type=int, default=2, help="epochs between looks at the held photos")
     parser.add_argument("--seed", type=int, default=0)

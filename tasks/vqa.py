@@ -142,6 +142,10 @@ class VQA(Task):
         logits = self.head(features, self._pad([t.value.question for t in targets], features.device))
         return self._pick(logits, [t.value for t in targets])
 
+    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        tokens = self._pad([t.value.question for t in targets], features.device)
+        return self._pick(self.head(features, tokens).float().log_softmax(-1), [t.value for t in targets])
+
     def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor] | None:
         if any(target.value.question != row[0].value.question for row in targets for target in row):
             return None

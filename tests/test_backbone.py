@@ -90,6 +90,28 @@ def test_a_captioner_on_it_is_saved_loaded_and_explained(tmp_path: Path) -> None
         torch.testing.assert_close(loaded.encode(pixels), task.encode(pixels), atol=1e-2, rtol=1e-2)
 
 
+def test_layers_are_stacked_on_the_grid_of_the_last() -> None:
+    config = {"model_type": "mobilenet_v2", **CONFIGS["mobilenet_v2"]}
+    torch.manual_seed(0)
+    backbone = Backbone("org/tiny", config, layers=["layer.2", "layer.6", "layer.9"]).eval()
+    pixels, put = torch.randn(2, 3, 64, 64), []
+    hooks = [backbone.model.layer[i].register_forward_hook(lambda _m, _i, out: put.append(out)) for i in (2, 6, 9)]
+    with torch.no_grad():
+        features = backbone(pixels)
+    for hook in hooks:
+        hook.remove()
+    assert [tuple(p.shape[2:]) for p in put] == [(8, 8), (4, 4), (4, 4)]
+    assert backbone.channels == features.shape[1] == sum(p.shape[1] for p in put)
+    fine = torch.nn.functional.avg_pool2d(put[0], 2)
+    torch.testing.assert_close(features, torch.cat([fine, put[1], put[2]], 1))
+    assert not any(module._forward_hooks for module in backbone.modules())
+    coarse_last = Backbone("org/tiny", config, layers=["layer.6", "layer.2"]).eval()
+    with torch.no_grad():
+        assert coarse_last(pixels).shape[2:] == (8, 8)
+    with pytest.raises(InputError, match=r"expected layers of the model, got layer\.99"):
+        Backbone("org/tiny", config, layers=["layer.2", "layer.99"])
+
+
 def test_a_name_that_does_not_exist_is_said() -> None:
     with pytest.raises(InputError, match="torchvision:resnet19"):
         Backbone("torchvision:resnet19")

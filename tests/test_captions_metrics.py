@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmgradcam import InputError
-from mmgradcam.metrics import bleu4, cider, meteor
+from mmgradcam.metrics import CiderD, bleu4, cider, meteor
 
 PEOPLE = [
     ["a dog runs on the grass", "a brown dog is running", "the dog runs"],
@@ -59,6 +59,16 @@ def test_cider_is_the_clipped_cosine_of_rarity_weighted_counts() -> None:
                 near = math.exp(-((len(said) - len(p)) ** 2) / 72)
                 found.append(near * np.minimum(a, b) @ b / norm if norm else 0.0)
     assert cider(words(SAID), people) == pytest.approx(1000 * np.mean(found))
+
+
+def test_cider_of_a_corpus_is_the_mean_of_its_captions() -> None:
+    people = list(map(words, PEOPLE))
+    each = CiderD(people)
+    scores = [each.of(i, said) for i, said in enumerate(words(SAID))]
+    assert cider(words(SAID), people) == pytest.approx(100 * np.mean(scores))
+    alone = CiderD([words(["a red ball rolls"]), words(["the big dog sleeps"])])
+    assert alone.of(0, words(["a red ball rolls"])[0]) == pytest.approx(10)
+    assert alone.of(1, words(["a red ball rolls"])[0]) == 0
 
 
 def test_a_caption_people_wrote_themselves_scores_highest() -> None:

@@ -78,7 +78,7 @@ def captioner(kind: str = "lstm", beam: int = 1) -> Captioning:
 def answerer() -> VQA:
     torch.manual_seed(2)
     words = Vocabulary(("what", "color", "is", "the", "ball", "there", "a", "dog", "where", "man"))
-    head = EvidenceAnswerer(len(words), 4, 6, 8, looked_for=3, settings={"heads": 2, "glimpses": 2})
+    head = EvidenceAnswerer(len(words), 4, 6, 8, looked_for=3, glimpses=2)
     return VQA(encoder(), head.eval(), words, ["yes", "no", "red", "grass"], Fit((64, 64), how="stretch"))
 
 
@@ -498,6 +498,12 @@ def test_the_training_script_learns_from_the_official_layouts(model: str, hub_fo
     again = subprocess.run([*map(str, command), *map(str, more)], capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
     assert len((tmp_path / "out" / "log.csv").read_text().splitlines()) == 1, "it was done already"
+    if model == "photo-captioner":
+        on = ["--out", tmp_path / "rewarded", "--start", tmp_path / "out" / "best.pt", "--reward"]
+        done = subprocess.run([*map(str, command), *map(str, [*more, *on])], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        before, after = (torch.load(tmp_path / n / "best.pt", weights_only=True)["head"] for n in ("out", "rewarded"))
+        assert any(not torch.equal(before[key], after[key]) for key in before)
 
 
 @pytest.mark.data

@@ -36,42 +36,57 @@ def bleu4(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
     return 100 * float(corpus_bleu([list(map(list, r)) for r in references], list(map(list, captions)))) if matched else 0.0
 
 
-def cider(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """CIDEr-D of a corpus as papers print it: 100 times the figure of its authors' code, 0..1000.
+class CiderD:
+    """CIDEr-D of single captions, 0..10 as its authors' code gives it: how much a caption says of what only this picture's say.
 
     Words are counted as they are, without stemming, as the code of the COCO challenge does.
 
     Source: Vedantam et al., "CIDEr: Consensus-based Image Description Evaluation", CVPR 2015, section 4 and equation 5.
 
     Args:
-        captions: words of each picture's caption.
         references: of each picture, the words of what people wrote; they also say how rare an n-gram is.
+    """
+
+    def __init__(self, references: Sequence[Sequence[Words]]) -> None:
+        self._rare: Counter[tuple[str, ...]] = Counter()
+        for several in references:
+            for n in range(1, LONGEST + 1):
+                self._rare.update({gram for r in several for gram in _grams(r, n)})
+        self._pictures = math.log(max(len(references), 1))
+        self._known = [[(len(r), self._weighed(r)) for r in several] for several in references]
+
+    def _weighed(self, words: Words) -> list[tuple[dict[tuple[str, ...], float], float]]:
+        """Of each length of n-grams, their weights and the weights' norm."""
+        made = []
+        for n in range(1, LONGEST + 1):
+            own = {g: c * (self._pictures - math.log(max(self._rare[g], 1))) for g, c in _grams(words, n).items()}
+            made.append((own, _norm(own)))
+        return made
+
+    def of(self, picture: int, caption: Words) -> float:
+        """The score of a caption of one picture."""
+        own, total = self._weighed(caption), 0.0
+        for length, other in self._known[picture]:
+            near = math.exp(-((len(caption) - length) ** 2) / (2 * SIGMA**2))
+            for (mine, norm), (theirs, size) in zip(own, other, strict=True):
+                shared = sum(min(mine[gram], theirs[gram]) * theirs[gram] for gram in mine.keys() & theirs.keys())
+                total += near * shared / (norm * size) if norm * size > 0 else 0.0
+        return 10 * total / LONGEST / len(self._known[picture])
+
+
+def cider(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
+    """CIDEr-D of a corpus as papers print it, 0..1000: 100 times the mean of `CiderD`.
+
+    Args:
+        captions: words of each picture's caption.
+        references: of each picture, the words of what people wrote.
 
     Raises:
         InputError: not one list of references per caption.
     """
     _check(captions, references)
-    seen = [Counter({gram for r in rs for gram in _grams(r, n)}) for rs in references for n in range(1, LONGEST + 1)]
-    rare: Counter[tuple[str, ...]] = Counter()
-    for grams in seen:
-        rare.update(grams.keys())
-    pictures = math.log(max(len(references), 1))
-
-    def weighed(words: Words, n: int) -> dict[tuple[str, ...], float]:
-        return {gram: count * (pictures - math.log(max(rare[gram], 1))) for gram, count in _grams(words, n).items()}
-
-    total = 0.0
-    for caption, several in zip(captions, references, strict=True):
-        for n in range(1, LONGEST + 1):
-            own = weighed(caption, n)
-            for reference in several:
-                other = weighed(reference, n)
-                shared = sum(min(own[gram], other[gram]) * other[gram] for gram in own.keys() & other.keys())
-                norms = _norm(own) * _norm(other)
-                apart = len(caption) - len(reference)
-                near = math.exp(-(apart**2) / (2 * SIGMA**2))
-                total += near * shared / norms / len(several) / LONGEST if norms > 0 else 0.0
-    return 1000 * total / max(len(captions), 1)
+    scored = CiderD(references)
+    return 100 * sum(scored.of(i, caption) for i, caption in enumerate(captions)) / max(len(captions), 1)
 
 
 def meteor(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> float | None:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
 from mmgradcam.layouts import of_picture
 from mmgradcam.pictures import Fit
+from mmgradcam.seam import watched
 
 STEMS = ("features", "layer4", "trunk_output")
 """Where torchvision's classifiers end that have a grid."""
@@ -27,6 +29,8 @@ class Backbone(nn.Module):
             With `weights`, what it says that the saved one does not ("output_stride" of a MobileNet) goes before.
         weights: load the pretrained weights too.
         without: modules to leave out, by name, such as a last convolution that only a classifier wants.
+        layers: modules whose outputs make the features, stacked, instead of what the model puts out: hypercolumns
+            (Hariharan et al. 2015), that know both what a thing is and where it ends. All are brought to the grid of the last.
 
     Attributes:
         channels: of the features.
@@ -41,9 +45,10 @@ class Backbone(nn.Module):
         config: Mapping[str, Any] | None = None,
         weights: bool = False,
         without: Sequence[str] = (),
+        layers: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.name, self.without = name, tuple(without)
+        self.name, self.without, self.layers = name, tuple(without), tuple(layers)
         self.model: Any
         self.config: Any
         library, _, rest = name.partition(":")
@@ -55,6 +60,9 @@ class Backbone(nn.Module):
             self.model, self.config = _of_hub(name, config, weights)
         for left in self.without:
             self.model.set_submodule(left, nn.Identity())
+        missing = [layer for layer in self.layers if layer not in dict(self.model.named_modules())]
+        if missing:
+            raise InputError(f"{name}: expected layers of the model, got {', '.join(missing)}")
         modes = [(module, module.training) for module in self.modules()]
         with torch.no_grad():
             self.channels: int = self.eval()(torch.zeros(1, 3, *self._size())).shape[1]
@@ -63,7 +71,7 @@ class Backbone(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Arguments that make this net anew, plain enough for JSON."""
-        return {"name": self.name, "config": self.config, "without": list(self.without)}
+        return {"name": self.name, "config": self.config, "without": list(self.without), "layers": list(self.layers)}
 
     def fit(self, how: str = "pad", size: tuple[int, int] | None = None) -> Fit:
         """The resizing and normalising of the pretrained model, with the whole picture kept unless told otherwise.
@@ -100,9 +108,27 @@ class Backbone(nn.Module):
         return int(height), int(width)
 
     def forward(self, images: Tensor) -> Tensor:
+        if not self.layers:
+            return self._last(images)
+        with watched({layer: self.model.get_submodule(layer) for layer in self.layers}) as put:
+            self._last(images)
+        grids = [_grid(put[layer], images.shape[-2], images.shape[-1], self.name) for layer in self.layers]
+        side = grids[-1].shape[-2:]
+        return torch.cat([_brought(grid, side) for grid in grids], 1)
+
+    def _last(self, images: Tensor) -> Tensor:
         made = (self.model.forward_features if self.name.startswith("timm:") else self.model)(images)
         found = made["grid"] if isinstance(made, dict) and "grid" in made else getattr(made, "last_hidden_state", made)
         return _grid(found, images.shape[-2], images.shape[-1], self.name)
+
+
+def _brought(grid: Tensor, side: torch.Size) -> Tensor:
+    """(B, C, h, w) on a grid of another size: finer cells are averaged, coarser ones interpolated."""
+    if grid.shape[-2:] == side:
+        return grid
+    if grid.shape[-2] >= side[0] and grid.shape[-1] >= side[1]:
+        return F.adaptive_avg_pool2d(grid, tuple(side))
+    return F.interpolate(grid, tuple(side), mode="bilinear", align_corners=False)
 
 
 def _grid(made: Any, height: int, width: int, name: str) -> Tensor:

@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgradcam.tasks.nets.answerers import LSTMAnswerer
+from mmgradcam.tasks.nets.attention import Attention, Cell, GridTokens
 from mmgradcam.tasks.nets.captioners import LSTMCaptioner, TransformerCaptioner
+
+PAD = 0
+"""The token that fills short questions up; no head looks at it."""
 
 
 class Detectors(nn.Module):
@@ -26,14 +29,23 @@ class Detectors(nn.Module):
         vocabulary: number of tokens.
         looked_for: how many of them have a detector; which ones is a buffer, `tokens`.
         sharpness: of the soft maximum; 0 is the mean, infinity the maximum.
+        around: how many times each cell looks at the cells around it before the detectors do.
     """
 
     tokens: Tensor
 
-    def __init__(self, channels: int, width: int, vocabulary: int, looked_for: int, sharpness: float = 4.0) -> None:
+    def __init__(
+        self, channels: int, width: int, vocabulary: int, looked_for: int, sharpness: float = 4.0, around: int = 0
+    ) -> None:
         super().__init__()
         self.vocabulary, self.sharpness = vocabulary, sharpness
-        self.neck = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.neck = nn.Sequential(
+            nn.BatchNorm2d(channels, affine=False),
+            nn.Conv2d(channels, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            *(Around(width) for _ in range(around)),
+        )
         self.dropout = nn.Dropout2d(0.1)
         self.look = nn.Conv2d(width, looked_for, 1)
         self.usual = nn.Parameter(torch.zeros(looked_for))
@@ -45,14 +57,37 @@ class Detectors(nn.Module):
 
         What it reads is what the detectors look at, and in every cell which words they found.
         """
+        seen, evidence, _ = self.found(features)
+        return seen, evidence
+
+    def found(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, and what each cell says for each word, (B, looked_for, cells) logits."""
         seen = self.dropout(self.neck(features))
         said = self.look(seen).flatten(2).float()
         evidence = (torch.logsumexp(self.sharpness * said, 2) - math.log(said.shape[2])) / self.sharpness
-        return seen + self.tell(evidence.sigmoid())[..., None, None], evidence
+        return seen + self.tell(evidence.sigmoid())[..., None, None], evidence, said
 
     def spread(self, evidence: Tensor) -> Tensor:
         """(B, looked_for) evidence -> (B, vocabulary), less what is usual; 0 for words without a detector."""
         return evidence.new_zeros(len(evidence), self.vocabulary).index_copy(1, self.tokens, evidence - self.usual)
+
+
+class Around(nn.Module):
+    """What a cell is like, with what the cells around it are like: a residual block of a depthwise convolution and two more."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+            nn.BatchNorm2d(width),
+            nn.Conv2d(width, 2 * width, 1),
+            nn.GELU(),
+            nn.Conv2d(2 * width, width, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.block(x)
+        return x + y
 
 
 class Say(nn.Module):
@@ -81,6 +116,7 @@ class EvidenceCaptioner(nn.Module):
         width: size of its embeddings and states.
         looked_for: see `Detectors`.
         sharpness: see `Detectors`.
+        around: see `Detectors`.
         settings: more of the language model's own arguments.
     """
 
@@ -92,10 +128,11 @@ class EvidenceCaptioner(nn.Module):
         width: int,
         looked_for: int,
         sharpness: float = 4.0,
+        around: int = 0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.detectors = Detectors(channels, width, vocabulary, looked_for, sharpness)
+        self.detectors = Detectors(channels, width, vocabulary, looked_for, sharpness, around)
         kinds = {"lstm": LSTMCaptioner, "transformer": TransformerCaptioner}
         self.language = kinds[kind](vocabulary, width, width, **settings or {})
         self.counts = nn.Linear(width, 1)
@@ -148,7 +185,12 @@ class EvidenceCaptioner(nn.Module):
 
 
 class EvidenceAnswerer(nn.Module):
-    """An answer head that reads what detectors of words look at, and is told which words they found.
+    """An answer head that looks where the detectors find what the question names, and answers with what they find there.
+
+    An LSTM reads the question. Each glimpse (see `Glimpse`) asks it what to look for; where it looks is led by the detectors
+    of the question's words. After the first, the words of the question are told how much there is of them, in the whole
+    picture and where the glimpse looked. An answer that is itself a word with a detector gets as much of that word's evidence,
+    of the whole picture and of where the last glimpse looked, as the question lets count.
 
     Args:
         vocabulary: number of tokens of questions.
@@ -157,8 +199,16 @@ class EvidenceAnswerer(nn.Module):
         width: size of embeddings and states.
         looked_for: see `Detectors`.
         sharpness: see `Detectors`.
-        settings: more arguments of the head that answers, an `LSTMAnswerer`.
+        around: see `Detectors`.
+        glimpses: looks at the grid.
+
+    Attributes:
+        asks: the detector of each token of a question, (vocabulary,), -1 where it has none.
+        tells: the detector of each answer, (answers,), -1 where it has none.
     """
+
+    asks: Tensor
+    tells: Tensor
 
     def __init__(
         self,
@@ -168,18 +218,94 @@ class EvidenceAnswerer(nn.Module):
         width: int,
         looked_for: int,
         sharpness: float = 4.0,
-        settings: Mapping[str, Any] | None = None,
+        around: int = 0,
+        glimpses: int = 3,
     ) -> None:
         super().__init__()
-        self.detectors = Detectors(channels, width, looked_for, looked_for, sharpness)
-        self.language = LSTMAnswerer(vocabulary, answers, width, width, **settings or {})
-
-    @property
-    def words(self) -> nn.Embedding:
-        """What embeds the tokens of a question."""
-        return self.language.words
+        self.detectors = Detectors(channels, width, looked_for, looked_for, sharpness, around)
+        self.register_buffer("asks", torch.full((vocabulary,), -1))
+        self.register_buffer("tells", torch.full((answers,), -1))
+        self.words = nn.Embedding(vocabulary, width)
+        self.tell, self.cell = nn.Linear(width, 4 * width), Cell(width)
+        self.tokens = GridTokens(width, width)
+        self.names = nn.Linear(width, 1)
+        self.there, self.here = (nn.Parameter(torch.randn(width) * 0.02) for _ in range(2))
+        self.glimpses = nn.ModuleList(Glimpse(width) for _ in range(glimpses))
+        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(0.1)
+        self.counts = nn.Linear(width, 2)
+        self.out = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width, answers))
 
     def forward(self, features: Tensor, questions: Tensor) -> Tensor:
         """(B, C, *grid), (R, L) questions, R a multiple of B -> answer logits (R, answers)."""
-        logits: Tensor = self.language(self.detectors(features)[0], questions)
+        return self.answer(*self.detectors.found(features), questions)
+
+    def answer(self, seen: Tensor, evidence: Tensor, said: Tensor, questions: Tensor) -> Tensor:
+        """The answer logits, of what the detectors found: see `Detectors.found`."""
+        asked, each = questions != PAD, len(questions) // len(seen)
+        read = self.read(questions)
+        last = asked.sum(1).clamp(min=1) - 1
+        x = read.gather(1, last[:, None, None].expand(-1, 1, read.shape[-1]))
+        usual = self.detectors.usual
+        beyond, local = (evidence - usual).repeat_interleave(each, 0), said - usual[:, None]  # (R, K), (B, K, cells)
+        at = self.asks[questions]  # (R, L)
+        named = at >= 0
+        of_words = at.clamp(min=0)
+        rows = torch.unflatten(of_words, 0, (len(seen), each)).flatten(1)
+        where = local.gather(1, rows[..., None].expand(-1, -1, local.shape[2])).unflatten(1, (each, -1)).flatten(0, 1)
+        leads = (self.names(read).sigmoid() * named[..., None]).to(where.dtype)  # (R, L, 1)
+        lead = (where * leads).sum(1)  # (R, cells)
+        grid = self.tokens(seen)
+        looked = lead
+        for i, glimpse in enumerate(self.glimpses):
+            x, looked = glimpse(x, read, grid, lead, asked)
+            if i == 0:
+                there = beyond.gather(1, of_words).masked_fill(~named, 0.0).sigmoid() - 0.5
+                here = (where @ looked[..., None].to(where.dtype))[..., 0].masked_fill(~named, 0.0).sigmoid() - 0.5
+                read = read + there[..., None].to(read.dtype) * self.there + here[..., None].to(read.dtype) * self.here
+        known = self.dropout(self.norm(x[:, 0]))
+        here = torch.unflatten(looked.to(local.dtype), 0, (len(seen), each)) @ local.transpose(1, 2)  # (B, each, K)
+        found = torch.stack([beyond, here.flatten(0, 1)], -1)[:, self.tells.clamp(min=0)]  # (R, answers, 2)
+        counted = (found * F.softplus(self.counts(known).float())[:, None]).sum(-1)
+        logits: Tensor = self.out(known).float() + counted.masked_fill(self.tells < 0, 0.0)
         return logits
+
+    def read(self, questions: Tensor) -> Tensor:
+        """(R, L) tokens -> what each is in its question, (R, L, width)."""
+        words = self.words(questions)
+        h = c = words.new_zeros(len(words), words.shape[-1])
+        states = []
+        for told in self.tell(words).unbind(1):
+            h, c = self.cell(told, h, c)
+            states.append(h)
+        return torch.stack(states, 1) + words
+
+
+class Glimpse(nn.Module):
+    """One look at the question and one at the grid, led by what detectors say of its cells, each added to what is known."""
+
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+        self.question, self.grid = Attention(width, heads), Attention(width, 1)
+        self.follow = nn.Linear(width, 1)
+        self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor, read: Tensor, grid: Tensor, lead: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """What is known after, (R, 1, width), and where it looked, weights of the cells, (R, cells), that sum to one.
+
+        Args:
+            x: what is known, (R, 1, width).
+            read: the question's words, (R, L, width).
+            grid: (B, cells, width), R a multiple of B.
+            lead: what the detectors say of the cells, (R, cells).
+            asked: which tokens are words, (R, L).
+        """
+        x = x + self.question.read(self.norm1(x), self.question.remember(read), asked[:, None, None])
+        asking = torch.unflatten(self.norm2(x), 0, (len(grid), -1)).flatten(1, 2)  # (B, R / B, width)
+        keys, values = self.grid.remember(grid)
+        fit = self.grid.match(asking, keys)[:, 0].flatten(0, 1).float()  # (R, cells)
+        looked = (fit + F.softplus(self.follow(x[:, 0]).float()) * lead.float()).softmax(-1)
+        weights = torch.unflatten(looked.to(values.dtype), 0, (len(grid), -1))[:, None]  # (B, 1, R / B, cells)
+        x = x + self.grid.gather(weights, values).reshape(x.shape)
+        thought: Tensor = self.feed(self.norm3(x))
+        return x + thought, looked
