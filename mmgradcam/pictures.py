@@ -114,6 +114,19 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     raise InputError(f"expected an array of uint8, or of floats in 0..1, got {array.dtype}")
 
 
+def iou(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes.
+
+    >>> iou((0, 0, 2, 1), (1, 0, 3, 1))
+    0.3333333333333333
+    """
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(0.0, width) * max(0.0, height)
+    areas = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (one, other))
+    return shared / (areas - shared) if areas > shared else 0.0
+
+
 def picture_hash(image: Image.Image) -> str:
     """SHA-256 of an RGB picture's size and pixels."""
     return hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()

@@ -25,7 +25,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "photo-captioner": {"kind": "lstm", "width": 320, "around": 1},
     "photo-captioner-transformer": {"kind": "transformer", "width": 256, "around": 1, "settings": {"layers": 2, "heads": 4}},
     "photo-captioner-small": {"kind": "lstm", "width": 192},
-    "photo-vqa": {"width": 256, "around": 1, "glimpses": 3},
+    "photo-vqa": {"width": 320, "around": 1, "glimpses": 3},
 }
 
 

@@ -68,7 +68,12 @@ def train(given: argparse.Namespace) -> None:
         if type(part) is nn.Dropout and not name.startswith("detectors"):
             part.p = given.dropout
     if given.start:
-        head.load_state_dict(torch.load(given.start, map_location=device, weights_only=True)["head"])
+        begun = torch.load(given.start, map_location=device, weights_only=True)["head"]
+        if "vqa" in given.model:  # a captioner's: its detectors are what both have
+            begun = {k.removeprefix("detectors."): v for k, v in begun.items() if k.startswith("detectors.")}
+            head.detectors.load_state_dict({**begun, "tokens": head.detectors.tokens})
+        else:
+            head.load_state_dict(begun)
     average = torch.optim.swa_utils.AveragedModel(
         head, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.997), use_buffers=True
     )
@@ -141,7 +146,9 @@ if __name__ == "__main__":
     parser.add_argument("--dropout", type=float, default=0.4)
     parser.add_argument("--blind", type=float, default=0.3, help="share of the channels the detectors must do without")
     parser.add_argument("--find", type=float, default=0.05, help="weight of the loss of finding words")
-    parser.add_argument("--start", type=Path, help="begin with the head of this best.pt")
+    parser.add_argument(
+        "--start", type=Path, help="begin with the head of this best.pt; photo-vqa with the detectors of a captioner's"
+    )
     parser.add_argument("--reward", action="store_true", help="self-critical training of a captioner, after the usual one")
     parser.add_argument("--held", type=int, default=HELD)
     parser.add_argument("--every", type=int, default=2, help="epochs between looks at the held photos")

@@ -82,6 +82,13 @@ def test_a_captioner_on_it_is_saved_loaded_and_explained(tmp_path: Path) -> None
     save(task, config, tmp_path / "own")
     loaded = load(tmp_path / "own", device="cpu")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8))
+    fused = explain(loaded, picture, caption="a red ball", method=layercam, taps=["grid", "model.layer.6"])
+    seam, layer = (
+        explain(loaded, picture, caption="a red ball", method=layercam, taps=t).maps for t in ([], ["model.layer.6"])
+    )
+    parts = [m / m.amax((1, 2), keepdim=True).clamp(min=1e-30) for m in (seam.clamp(min=0), layer.clamp(min=0))]
+    wanted = parts[0] * parts[1]
+    torch.testing.assert_close(fused.maps / fused.maps.amax(), wanted / wanted.amax(), atol=1e-4, rtol=1e-3)
     made = explain(loaded, picture, caption="a red ball", method=layercam)
     assert made.labels == ["a", "red", "ball"]
     assert made.maps.shape == (3, 4, 4)

@@ -29,10 +29,10 @@ def test_a_glimpse_is_led_to_where_the_question_s_word_was_found() -> None:
     head = answerer()
     head.tokens.place.weight.data.zero_()  # nothing but the detectors tells one cell from another
     looked: list[torch.Tensor] = []
-    head.glimpses[0].register_forward_hook(lambda _m, _i, out: looked.append(out[1]))
+    head.glimpse.register_forward_hook(lambda _m, _i, out: looked.append(out[1]))
     for cell in (2, 7):
         head.answer(*found(head, cell, 6.0), torch.tensor([[4, 0]]))
-        assert int(looked[-1].argmax()) == cell
+        assert [int(one.argmax()) for one in looked[-2:]] == [cell, cell]
         torch.testing.assert_close(looked[-1].sum(1), torch.ones(1))
     head.answer(*found(head, 2, 6.0), torch.tensor([[3, 0]]))  # a word without a detector leads nowhere
     torch.testing.assert_close(looked[-1], torch.full((1, CELLS), 1 / CELLS))

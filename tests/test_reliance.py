@@ -45,7 +45,8 @@ def test_an_answer_relies_on_the_picture_too(picture: Image.Image) -> None:
     assert isinstance(task, VQA)
     made = explain(task, picture, question="what color is the cube?", answer="red", against="blue", reliance=True)
     features, blank = (
-        task.encode(task.prepare(shown).pixels[None]).detach() for shown in (picture, Image.new("RGB", picture.size, (128,) * 3))
+        task.encode(task.prepare(shown).pixels[None]).detach()
+        for shown in (picture, Image.new("RGB", picture.size, (128,) * 3))
     )
     asked = torch.tensor([made.targets[0].value.question])
     seen, blind = (task.head(x, asked).detach().log_softmax(-1)[0] for x in (features, blank))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mmgradcam.data.photos import Phrase, Question
+from mmgradcam.pictures import iou
 
 COLORS = ["red", "blue", "green", "yellow", "white", "black", "brown", "orange", "pink", "purple", "gray", "tan", "blond"]
 SAME = {"grey": "gray", "blonde": "blond", "golden": "tan", "silver": "gray", "maroon": "red"}
@@ -131,7 +132,7 @@ def _open(things: Sequence[_Thing]) -> Iterator[Question]:
     for thing in things:
         boxes, head = thing.phrase.boxes, thing.head
         own = [word for word in thing.words[:-1] if word in COLORS]
-        if len(own) == 1 and "people" not in thing.phrase.types:
+        if len(own) == 1 and "people" not in thing.phrase.types and _plain(thing, things):
             yield Question(f"what color {_be(head)} the {head}", "color", (own[0],), boxes)
             yield Question(f"{_be(head)} the {head} {own[0]}", "is_color", ("yes",), boxes)
             other = _pick([c for c in COLORS[:9] if c not in colors[head]], head, *own, *thing.before)
@@ -164,6 +165,18 @@ DEEDS = (
     "running", "jumping", "sitting", "standing", "walking", "playing", "swimming", "climbing", "sleeping", "riding",
     "skateboarding", "dancing", "eating",
 )  # fmt: skip
+
+
+SMALL = 0.01
+"""Share of the photo below which a thing's color can hardly be told."""
+
+
+def _plain(thing: _Thing, things: Sequence[_Thing]) -> bool:
+    """Whether it is clear which one is meant, and large enough to be seen: all phrases that end so name one and the same."""
+    boxes = thing.phrase.boxes
+    same = [other.phrase.boxes for other in things if other.head == thing.head]
+    large = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) >= SMALL
+    return large and len(boxes) == 1 and all(len(other) == 1 and iou(boxes[0], other[0]) > 0.4 for other in same)
 
 
 def _counts(captions: Sequence[Sequence[str]], things: Sequence[_Thing]) -> Iterator[Question]:

@@ -34,6 +34,7 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: of the features.
+        grid: what puts the features out.
 
     Raises:
         InputError: there is no such model, it cannot be fetched, or it puts out no grid.
@@ -58,6 +59,7 @@ class Backbone(nn.Module):
             self.model, self.config = _of_torchvision(rest, weights), None
         else:
             self.model, self.config = _of_hub(name, config, weights)
+        self.grid = nn.Identity()  # names the features, so that they can be a tap among others
         for left in self.without:
             self.model.set_submodule(left, nn.Identity())
         missing = [layer for layer in self.layers if layer not in dict(self.model.named_modules())]
@@ -108,6 +110,10 @@ class Backbone(nn.Module):
         return int(height), int(width)
 
     def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.grid(self._features(images))
+        return features
+
+    def _features(self, images: Tensor) -> Tensor:
         if not self.layers:
             return self._last(images)
         with watched({layer: self.model.get_submodule(layer) for layer in self.layers}) as put:

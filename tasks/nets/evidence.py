@@ -200,7 +200,7 @@ class EvidenceAnswerer(nn.Module):
         looked_for: see `Detectors`.
         sharpness: see `Detectors`.
         around: see `Detectors`.
-        glimpses: looks at the grid.
+        glimpses: looks at the grid, which share their weights.
 
     Attributes:
         asks: the detector of each token of a question, (vocabulary,), -1 where it has none.
@@ -230,7 +230,7 @@ class EvidenceAnswerer(nn.Module):
         self.tokens = GridTokens(width, width)
         self.names = nn.Linear(width, 1)
         self.there, self.here = (nn.Parameter(torch.randn(width) * 0.02) for _ in range(2))
-        self.glimpses = nn.ModuleList(Glimpse(width) for _ in range(glimpses))
+        self.glimpses, self.glimpse = glimpses, Glimpse(width)
         self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(0.1)
         self.counts = nn.Linear(width, 2)
         self.out = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width, answers))
@@ -256,8 +256,8 @@ class EvidenceAnswerer(nn.Module):
         lead = (where * leads).sum(1)  # (R, cells)
         grid = self.tokens(seen)
         looked = lead
-        for i, glimpse in enumerate(self.glimpses):
-            x, looked = glimpse(x, read, grid, lead, asked)
+        for i in range(self.glimpses):
+            x, looked = self.glimpse(x, read, grid, lead, asked)
             if i == 0:
                 there = beyond.gather(1, of_words).masked_fill(~named, 0.0).sigmoid() - 0.5
                 here = (where @ looked[..., None].to(where.dtype))[..., 0].masked_fill(~named, 0.0).sigmoid() - 0.5
