@@ -31,12 +31,14 @@ NETS = "mmgradcam.tasks.nets"
 METHODS = ("gradcam", "hirescam", "normgrad")
 HUB_LAYERS: list[list[str]] = [
     [],
-    ["model.layer.14"],
-    ["model.layer.11"],
     ["model.layer.4"],
-    ["model.layer.4", "model.layer.14"],
-    ["model.layer.4", "model.layer.11", "model.layer.14"],
+    ["model.layer.11"],
+    ["model.layer.4", "model.layer.11"],
+    ["grid", "model.layer.4"],
+    ["grid", "model.layer.11"],
+    ["grid", "model.layer.4", "model.layer.11"],
 ]
+"""Stride 16, all layers stacked (`grid`, the features); stride 8; stride 16, narrow; products of them."""
 OWN_LAYERS: list[list[str]] = [[], ["stages.2"], ["stages.1"], ["stages.0"], ["stages.1", "stages.2"], ["stages.0", "stages.2"]]
 SUMMARIES = {
     "photo-captioner": "captions photos; MobileNetV2 of the hub, LSTM with attention over word detectors",
@@ -95,7 +97,9 @@ def candidates(name: str) -> list[tuple[str, str, list[str]]]:
     fused = [(method, taps) for taps in layers for method in METHODS if not taps or method != "gradcam"]
     if "vqa" in name:
         return [("logit", *choice) for choice in fused]
-    return [("word logit", *choice) for choice in fused] + [("log-probability", "hirescam", taps) for taps in layers[:2]]
+    return [("word logit", *choice) for choice in fused] + [
+        ("log-probability", method, taps) for method, taps in fused if method == "normgrad" and (not taps or taps == layers[-1])
+    ]
 
 
 def choose(name: str, given: argparse.Namespace) -> list[Figures]:
