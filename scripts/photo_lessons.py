@@ -63,49 +63,56 @@ class Captions:
         said = said[:, : int((said != PAD).sum(1).max())]
         hidden = torch.from_numpy(rng.random(tuple(said.shape)) < self.hide).to(x.device) & (said > UNKNOWN)
         trusted = torch.from_numpy(rng.random((len(said), 1, 1)) > UNSEEN).float().to(x.device)
-        logits, evidence = self._logits(head, x, said, said.masked_fill(hidden, UNKNOWN), trusted)
+        seen, evidence = head.detectors(x)
+        logits = self._logits(head, seen, evidence, said, said.masked_fill(hidden, UNKNOWN), trusted)
         spoken = F.cross_entropy(logits.flatten(0, 1), said[:, 1:].flatten(), ignore_index=PAD)
         return [spoken, self._found(evidence, rows)]
 
     def rewarded(
         self, head: EvidenceCaptioner, x: Tensor, rows: np.ndarray[Any, Any], rng: np.random.Generator
     ) -> list[Tensor]:
-        """Captions the head makes up itself are made likelier or not, as they score against people's; and as for `losses`.
+        """Captions the head makes up itself are made likelier or not, as they score against people's.
 
         Self-critical training (Rennie et al. 2017); what a caption must beat is the mean of the photo's others (Luo 2020).
-        The score is CIDEr-D, and BLEU-4 of the single caption (Chen and Cherry 2014, smoothing 2), which papers report.
+        The score is CIDEr-D, and BLEU-4 of the single caption (Chen and Cherry 2014, smoothing 2), which papers report. The
+        detectors stay as they are: where words are found is not what is scored.
         """
+        head.eval()  # what is scored is what was drawn, so that no dropout may come between
         torch.manual_seed(int(rng.integers(2**31)))
-        said = self.sample(head.eval(), x, self.each)
+        with torch.no_grad():
+            seen, evidence = head.detectors(x)
+            said = self.sample(head, seen, evidence, self.each)
         texts = [self.words.vocabulary.decode(row) for row in said.tolist()]
         owner = np.repeat(rows, self.each)
         score = torch.tensor([self.rate(int(i), text) for i, text in zip(owner, texts, strict=True)], device=x.device)
         score = score.view(len(x), self.each)
         others = (score.sum(1, keepdim=True) - score) / (self.each - 1)
         better = (score - others).flatten()
-        self.earned = float(score.mean())
-        logits, evidence = self._logits(head.train(), x, said, said, torch.ones(len(said), 1, 1, device=x.device))
+        logits = self._logits(head, seen, evidence, said, said, torch.ones(len(said), 1, 1, device=x.device))
         logp = logits.log_softmax(-1).gather(2, said[:, 1:, None])[..., 0]
         kept = (said[:, 1:] != PAD).float()
-        return [-(better[:, None] * logp * kept).sum() / kept.sum(), self._found(evidence, rows)]
+        return [-(better[:, None] * logp * kept).sum() / kept.sum(), score.mean()]
 
-    def _logits(self, head: EvidenceCaptioner, x: Tensor, said: Tensor, read: Tensor, trusted: Tensor) -> tuple[Tensor, Tensor]:
-        """What follows each token but the last of `said`, of which the language model reads `read`; and the evidence."""
-        seen, evidence = head.detectors(x)
+    def _logits(
+        self, head: EvidenceCaptioner, seen: Tensor, evidence: Tensor, said: Tensor, read: Tensor, trusted: Tensor
+    ) -> Tensor:
+        """What follows each token but the last of `said`, of which the language model reads `read`."""
         state, spread = head.language(seen, read[:, :-1]), head.detectors.spread(evidence)
         left = torch.stack(head.fresh(said[:, :-1], spread.shape[1]), 1)
-        return head.out.words(state).float() + head.weigh(state.float(), spread) * left * trusted, evidence
+        logits: Tensor = head.out.words(state).float() + head.weigh(state.float(), spread) * left * trusted
+        return logits
 
     def _found(self, evidence: Tensor, rows: np.ndarray[Any, Any]) -> Tensor:
         held = self.held[rows].to(evidence.device)
         return F.binary_cross_entropy_with_logits(evidence, held, reduction="none").sum(1).mean()
 
     @torch.no_grad()
-    def sample(self, head: EvidenceCaptioner, x: Tensor, each: int, longest: int = 18) -> Tensor:
+    def sample(self, head: EvidenceCaptioner, seen: Tensor, evidence: Tensor, each: int, longest: int = 18) -> Tensor:
         """(B * each, L) tokens of captions drawn as the head thinks them likely, from start to end and filled up."""
-        state = head.start(x, len(x) * each)
-        said = torch.full((len(x) * each, 1), START, device=x.device)
-        ended = torch.zeros(len(said), dtype=torch.bool, device=x.device)
+        count = len(seen) * each
+        said = torch.full((count, 1), START, device=seen.device)
+        state = (said[:, :0], head.detectors.spread(evidence), *head.language.start(seen, count))
+        ended = torch.zeros(count, dtype=torch.bool, device=seen.device)
         for _ in range(longest):
             hidden, state = head.step(state, said[:, -1])
             logits = head.out(hidden).float()

@@ -218,12 +218,25 @@ Layers joined by "x" are fused by their product.
 
 - Head: `{head}`, {parameters / 1e6:.2f} M parameters in the file{" with the encoder" if small else ""}; matrices stored as int8 with a scale per row.
 - Recipe: `python scripts/train_photos.py {name} --data train.parquet --out runs/photos/{name}`, 5,500 photos of Flickr8k's training split,
-  {kept["epoch"]} epochs, {kept["minutes"]:.0f} minutes on one CPU core. The weights kept are those that did best on the 500 other training photos.
+  the weights that did best on the 500 others:
+{recipe_of(kept)}
 - Where the words are: from captions alone. A detector of each word, one linear layer, must find the word in some cell of
   photos whose captions hold it, and nowhere in the others. No box was ever shown to it.
 - Data: Flickr8k and the phrases of Flickr30k Entities, for non-commercial research and education; no photo is in the checkpoint.
 - Licence of the weights: Apache-2.0, within the terms of the data they were learned from.
 {notes}"""
+
+
+def recipe_of(kept: dict[str, Any]) -> str:
+    """One line for each training that the weights went through."""
+    lines = []
+    for part in kept["recipe"]:
+        settings = " ".join(f"--{k}" if v is True else f"--{k} {v}" for k, v in part["settings"].items() if v is not False)
+        after = ", beginning with the weights of the line above," if lines else ""
+        lines.append(
+            f"  - `{settings}`{after} taken after {part['epochs']} epochs, {part['minutes']:.0f} minutes on one CPU core"
+        )
+    return "\n".join(lines)
 
 
 def captions_table(figures: Figures) -> str:

@@ -1,7 +1,8 @@
 """Trains a head for photos over a frozen image encoder: a captioner, or one that answers questions.
 
     python scripts/train_photos.py photo-captioner --data train.parquet --out runs/photos/photo-captioner
-    python scripts/train_photos.py photo-vqa --data train.parquet --out runs/photos/photo-vqa
+    python scripts/train_photos.py photo-captioner --data train.parquet --out runs/photos/rewarded --start runs/photos/photo-captioner/best.pt --reward --epochs 4
+    python scripts/train_photos.py photo-vqa --data train.parquet --out runs/photos/photo-vqa --start runs/photos/photo-captioner/best.pt
     python scripts/train_photos.py photo-captioner --data captions_train2014.json --images train2014 --encoder timm:resnet50 ...
     python scripts/train_photos.py photo-vqa --data v2_mscoco_train2014_annotations.json --images train2014 ...
 
@@ -39,6 +40,10 @@ MOBILENET: dict[str, Any] = {
 """How the hub's MobileNetV2 is read: its last stage dilated, and layers stacked, since early ones tell where and in what color."""
 
 
+SETTINGS = ("epochs", "batch", "rate", "dropout", "blind", "find", "views", "reward", "seed")
+"""What a card says of how a head was trained."""
+
+
 def encoder_of(name: str, student: Path | None = None) -> nn.Module:
     """A frozen encoder: of the hub, a folder, timm or torchvision, or the project's own student."""
     if student:
@@ -67,10 +72,18 @@ def train(given: argparse.Namespace) -> None:
     for name, part in head.named_modules():
         if type(part) is nn.Dropout and not name.startswith("detectors"):
             part.p = given.dropout
+    recipe: list[dict[str, Any]] = []
     if given.start:
-        begun = torch.load(given.start, map_location=device, weights_only=True)["head"]
+        before = torch.load(given.start, map_location=device, weights_only=True)
+        recipe, begun = before.get("recipe", []), before["head"]
         if "vqa" in given.model:  # a captioner's: its detectors are what both have
             begun = {k.removeprefix("detectors."): v for k, v in begun.items() if k.startswith("detectors.")}
+            if begun["look.weight"].shape != head.detectors.look.weight.shape:
+                looked, width = head.detectors.look.weight.shape[:2]
+                raise SystemExit(
+                    f"--start: expected a captioner of width {width} that looks for {looked} words, trained on the same photos; "
+                    f"got one of width {begun['look.weight'].shape[1]} that looks for {len(begun['look.weight'])}"
+                )
             head.detectors.load_state_dict({**begun, "tokens": head.detectors.tokens})
         else:
             head.load_state_dict(begun)
@@ -104,7 +117,7 @@ def train(given: argparse.Namespace) -> None:
         with torch.autocast(device.type, torch.bfloat16):
             spoken, found = (lesson.rewarded if given.reward else lesson.losses)(head, x, rows, rng)  # type: ignore
         optimizer.zero_grad()
-        (spoken + given.find * found).backward()
+        (spoken if given.reward else spoken + given.find * found).backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
         average.update_parameters(head)
@@ -123,7 +136,9 @@ def train(given: argparse.Namespace) -> None:
             print(json.dumps(row), flush=True)
             if score > best:
                 best = score
-                torch.save({"head": own.state_dict(), **row}, given.out / "best.pt")
+                settings = {k: v for k, v in vars(given).items() if k in SETTINGS}
+                made = [*recipe, {"epochs": step // each, "minutes": minutes, "settings": settings}]
+                torch.save({"head": own.state_dict(), **row, "recipe": made}, given.out / "best.pt")
             states = {"head": head.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save({**states, "step": step, "best": best, "spent": spent + time.time() - begin}, given.out / "part.pt")
             (given.out / "part.pt").replace(last)
@@ -149,7 +164,11 @@ if __name__ == "__main__":
     parser.add_argument(
         "--start", type=Path, help="begin with the head of this best.pt; photo-vqa with the detectors of a captioner's"
     )
-    parser.add_argument("--reward", action="store_true", help="self-critical training of a captioner, after the usual one")
+    parser.add_argument(
+        "--reward",
+        action="store_true",
+        help="self-critical training of a captioner, after the usual one: `found` is then the score of what it says",
+    )
     parser.add_argument("--held", type=int, default=HELD)
     parser.add_argument("--every", type=int, default=2, help="epochs between looks at the held photos")
     parser.add_argument("--seed", type=int, default=0)

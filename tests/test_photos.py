@@ -498,6 +498,14 @@ def test_the_training_script_learns_from_the_official_layouts(model: str, hub_fo
     again = subprocess.run([*map(str, command), *map(str, more)], capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
     assert len((tmp_path / "out" / "log.csv").read_text().splitlines()) == 1, "it was done already"
+    if model == "photo-vqa":
+        strange = {"detectors.look.weight": torch.zeros(3, 5, 1, 1)}
+        torch.save({"head": strange}, tmp_path / "other.pt")
+        on = ["--out", tmp_path / "begun", "--start", tmp_path / "other.pt"]
+        done = subprocess.run([*map(str, command), *map(str, [*more, *on])], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 1
+        assert "got one of width 5 that looks for 3" in done.stderr
+        assert "Traceback" not in done.stderr
     if model == "photo-captioner":
         on = ["--out", tmp_path / "rewarded", "--start", tmp_path / "out" / "best.pt", "--reward"]
         done = subprocess.run([*map(str, command), *map(str, [*more, *on])], capture_output=True, text=True, timeout=300)
