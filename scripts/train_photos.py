@@ -3,7 +3,7 @@
     python scripts/train_photos.py photo-captioner --data train.parquet --out runs/photos/photo-captioner
     python scripts/train_photos.py photo-captioner --data train.parquet --out runs/photos/rewarded --start runs/photos/photo-captioner/best.pt --reward --epochs 4
     python scripts/train_photos.py photo-vqa --data train.parquet --out runs/photos/photo-vqa --start runs/photos/photo-captioner/best.pt
-    python scripts/train_photos.py photo-captioner --data captions_train2014.json --images train2014 --encoder timm:resnet50 ...
+    python scripts/train_photos.py photo-captioner --data captions_train2014.json --images train2014 --encoder timm:resnet50 --layers layer2 layer3 layer4 ...
     python scripts/train_photos.py photo-vqa --data v2_mscoco_train2014_annotations.json --images train2014 ...
 
 The head learns to say the captions, or to answer, and at the same time to find each word of the captions somewhere in the
@@ -19,6 +19,7 @@ import csv
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ SETTINGS = ("epochs", "batch", "rate", "dropout", "blind", "find", "views", "rew
 """What a card says of how a head was trained."""
 
 
-def encoder_of(name: str, student: Path | None = None) -> nn.Module:
+def encoder_of(name: str, student: Path | None = None, layers: Sequence[str] = ()) -> nn.Module:
     """A frozen encoder: of the hub, a folder, timm or torchvision, or the project's own student."""
     if student:
         from distill_photos import ENCODER
@@ -53,13 +54,14 @@ def encoder_of(name: str, student: Path | None = None) -> nn.Module:
         own.load_state_dict(torch.load(student, weights_only=True)["encoder"])
         return own.eval()
     mobile = name == HUB or (Path(name).is_dir() and "mobilenet_v2" in (Path(name) / "config.json").read_text())
-    return Backbone(name, weights=True, **(MOBILENET if mobile else {})).eval()
+    how = {**(MOBILENET if mobile else {}), **({"layers": layers} if layers else {})}
+    return Backbone(name, weights=True, **how).eval()
 
 
 def train(given: argparse.Namespace) -> None:
     device = torch.device(given.device)
     lesson = (Answers if "vqa" in given.model else Captions)(given.data, given.images, given.held)
-    encoder = encoder_of(given.encoder, given.student).to(device)
+    encoder = encoder_of(given.encoder, given.student, given.layers or ()).to(device)
     grids = [
         features(encoder, lesson.images, given.out.parent / f"{given.cache}-{view}.npy", view, given.device)
         for view in range(given.views)
@@ -151,6 +153,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True, help="photos as Parquet, or JSON in the layout of COCO or VQA v2")
     parser.add_argument("--images", type=Path, help="the folder of the images that the JSON names")
     parser.add_argument("--encoder", default=HUB, help="hub id, folder, timm:NAME or torchvision:NAME")
+    parser.add_argument("--layers", nargs="*", help="layers of the encoder to stack, early ones too: they tell where")
     parser.add_argument("--student", type=Path, help="an encoder that distill_photos.py trained, instead")
     parser.add_argument("--cache", default="features", help="what the file of the encoder's features is called")
     parser.add_argument("--views", type=int, default=6, help="the photo, its mirror image, and crops")
