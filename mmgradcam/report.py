@@ -95,8 +95,8 @@ def page(explanation: Explanation) -> str:
             hidden = "" if i == 0 else " hidden"
             reads.append(f'<p class="reads"{hidden}>What the answer owes each word: {_tinted(one.importances)}</p>')
     relied = [target.reliance for target in explanation.targets if target.reliance is not None]
-    asked = "<th>likelier by the picture</th>" if relied else ""
-    told = " Faint words hardly rest on the picture: without it they are about as likely." if relied else ""
+    asked = "<th>by the picture</th>" if relied else ""
+    told = " What hardly rests on the picture is drawn faintly: after the words before it, it is about as likely without." if relied else ""
     h, w = explanation.picture.height, explanation.picture.width
     name = f", {escape(about.image_name)}" if about.image_name else ""
     return f"""<!doctype html>
@@ -121,7 +121,7 @@ def _sentence(one: Explanation) -> str:
     if one.problem:
         return f"“{one.label}”: {one.problem}; no heat is drawn ({score})"
     peak, reliance = one.peak or (0, 0), one.targets[0].reliance
-    relies = "" if reliance is None else f", the picture makes it likelier {times(reliance)}"
+    relies = "" if reliance is None else f", {times(reliance)} as likely with the picture"
     if one.faint:
         relies = ", about as likely without the picture"
     return f"“{one.label}”: {score}{relies}, peak at x {peak[0]}, y {peak[1]}"

@@ -94,11 +94,16 @@ def loaded(name: str, given: argparse.Namespace) -> Task:
 def candidates(name: str) -> list[tuple[str, str, list[str]]]:
     """Units of a score, methods and layers to choose among."""
     layers = OWN_LAYERS if "small" in name else HUB_LAYERS
-    fused = [(method, taps) for taps in layers for method in METHODS if not taps or method != "gradcam"]
+    fused = [
+        (method, taps)
+        for taps in layers
+        for method in METHODS
+        if method == "normgrad" or not taps or (method == "hirescam" and len(taps) == 1)
+    ]
     if "vqa" in name:
         return [("logit", *choice) for choice in fused]
     return [("word logit", *choice) for choice in fused] + [
-        ("log-probability", method, taps) for method, taps in fused if method == "normgrad" and (not taps or taps == layers[-1])
+        ("log-probability", method, taps) for method, taps in fused if method == "normgrad" and taps == layers[-1]
     ]
 
 
