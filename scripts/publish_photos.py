@@ -94,6 +94,8 @@ def loaded(name: str, given: argparse.Namespace) -> Task:
 def candidates(name: str) -> list[tuple[str, str, list[str]]]:
     """Units of a score, methods and layers to choose among."""
     layers = OWN_LAYERS if "small" in name else HUB_LAYERS
+    if "transformer" in name:  # the same encoder: what did well on it
+        layers = [[], *HUB_LAYERS[4:]]
     fused = [
         (method, taps)
         for taps in layers

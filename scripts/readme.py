@@ -98,7 +98,7 @@ def pictures() -> None:
     asked = explain(load("scenes-vqa"), example, question="what color is the large cube?", top=2, against="blue")
     asked.panels().save(out / "answers.webp", quality=88)
     photo = get_sample_data("grace_hopper.jpg", asfileobj=False)
-    panels = explain(load("photo-captioner-small"), photo).panels()
+    panels = explain(load("photo-captioner-small"), photo, reliance=True).panels()
     panels.thumbnail((1200, 1200))
     panels.save(out / "photo.webp", quality=85)
 
