@@ -133,7 +133,7 @@ def _brought(grid: Tensor, side: torch.Size) -> Tensor:
     if grid.shape[-2:] == side:
         return grid
     if grid.shape[-2] >= side[0] and grid.shape[-1] >= side[1]:
-        return F.adaptive_avg_pool2d(grid, tuple(side))
+        return F.adaptive_avg_pool2d(grid, (side[0], side[1]))
     return F.interpolate(grid, tuple(side), mode="bilinear", align_corners=False)
 
 

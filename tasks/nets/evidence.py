@@ -251,7 +251,7 @@ class EvidenceAnswerer(nn.Module):
         named = at >= 0
         of_words = at.clamp(min=0)
         rows = torch.unflatten(of_words, 0, (len(seen), each)).flatten(1)
-        where = local.gather(1, rows[..., None].expand(-1, -1, local.shape[2])).unflatten(1, (each, -1)).flatten(0, 1)
+        where = torch.unflatten(local.gather(1, rows[..., None].expand(-1, -1, local.shape[2])), 1, (each, -1)).flatten(0, 1)
         leads = (self.names(read).sigmoid() * named[..., None]).to(where.dtype)  # (R, L, 1)
         lead = (where * leads).sum(1)  # (R, cells)
         grid = self.tokens(seen)
@@ -277,7 +277,8 @@ class EvidenceAnswerer(nn.Module):
         for told in self.tell(words).unbind(1):
             h, c = self.cell(told, h, c)
             states.append(h)
-        return torch.stack(states, 1) + words
+        told_of: Tensor = torch.stack(states, 1) + words
+        return told_of
 
 
 class Glimpse(nn.Module):
