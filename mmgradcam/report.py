@@ -96,7 +96,11 @@ def page(explanation: Explanation) -> str:
             reads.append(f'<p class="reads"{hidden}>What the answer owes each word: {_tinted(one.importances)}</p>')
     relied = [target.reliance for target in explanation.targets if target.reliance is not None]
     asked = "<th>by the picture</th>" if relied else ""
-    told = " What hardly rests on the picture is drawn faintly: after the words before it, it is about as likely without." if relied else ""
+    told = (
+        " What hardly rests on the picture is drawn faintly: after the words before it, it is about as likely without."
+        if relied
+        else ""
+    )
     h, w = explanation.picture.height, explanation.picture.width
     name = f", {escape(about.image_name)}" if about.image_name else ""
     return f"""<!doctype html>
