@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
@@ -77,8 +78,8 @@ def explain(
         batch: pictures encoded together.
         create_graph: maps and scores stay in the autograd graph, so that they can stand in a loss, and the model runs in the
             mode and with the parameters it is in: nothing of it is set aside. For gradient methods.
-        reliance: say of each target how much more likely the picture makes it than a grey one does, which is encoded too:
-            `Target.reliance`. Targets that have no log-probability get none.
+        reliance: say of each target how much more likely the picture makes it than a grey one does (one of its mean color, for
+            a tensor), which is encoded too: `Target.reliance`. Targets that have no log-probability get none.
         **query: what to explain, as the task's `targets` names it: caption="...", question="...", classes=[281].
 
     Returns:
@@ -167,8 +168,8 @@ class _How:
     batch: int
     graph: bool
     reliance: bool
-    blanks: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, compare=False)
-    """Features of the picture that shows nothing, by the size of the picture."""
+    blank: list[Tensor] = field(default_factory=list, compare=False)
+    """The pixels of the last picture that showed nothing, and its features."""
 
     def explain(self, views: Sequence[_View], queries: Sequence[Query], ask: Ask) -> list[Explanation]:
         """Explains pictures in batches of equal size."""
@@ -203,8 +204,10 @@ class _How:
         drawn = self._asked(pixels, encoded, targets) if asks(self.method) else self._drawn(encoded, targets)
         check_finite(self.task, drawn.scores, [target for some in targets for target in some])
         if self.reliance:
+            ends = list(accumulate(map(len, targets)))
+            seen = [drawn.scores[end - len(some) : end].detach() for end, some in zip(ends, targets, strict=True)]
             features = encoded.features.detach()
-            targets = [self._relied(v, features[b : b + 1], targets[b]) for b, v in enumerate(views)]
+            targets = [self._relied(v, features[b : b + 1], targets[b], seen[b]) for b, v in enumerate(views)]
         seam = " x ".join(tap.name for tap in taps) or self.task.seam
         made, at = [], 0
         for b, (view, query) in enumerate(zip(views, queries, strict=True)):
@@ -231,36 +234,31 @@ class _How:
             )
         return made
 
-    def _relied(self, view: _View, features: Tensor, targets: Sequence[Target]) -> Sequence[Target]:
-        """The targets, each with what it relies on the picture."""
+    def _relied(self, view: _View, features: Tensor, targets: Sequence[Target], told: Tensor) -> Sequence[Target]:
+        """The targets, each with what it relies on the picture; `told` are their scores."""
         if not targets:
             return targets
         with torch.no_grad():
-            own = self._likely(features, targets)
-            blank = None if own is None else self._likely(self._blank(view), targets)
-        if own is None or blank is None:
+            if self.task.unit == "log-probability":
+                own: Tensor | None = told
+                blind: Tensor | None = scores(self.task, self._blank(view), targets, self.memory)[0].float().cpu()
+            else:
+                own = self.task.likelihood(features, targets)
+                blind = None if own is None else self.task.likelihood(self._blank(view), targets)
+        if own is None or blind is None:
             return targets
-        gained = (own - blank).tolist()
-        return [replace(target, reliance=value) for target, value in zip(targets, gained, strict=True)]
-
-    def _likely(self, features: Tensor, targets: Sequence[Target]) -> Tensor | None:
-        if self.task.unit == "log-probability":
-            return scores(self.task, features, targets, self.memory)[0].float()
-        return self.task.likelihood(features, targets)
+        return [replace(t, reliance=gained) for t, gained in zip(targets, (own - blind).tolist(), strict=True)]
 
     def _blank(self, view: _View) -> Tensor:
-        """(1, C, *grid) features of grey in place of the picture."""
-        key = (view.prepared, view.picture.size, tuple(view.pixels.shape))
-        if key not in self.blanks:
-            grey = Image.new("RGB", view.picture.size, (128, 128, 128))
-            pixels = (
-                view.pixels.mean((1, 2), keepdim=True).expand_as(view.pixels)
-                if view.prepared
-                else _view(self.task, grey).pixels
-            )
+        """(1, C, *grid) features of grey in place of the picture: of the mean color, where the user gave the pixels."""
+        if view.prepared:
+            pixels = view.pixels.mean((1, 2), keepdim=True).expand_as(view.pixels)
+        else:
+            pixels = _view(self.task, Image.new("RGB", view.picture.size, (128, 128, 128))).pixels
+        if not self.blank or not torch.equal(self.blank[0], pixels):
             made = encode(self.task, pixels[None].to(_device(self.task)), [], self.autocast)
-            self.blanks[key] = made.features.detach()
-        return self.blanks[key]
+            self.blank[:] = [pixels, made.features.detach()]
+        return self.blank[1]
 
     def _drawn(self, encoded: Encoded, targets: Sequence[Sequence[Target]]) -> _Drawn:
         """All rows of a batch by a gradient method, image by image and target by target."""

@@ -27,7 +27,7 @@ from mmgradcam.task import Target, Task, Word
 from mmgradcam.version import __version__
 
 FAINT = math.log(1.5)
-"""A target that the picture makes less likely than by this hardly relies on it."""
+"""A target that gains less than this from the picture, or loses, does not rest on it."""
 WORDS = ("log-probability", "word logit")
 """Units of scores of the words of a sentence."""
 
@@ -240,7 +240,7 @@ class Explanation:
 
     @property
     def faint(self) -> bool:
-        """Whether the picture hardly matters: it makes the target less than 1.5 times as likely. False if nobody asked."""
+        """Whether it does not rest on the picture, which makes it less than 1.5 times as likely. False if nobody asked."""
         self._one()
         reliance = self.targets[0].reliance
         return reliance is not None and reliance < FAINT
@@ -249,7 +249,7 @@ class Explanation:
         """The picture with the target's heat over it; the picture alone where the map shows nothing.
 
         Args:
-            opacity: of the heat, 0..1; by default 1, and 0.3 where the picture hardly matters (`faint`).
+            opacity: of the heat, 0..1; by default 1, and 0.3 where the target does not rest on the picture (`faint`).
         """
         if opacity is None:
             opacity = 0.3 if self.faint else 1.0

@@ -97,7 +97,7 @@ def page(explanation: Explanation) -> str:
     relied = [target.reliance for target in explanation.targets if target.reliance is not None]
     asked = "<th>by the picture</th>" if relied else ""
     told = (
-        " What hardly rests on the picture is drawn faintly: after the words before it, it is about as likely without."
+        " What does not rest on the picture is drawn faintly: after the words before it, it is about as likely without, or likelier."
         if relied
         else ""
     )
@@ -126,21 +126,21 @@ def _sentence(one: Explanation) -> str:
         return f"“{one.label}”: {one.problem}; no heat is drawn ({score})"
     peak, reliance = one.peak or (0, 0), one.targets[0].reliance
     relies = "" if reliance is None else f", {times(reliance)} as likely with the picture"
-    if one.faint:
-        relies = ", about as likely without the picture"
+    if reliance is not None and one.faint:
+        relies = f", {'about as likely' if reliance > -0.4 else 'likelier'} without the picture ({times(reliance)})"
     return f"“{one.label}”: {score}{relies}, peak at x {peak[0]}, y {peak[1]}"
 
 
 def times(reliance: float) -> str:
     """How many times as likely, of a difference of log-probabilities.
 
-    >>> times(0.0), times(2.5), times(9.0)
-    ('×1.0', '×12', '>×999')
+    >>> times(0.0), times(2.5), times(9.0), times(-3.0), times(-9.0)
+    ('×1.0', '×12', '>×999', '×0.05', '<×0.01')
     """
-    factor = math.exp(min(reliance, 7.0))
-    if factor > 999:
-        return ">×999"
-    return f"×{factor:.1f}" if factor < 9.95 else f"×{factor:.0f}"
+    factor = math.exp(max(min(reliance, 7.0), -7.0))
+    if not 0.01 <= factor <= 999:
+        return ">×999" if factor > 1 else "<×0.01"
+    return f"×{factor:.{2 if factor < 0.095 else 1 if factor < 9.95 else 0}f}"
 
 
 def _tinted(importances: list[tuple[str, float]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -163,16 +164,25 @@ def crop(images: Tensor, where: Tensor, size: tuple[int, int]) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def encoder_hash(encoder: nn.Module) -> str:
+    """SHA-256 of an encoder's weights and of which of its layers are read."""
+    digest = hashlib.sha256(repr(encoder.layers if isinstance(encoder, Backbone) else ()).encode())
+    for name, tensor in encoder.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 @torch.no_grad()
 def features(encoder: nn.Module, images: Sequence[Any], path: Path, view: int, device: str = "cpu") -> np.ndarray[Any, Any]:
-    """(photos, C, *grid) fp16 of one view of each photo, from `path` where they were worked out before.
+    """(photos, C, *grid) fp16 of one view of each photo, from `path` where they were worked out before with the same encoder.
 
     View 0 is the photo, view 1 its mirror image; any other is a crop, half of them mirrored, its light and colours changed a
     little, the same whenever it is asked for.
     """
-    done = path.with_suffix(".done")
-    if done.exists():
+    done, made_of = path.with_suffix(".done"), f"{len(images)} photos, view {view}, {encoder_hash(encoder)}"
+    if done.exists() and done.read_text() == made_of:
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+    done.unlink(missing_ok=True)
     fit, kept = fit_of(encoder), None
     encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (fit.mean, fit.std))
@@ -194,5 +204,5 @@ def features(encoder: nn.Module, images: Sequence[Any], path: Path, view: int, d
             print(path.name, at, "of", len(images), flush=True)
     assert kept is not None
     kept.flush()
-    done.touch()
+    done.write_text(made_of)
     return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]

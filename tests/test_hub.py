@@ -85,6 +85,19 @@ def pooled(task: Any) -> Iterator[list[Tensor]]:
         delattr(owner, name)
 
 
+def test_words_rely_on_the_picture_by_what_they_lose_without_it(task: Any) -> None:
+    """In a batch as alone, whatever the model keeps of the picture it encoded last; the maps are as they were."""
+    pictures, grey = [picture(), picture(40, 56)], Image.new("RGB", (56, 40), (128, 128, 128))
+    plain, told = (explain(task, pictures, **asked(task), reliance=reliance) for reliance in (False, True))
+    blind = explain(task, grey, **asked(task))
+    for one, other in zip(plain, told, strict=True):
+        torch.testing.assert_close(one.maps, other.maps)
+    relied = [target.reliance for target in told[0].targets]
+    np.testing.assert_allclose(relied, (plain[0].scores - blind.scores).numpy(), atol=1e-5)
+    alone = explain(task, pictures[1], **asked(task), reliance=True)
+    np.testing.assert_allclose([t.reliance for t in told[1].targets], [t.reliance for t in alone.targets], atol=1e-5)
+
+
 def unsplit(task: Any, pixels: Any, told: Any) -> Tensor:
     """Logits of the text's tokens by the model's own forward from the processor's own pixels."""
     ids = torch.tensor([[*told.prompt.tokens, *told.text[:-1]]])

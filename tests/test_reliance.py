@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,10 @@ def test_grey_is_encoded_once_and_only_if_asked_for(picture: Image.Image) -> Non
     sizes.clear()
     explain(task, [picture] * 3, caption="a red cube", batch=2, reliance=True)
     assert sorted(sizes) == [1, 1, 2]
+    sizes.clear()
+    task.fit = replace(task.fit, mean=(0.4, 0.4, 0.4))
+    explain(task, [picture, picture.resize((96, 48)), picture], caption="a red cube", reliance=True)
+    assert sum(sizes) == 3 + 3  # grey padded otherwise is another picture
 
 
 def relied(reliance: float, picture: Image.Image) -> Explanation:
@@ -79,7 +84,8 @@ def test_a_word_that_hardly_rests_on_the_picture_is_drawn_faintly(picture: Image
     plain = np.asarray(picture).astype(float)
     strong, faint = (np.asarray(relied(r, picture).overlay()).astype(float) for r in (math.log(1.6), math.log(1.4)))
     assert np.abs(faint - plain).mean() < 0.5 * np.abs(strong - plain).mean()
-    assert "about as likely without the picture" in page(relied(0.1, picture))
+    assert "about as likely without the picture (×1.1)" in page(relied(0.1, picture))
+    assert "likelier without the picture (×0.1)" in page(relied(math.log(0.1), picture))
     assert "×3.0 as likely with the picture" in page(relied(math.log(3), picture))
 
 
@@ -91,6 +97,8 @@ def test_it_is_saved_and_read_back(picture: Image.Image, tmp_path: Path) -> None
     assert [one.caption() for one in back] == [one.caption() for one in made]
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.0, "×1.0"), (-0.7, "×0.5"), (2.3, "×10"), (50.0, ">×999")])
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.0, "×1.0"), (-0.7, "×0.5"), (-3.4, "×0.03"), (-50.0, "<×0.01"), (2.3, "×10"), (50.0, ">×999")]
+)
 def test_how_many_times_is_short(value: float, said: str) -> None:
     assert times(value) == said
