@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -37,14 +38,31 @@ BLEU = 1.0
 """What BLEU-4 counts in a caption's score, beside CIDEr-D."""
 
 
-class Captions:
+class Lesson:
+    """What both lessons share: the heads of other runs, and what they think."""
+
+    teachers: Sequence[nn.Module] = ()
+
+    def learn_from(self, runs: Sequence[Path], device: torch.device) -> None:
+        """Takes the heads of finished runs of the same lesson for teachers."""
+        self.teachers = []
+        for run in runs:
+            made = EvidenceCaptioner if isinstance(self, Captions) else EvidenceAnswerer
+            head = made(**json.loads((run / "about.json").read_text())["head"])
+            head.load_state_dict(torch.load(run / "best.pt", map_location=device, weights_only=True)["head"])
+            self.teachers = [*self.teachers, head.to(device).eval()]
+
+
+class Captions(Lesson):
     """Captions are learned word by word, with the words before given, some of them hidden."""
 
     score = "bleu4"
+    each = 5
+    """Captions of a photo in a step."""
 
-    def __init__(self, data: Path, images: Path | None, held: int, captions: int = 5, hide: float = 0.05) -> None:
+    def __init__(self, data: Path, images: Path | None, held: int, hide: float = 0.05, smooth: float = 0.0) -> None:
         read = read_captions(data, images)
-        self.images, self.count, self.each, self.hide = read.images, len(read.captions) - held, captions, hide
+        self.images, self.count, self.hide, self.smooth = read.images, len(read.captions) - held, hide, smooth
         self.texts = [sentences(each) for each in read.captions]
         self.words = words_of(self.texts[: self.count])
         self.tokens, self.held = tokens_of(self.words.vocabulary, self.texts), said_of(self.words, self.texts)
@@ -65,8 +83,19 @@ class Captions:
         trusted = torch.from_numpy(rng.random((len(said), 1, 1)) > UNSEEN).float().to(x.device)
         seen, evidence = head.detectors(x)
         logits = self._logits(head, seen, evidence, said, said.masked_fill(hidden, UNKNOWN), trusted)
-        spoken = F.cross_entropy(logits.flatten(0, 1), said[:, 1:].flatten(), ignore_index=PAD)
+        spoken = F.cross_entropy(logits.flatten(0, 1), said[:, 1:].flatten(), ignore_index=PAD, label_smoothing=self.smooth)
+        if self.teachers:
+            spoken = (spoken + self._taught(logits, x, said)) / 2
         return [spoken, self._found(evidence, rows)]
+
+    def _taught(self, logits: Tensor, x: Tensor, said: Tensor) -> Tensor:
+        """Cross-entropy to the mean of what the teachers, who read all words, expect next (Hinton et al. 2015)."""
+        every = torch.ones(len(said), 1, 1, device=x.device)
+        with torch.no_grad():
+            thought = [self._logits(head, *head.detectors(x), said, said, every).softmax(-1) for head in self.teachers]
+            expected = torch.stack(thought).mean(0)
+        each = -(expected * logits.log_softmax(-1)).sum(-1)
+        return each[said[:, 1:] != PAD].mean()
 
     def rewarded(
         self, head: EvidenceCaptioner, x: Tensor, rows: np.ndarray[Any, Any], rng: np.random.Generator
@@ -146,12 +175,16 @@ class Captions:
         return bleu4(made, self.texts[self.count :])
 
 
-class Answers:
+class Answers(Lesson):
     """Questions made of captions and phrases, or VQA v2's own; an answer is drawn from those that are right."""
 
     score = "accuracy"
+    each = 8
+    """Questions about a photo in a step."""
+    often = 20
+    """How often an answer must be right to be one."""
 
-    def __init__(self, data: Path, images: Path | None, held: int, each: int = 8, often: int = 20) -> None:
+    def __init__(self, data: Path, images: Path | None, held: int, hide: float = 0.0, smooth: float = 0.0) -> None:
         if data.suffix == ".json":
             read = read_answers(data, images)
             self.images, captions, asked = read.images, read.captions, read.asked
@@ -161,11 +194,11 @@ class Answers:
             things = askable(texts[: len(texts) - held])
             asked = balanced([questions_about(captions, phrases, things) for captions, phrases in texts])
             self.images, captions = read_captions(data).images, [[list(c) for c in cs] for cs, _ in texts]
-        self.count, self.each = len(captions) - held, each
+        self.count, self.hide, self.smooth = len(captions) - held, hide, smooth
         self.words = words_of([sentences(each) for each in captions][: self.count])
         self.held = said_of(self.words, [sentences(each) for each in captions])
         counts = Counter(answer for some in asked[: self.count] for one in some for answer in one.answers)
-        self.answers = sorted(answer for answer, n in counts.items() if n >= often)
+        self.answers = sorted(answer for answer, n in counts.items() if n >= self.often)
         self.vocabulary = Vocabulary(
             tuple(sorted({w for some in asked[: self.count] for one in some for w in tokenize(one.text)}))
         )
@@ -187,11 +220,16 @@ class Answers:
     def losses(self, head: EvidenceAnswerer, x: Tensor, rows: np.ndarray[Any, Any], rng: np.random.Generator) -> list[Tensor]:
         """Of the answers, and of which words the photos' captions hold; x (B, C, *grid) features of the photos `rows`."""
         chosen = [[self.asked[i][k] for k in rng.permutation(len(self.asked[i]))[: self.each]] for i in rows]
-        questions, right, asked = self._batch(chosen)
+        questions, right, asked = (part.to(x.device) for part in self._batch(chosen))
+        hidden = torch.from_numpy(rng.random(tuple(questions.shape)) < self.hide).to(x.device) & (questions > UNKNOWN)
         seen, evidence, where = head.detectors.found(x)
-        logits = head.answer(seen, evidence, where, questions.to(x.device)).log_softmax(-1)
-        share = right / right.sum(1, keepdim=True).clamp(min=1)
-        spoken = -(logits * share.to(x.device)).sum(1)[asked].mean()
+        logits = head.answer(seen, evidence, where, questions.masked_fill(hidden, UNKNOWN)).log_softmax(-1)
+        share = right / right.sum(1, keepdim=True).clamp(min=1) * (1 - self.smooth) + self.smooth / right.shape[1]
+        if self.teachers:
+            with torch.no_grad():
+                thought = torch.stack([teacher(x, questions).softmax(-1) for teacher in self.teachers])
+            share = (share + thought.mean(0)) / 2
+        spoken = -(logits * share).sum(1)[asked].mean()
         found = F.binary_cross_entropy_with_logits(evidence, self.held[rows].to(x.device), reduction="none").sum(1).mean()
         return [spoken, found]
 

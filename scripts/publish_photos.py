@@ -226,7 +226,7 @@ Layers joined by "x" are fused by their product.
 - Head: `{head}`, {parameters / 1e6:.2f} M parameters in the file{" with the encoder" if small else ""}; matrices stored as int8 with a scale per row.
 - Recipe: `python scripts/train_photos.py {name} --data train.parquet --out runs/photos/{name}`, 5,500 photos of Flickr8k's training split,
   the weights that did best on the 500 others:
-{recipe_of(kept)}
+{recipe_of(kept, "detectors" if vqa else "weights")}
 - Where the words are: from captions alone. A detector of each word, one linear layer, must find the word in some cell of
   photos whose captions hold it, and nowhere in the others. No box was ever shown to it.
 - Data: Flickr8k and the phrases of Flickr30k Entities, for non-commercial research and education; no photo is in the checkpoint.
@@ -234,16 +234,20 @@ Layers joined by "x" are fused by their product.
 {notes}"""
 
 
-def recipe_of(kept: dict[str, Any]) -> str:
-    """One line for each training that the weights went through."""
+def recipe_of(kept: dict[str, Any], taken: str) -> str:
+    """One line for each training that the weights went through, the `taken` of one being what the next began with."""
     lines = []
     for part in kept["recipe"]:
-        settings = " ".join(f"--{k}" if v is True else f"--{k} {v}" for k, v in part["settings"].items() if v is not False)
-        after = ", beginning with the weights of the line above," if lines else ""
+        settings = [f"--{k}" if v is True else f"--{k} {_set(v)}" for k, v in part["settings"].items() if v not in (False, [])]
+        after = f", beginning with the {taken} of the line above," if lines else ""
         lines.append(
-            f"  - `{settings}`{after} taken after {part['epochs']} epochs, {part['minutes']:.0f} minutes on one CPU core"
+            f"  - `{' '.join(settings)}`{after} taken after {part['epochs']} epochs, {part['minutes']:.0f} minutes on one CPU core"
         )
     return "\n".join(lines)
+
+
+def _set(value: Any) -> str:
+    return " ".join(Path(run).name for run in value) if isinstance(value, list) else str(value)
 
 
 def captions_table(figures: Figures) -> str:
@@ -274,7 +278,11 @@ def answers_table(figures: Figures) -> str:
         for k, v in figures["accuracy"].items()
         if k != "all"
     )
-    points = "".join(f"| {k} | {v['own']:.1f} | {v['centre']:.1f} | {v['count']:,} |\n" for k, v in figures["pointing"].items())
+    none = {"own": float("nan")}
+    points = "".join(
+        f"| {k} | {v['own']:.1f} | {v.get('right', none)['own']:.1f} | {v.get('given', none)['own']:.1f} | {v['centre']:.1f} | {v['count']:,} |\n"
+        for k, v in figures["pointing"].items()
+    )
     a, c = figures["accuracy"]["all"], figures["counts"]
     return f"""{c["questions"]:,} questions that the captions and their phrases give rise to, balanced; an answer is right if a caption of the photo
 gives it. For {c["unanswerable"]:,} of them the model has no right answer in its list, and they count as wrong; {c["unread"]:,} more have a word it
@@ -284,10 +292,11 @@ does not know and are not asked.
 | --- | --- | --- | --- |
 | **all** | **{a:.1f}** | {figures["blind"]["all"]:.1f} | {figures["guess"]["all"]:.1f} |
 {kinds}
-How many percent of the answers' maps peak in a box of what the answer rests on:
+How many percent of the maps peak in a box of what the right answer rests on: maps of the model's own answers, of those alone that
+were right, and of the right answer whatever the model says:
 
-| kind | own | centre | questions |
-| --- | --- | --- | --- |
+| kind | own | where right | right answer | centre | questions |
+| --- | --- | --- | --- | --- | --- |
 {points}
 """
 

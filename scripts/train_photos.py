@@ -41,7 +41,21 @@ MOBILENET: dict[str, Any] = {
 """How the hub's MobileNetV2 is read: its last stage dilated, and layers stacked, since early ones tell where and in what color."""
 
 
-SETTINGS = ("epochs", "batch", "rate", "dropout", "blind", "find", "views", "reward", "seed")
+SETTINGS = (
+    "epochs",
+    "batch",
+    "rate",
+    "decay",
+    "dropout",
+    "blind",
+    "hide",
+    "smooth",
+    "teachers",
+    "find",
+    "views",
+    "reward",
+    "seed",
+)
 """What a card says of how a head was trained."""
 
 
@@ -60,7 +74,8 @@ def encoder_of(name: str, student: Path | None = None, layers: Sequence[str] = (
 
 def train(given: argparse.Namespace) -> None:
     device = torch.device(given.device)
-    lesson = (Answers if "vqa" in given.model else Captions)(given.data, given.images, given.held)
+    lesson = (Answers if "vqa" in given.model else Captions)(given.data, given.images, given.held, given.hide, given.smooth)
+    lesson.learn_from([Path(run) for run in given.teachers], device)
     encoder = encoder_of(given.encoder, given.student, given.layers or ()).to(device)
     grids = [
         features(encoder, lesson.images, given.out.parent / f"{given.cache}-{view}.npy", view, given.device)
@@ -92,7 +107,7 @@ def train(given: argparse.Namespace) -> None:
     average = torch.optim.swa_utils.AveragedModel(
         head, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.997), use_buffers=True
     )
-    optimizer = torch.optim.AdamW(head.parameters(), lr=given.rate, weight_decay=0.03, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(head.parameters(), lr=given.rate, weight_decay=given.decay, betas=(0.9, 0.98))
     step, best, spent, begin = 0, -1.0, 0.0, time.time()
     given.out.mkdir(parents=True, exist_ok=True)
     last = given.out / "last.pt"
@@ -161,8 +176,14 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--decay", type=float, default=0.03, help="weight decay")
     parser.add_argument("--dropout", type=float, default=0.4)
     parser.add_argument("--blind", type=float, default=0.3, help="share of the channels the detectors must do without")
+    parser.add_argument("--hide", type=float, default=0.05, help="share of the words that are hidden from the head as it reads")
+    parser.add_argument("--smooth", type=float, default=0.0, help="label smoothing: what all words share of the truth")
+    parser.add_argument(
+        "--teachers", nargs="*", default=[], help="runs whose heads, taken together, are half of the truth for this one"
+    )
     parser.add_argument("--find", type=float, default=0.05, help="weight of the loss of finding words")
     parser.add_argument(
         "--start", type=Path, help="begin with the head of this best.pt; photo-vqa with the detectors of a captioner's"

@@ -30,7 +30,7 @@ class VQA(Task):
 
     Query: `question="..."`; `answer="..."` (or a list) explains these instead of the likeliest; `top=K` the K likeliest;
     `against="..."` explains why this answer and not that one, by the difference of their logits. `questions=[...]` instead
-    explains the likeliest answer to each of several questions.
+    explains the likeliest answer to each of several questions, or of `answers=[...]` those that are not None.
 
     Args:
         encoder: (B, 3, h, w) -> (B, C, *grid).
@@ -73,7 +73,7 @@ class VQA(Task):
     def targets_of_each(self, features: Tensor, queries: Sequence[Query]) -> list[Sequence[Target]]:
         if any("questions" in query for query in queries):
             return [
-                [target for text in query["questions"] for target in self.targets(features[b : b + 1], question=text)]
+                self._several(features[b : b + 1], query)
                 if "questions" in query
                 else self.targets(features[b : b + 1], **query)
                 for b, query in enumerate(queries)
@@ -87,6 +87,19 @@ class VQA(Task):
         tokens = self._pad([self.vocabulary.encode(words) for words in read], features.device)
         probabilities = self.head(features, tokens).float().softmax(-1).cpu()
         return [self._targets(p, words, query) for p, words, query in zip(probabilities, read, queries, strict=True)]
+
+    def _several(self, features: Tensor, query: Query) -> list[Target]:
+        unknown = ", ".join(sorted(set(query) - {"questions", "answers"}))
+        if unknown:
+            raise InputError(f"VQA is asked several questions with questions=[...] and answers=[...] alone; got {unknown} too")
+        read = [self._read(question) for question in query["questions"]]
+        answers = query.get("answers") or [None] * len(read)
+        if len(answers) != len(read):
+            raise InputError(f"answers: expected one, or None, for each of {len(read)} questions; got {len(answers)}")
+        tokens = self._pad([self.vocabulary.encode(words) for words in read], features.device)
+        probabilities = self.head(features, tokens).float().softmax(-1).cpu()
+        asked = zip(probabilities, read, answers, strict=True)
+        return [target for p, words, answer in asked for target in self._targets(p, words, {"answer": answer})]
 
     def _targets(self, probabilities: Tensor, words: Sequence[str], query: Query) -> list[Target]:
         asked = query.get("answer")

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import nn
 
 from mmgradcam import InputError, explain, hirescam
-from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos, lemma, mask_of
+from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos, mask_of
+from mmgradcam.data.asking import singular
 from mmgradcam.data.photos import Photos
 from mmgradcam.pictures import Fit
 from mmgradcam.tasks import VQA, Captioning, load
@@ -241,6 +242,13 @@ def test_questions_of_one_photo_are_explained_each() -> None:
         alone = explain(task, photo, question=text)[0]
         assert alone.label == one.label
         torch.testing.assert_close(alone.map, one.map)
+    told = explain(task, photo, questions=texts, answers=["yes", None])
+    assert told.labels == ["yes", several.labels[1]]
+    torch.testing.assert_close(told[0].map, explain(task, photo, question=texts[0], answer="yes")[0].map)
+    with pytest.raises(InputError, match="one, or None, for each of 2 questions; got 1"):
+        explain(task, photo, questions=texts, answers=["yes"])
+    with pytest.raises(InputError, match="alone; got top too"):
+        explain(task, photo, questions=texts, top=2)
 
 
 def test_boxes_cover_the_pixels_whose_middle_they_hold() -> None:
@@ -251,8 +259,8 @@ def test_boxes_cover_the_pixels_whose_middle_they_hold() -> None:
 @pytest.mark.parametrize(
     ("many", "one"), [("men", "man"), ("puppies", "puppy"), ("dresses", "dress"), ("bus", "bus"), ("balls", "ball")]
 )
-def test_lemmas(many: str, one: str) -> None:
-    assert lemma(many) == one
+def test_singulars(many: str, one: str) -> None:
+    assert singular(many) == one
 
 
 def test_figures_of_a_captioner(parquet: Path) -> None:
@@ -286,6 +294,10 @@ def test_figures_of_answers(parquet: Path) -> None:
     assert figures["counts"]["photos"] == 2
     assert figures["counts"]["questions"] > 0
     assert set(figures["accuracy"]) == set(figures["blind"]) == set(figures["guess"])
+    assert figures["pointing"]
+    for found in figures["pointing"].values():
+        assert found["given"]["count"] <= found["count"]
+        assert found.get("right", {"count": 0})["count"] <= found["given"]["count"]
     with pytest.raises(InputError, match="expected a VQA model"):
         evaluate_answers(captioner(), Photos(parquet))
 

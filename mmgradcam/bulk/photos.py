@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmgradcam.data.asking import askable, balanced, questions_about
+from mmgradcam.data.asking import askable, balanced, questions_about, singular
 from mmgradcam.data.photos import Photo, Photos, Phrase, Question
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
@@ -22,7 +22,6 @@ from mmgradcam.tasks import VQA, Captioning
 from mmgradcam.tasks.vocabulary import tokenize
 
 Figures = dict[str, Any]
-IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "person", "kids": "kid", "feet": "foot"}
 
 
 def evaluate_photos(
@@ -117,7 +116,7 @@ def evaluate_answers(
 ) -> Figures:
     """Answers to questions that captions and phrases of photos give rise to, and where the maps of the answers peak.
 
-    An answer is right if one of the photo's captions gives it. Maps are those of the model's own answers.
+    An answer is right if one of the photo's captions gives it.
 
     Args:
         task: a VQA model.
@@ -131,9 +130,11 @@ def evaluate_answers(
     Returns:
         In percent: `accuracy`, over all and by kind of question; `blind`, the same of the model shown a grey picture; `guess`,
         what the answer that is most often right of each question would score; `pointing`, for questions of color and of what
-        somebody is wearing, holding or riding: `own`, the peak is in a box of what the answer rests on, and `centre`, what
-        the centre point would score; `counts`: of photos and questions, `unread`, questions with words the model does not
-        know, and `unanswerable`, those none of whose right answers the model can give, which count as wrong.
+        somebody is wearing, holding or riding: `own`, the peak of the map of the model's own answer is in a box of what the
+        right answer rests on, and `centre`, what the centre point would score; `right`, the same of those answers that were
+        right; `given`, of the right answer, whatever the model would say; `counts`: of photos and questions, `unread`,
+        questions with words the model does not know, and `unanswerable`, those none of whose right answers the model can
+        give, which count as wrong.
 
     Raises:
         InputError: the task is no VQA model, or the photos give rise to no questions.
@@ -147,7 +148,7 @@ def evaluate_answers(
     asked = [[one for one in some if all(word in task.vocabulary for word in tokenize(one.text))] for some in made]
     if not any(asked):
         raise InputError("evaluate: the photos' captions give rise to no question that the model can read")
-    device = next(task.head.parameters()).device
+    device, known = next(task.head.parameters()).device, set(task.answers)
     with torch.no_grad():
         grey = task.encode(task.prepare(Image.new("RGB", (224, 224), (128, 128, 128))).pixels[None].to(device))
     right: dict[str, dict[str, list[bool]]] = {name: defaultdict(list) for name in ("accuracy", "blind", "guess")}
@@ -170,23 +171,31 @@ def evaluate_answers(
                     right[name][one.kind].append(answer in one.answers)
         pointed = {i: [one for one in asked[i] if one.kind in POINTED and one.boxes] for i in some}
         pointed = {i: questions for i, questions in pointed.items() if questions}
-        each = [{"questions": [one.text for one in questions]} for questions in pointed.values()]
-        if not each:
+        if not pointed:
             continue
+        can = [[next((a for a in one.answers if a in known), None) for one in questions] for questions in pointed.values()]
+        each = [
+            {"questions": [one.text for one in questions] * 2, "answers": [None] * len(questions) + given}
+            for questions, given in zip(pointed.values(), can, strict=True)
+        ]
         explained = explain(task, [pictures[i] for i in pointed], each=each, method=method, taps=taps, batch=batch)
-        for questions, explanation in zip(pointed.values(), explained, strict=True):
-            for one, part in zip(questions, explanation, strict=True):
-                heat = part.heat()
-                places[one.kind].add(heat, mask_of(one.boxes, heat.shape))
-    can = set(task.answers)
+        for questions, given, explanation in zip(pointed.values(), can, explained, strict=True):
+            heats = [part.heat() for part in explanation]
+            for k, (one, answer) in enumerate(zip(questions, given, strict=True)):
+                mask = mask_of(one.boxes, heats[k].shape)
+                places[one.kind].add(heats[k], mask)
+                if explanation.targets[k].label in one.answers:
+                    places[f"{one.kind} right"].add(heats[k], mask)
+                if answer is not None:
+                    places[f"{one.kind} given"].add(heats[k + len(questions)], mask)
     return {
         **{name: _shares(kinds) for name, kinds in right.items()},
-        "pointing": {kind: _type(place.figures()) for kind, place in sorted(places.items())},
+        "pointing": {kind: _pointed(kind, places) for kind in POINTED if kind in places},
         "counts": {
             "photos": count,
             "questions": sum(map(len, asked)),
             "unread": sum(map(len, made)) - sum(map(len, asked)),
-            "unanswerable": sum(not can & set(one.answers) for one in chain(*asked)),
+            "unanswerable": sum(not known & set(one.answers) for one in chain(*asked)),
         },
     }
 
@@ -236,9 +245,9 @@ class _Asked:
             if meant and phrase.boxes:
                 self.phrases.append(phrase)
                 self.query.append((list(chain(*pieces)), len(before), len(before) + len(meant) - 1))
-                boxed[lemma(meant[-1])].append(phrase)
+                boxed[singular(meant[-1])].append(phrase)
         for i, word in enumerate(own):
-            if found := boxed.get(lemma(word)):
+            if found := boxed.get(singular(word)):
                 self.named.append(found)
                 self.query.append((list(own), i, i))
 
@@ -268,24 +277,14 @@ def _pixels(low: float, high: float, size: int) -> slice:
     return slice(max(first, 0), max(int(np.floor(high * size - 0.5)), first) + 1)
 
 
-def lemma(noun: str) -> str:
-    """A noun's singular, near enough to tell whether two are the same.
-
-    >>> lemma("dogs"), lemma("women"), lemma("grass")
-    ('dog', 'woman', 'grass')
-    """
-    if noun in IRREGULAR:
-        return IRREGULAR[noun]
-    if noun.endswith("ies") and len(noun) > 4:
-        return noun[:-3] + "y"
-    if noun.endswith(("ches", "shes", "xes", "sses")):
-        return noun[:-2]
-    return noun[:-1] if noun.endswith("s") and not noun.endswith(("ss", "us")) and len(noun) > 3 else noun
-
-
 def _percent(figures: dict[str, float], name: str) -> float | None:
     return 100 * figures[name] if name in figures else None
 
 
 def _type(figures: dict[str, float]) -> Figures:
     return {"own": _percent(figures, "peak"), "centre": _percent(figures, "centre"), "count": figures["count"]}
+
+
+def _pointed(kind: str, places: dict[str, Localization]) -> Figures:
+    more = {name: _type(places[f"{kind} {name}"].figures()) for name in ("right", "given") if f"{kind} {name}" in places}
+    return {**_type(places[kind].figures()), **more}

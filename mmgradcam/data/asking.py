@@ -46,7 +46,8 @@ NO_DEED = frozenset(
     ]
 )
 PLACES = {"in", "on", "through", "across", "at", "into", "down", "along", "near", "by", "over"}
-PLURAL = {"man": "men", "woman": "women", "child": "children", "person": "people"}
+PLURAL = {"man": "men", "woman": "women", "child": "children", "person": "people", "foot": "feet"}
+ONE = {many: one for one, many in PLURAL.items()}
 MASS = {"grass", "water", "snow", "sand", "hair", "dirt", "ice"}
 NAMELESS = {*COLORS, *NUMBERS, "other", "others", "another", "it", "them", "each", "something", "side", "front", "top", "back"}
 """Phrases that end so name a thing by what it is like."""
@@ -196,9 +197,9 @@ def _counts(captions: Sequence[Sequence[str]], things: Sequence[_Thing]) -> Iter
 
 
 def _presence(captions: Sequence[Sequence[str]], things: Sequence[_Thing], asked_for: Sequence[str]) -> Iterator[Question]:
-    said = {piece for caption in captions for word in caption for piece in (word, _single(word))}
+    said = {piece for caption in captions for word in caption for piece in (word, singular(word))}
     for word in asked_for:
-        named = [t for t in things if _single(t.head) == word]
+        named = [t for t in things if singular(t.head) == word]
         if len({t.phrase.caption for t in named}) >= 2:
             boxes = tuple(b for t in named for b in t.phrase.boxes)
             yield Question(f"is there {_article(word)}{word}", "there", ("yes",), boxes)
@@ -214,7 +215,7 @@ def askable(texts: Sequence[tuple[Sequence[Sequence[str]], Sequence[Phrase]]], c
         count: how many.
     """
     heads = Counter(
-        _single(t.head) for captions, phrases in texts for k in range(len(captions)) for t in _things(captions, phrases, k)
+        singular(t.head) for captions, phrases in texts for k in range(len(captions)) for t in _things(captions, phrases, k)
     )
     return [head for head, _ in heads.most_common(count) if len(head) > 2]
 
@@ -266,11 +267,21 @@ PAIRS = {"sunglasses", "jeans", "shorts", "pants", "goggles", "glasses", "gloves
 """Plurals without a singular."""
 
 
-def _single(word: str) -> str:
-    if word in PAIRS:
-        return word
-    back = {many: one for one, many in PLURAL.items()}
-    return back.get(word) or (word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word)
+def singular(noun: str) -> str:
+    """A noun's singular, near enough to tell whether two are the same.
+
+    >>> singular("dogs"), singular("women"), singular("grass"), singular("jeans")
+    ('dog', 'woman', 'grass', 'jeans')
+    """
+    if noun in PAIRS:
+        return noun
+    if noun in ONE:
+        return ONE[noun]
+    if noun.endswith("ies") and len(noun) > 4:
+        return noun[:-3] + "y"
+    if noun.endswith(("ches", "shes", "xes", "sses")):
+        return noun[:-2]
+    return noun[:-1] if noun.endswith("s") and not noun.endswith(("ss", "us")) and len(noun) > 3 else noun
 
 
 def _be(who: str) -> str:
