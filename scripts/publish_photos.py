@@ -57,7 +57,7 @@ def describe(name: str, run: Path) -> dict[str, Any]:
 
         encoder: dict[str, Any] = {"class": f"{NETS}.encoder:Encoder", **ENCODER}
     else:
-        encoder = {"class": f"{NETS}.backbone:Backbone", "name": HUB, "weights": True, **MOBILENET}
+        encoder = {"class": f"{NETS}.backbone:Backbone", "name": HUB, "weights": True, **MOBILENET, **about.get("encoder", {})}
     return {
         "task": f"mmgradcam.tasks.{'captioning:Captioning' if captions else 'vqa:VQA'}",
         "summary": SUMMARIES[name],

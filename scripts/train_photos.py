@@ -69,6 +69,7 @@ def encoder_of(name: str, student: Path | None = None, layers: Sequence[str] = (
         return own.eval()
     mobile = name == HUB or (Path(name).is_dir() and "mobilenet_v2" in (Path(name) / "config.json").read_text())
     how = {**(MOBILENET if mobile else {}), **({"layers": layers} if layers else {})}
+    how["without"] = [left for left in how.get("without", ()) if left not in layers]
     return Backbone(name, weights=True, **how).eval()
 
 
@@ -118,6 +119,7 @@ def train(given: argparse.Namespace) -> None:
         step, best, spent = kept["step"], kept["best"], kept["spent"]
     about = {
         "head": config,
+        "encoder": {k: v for k, v in vars(encoder).items() if k in ("without", "layers")},
         "fit": {k: getattr(fit_of(encoder), k) for k in ("size", "mean", "std", "how")},
         **lesson.describe(),
     }
