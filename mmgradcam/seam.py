@@ -225,6 +225,19 @@ def watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
         yield put
 
 
+@contextmanager
+def kept_bytes() -> Iterator[dict[int, int]]:
+    """Within, the dict fills with the bytes of what autograd keeps for a backward, by where they lie."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield kept
+
+
 @dataclass(frozen=True)
 class Put:
     """What a layer put out: its dotted name, and the shape of its tensor."""

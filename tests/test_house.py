@@ -17,10 +17,10 @@ from mmgradcam import checkpoints, tasks
 ROOT = Path(__file__).parents[1]
 
 FLOORS: list[set[str]] = [
-    {"errors", "version", "pictures", "regions", "task", "seam", "layouts", "draw", "store", "relus"},
+    {"errors", "version", "pictures", "regions", "task", "seam", "layouts", "draw", "store", "relus", "trying"},
     {"engine", "explanation", "report", "probe"},
     {"methods"},
-    {"explaining"},
+    {"explaining", "checking"},
     {"metrics", "data"},
     {"tasks", "checkpoints"},
     {"bulk", "show", "cli", "__main__"},
@@ -29,7 +29,7 @@ FLOORS: list[set[str]] = [
 
 WITHIN = {
     ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("layouts", "errors"),
-    ("draw", "pictures"), ("store", "errors"), ("relus", "errors"), ("explanation", "report"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
+    ("draw", "pictures"), ("store", "errors"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
     ("cli", "bulk"), ("cli", "show"),
 }  # fmt: skip
 """Imports within a floor that are meant: between single files of the ground floor, and where a folder serves a file."""
