@@ -274,10 +274,7 @@ class _Trial:
             self.say("scores", same, "agrees with score" if same else wrong)
 
     def reached(self, encoded: Encoded, targets: Sequence[Target]) -> None:
-        why = (
-            "score must be computed from the features by torch operations; look for .item(), .detach(), numpy, no_grad or "
-            "argmax in it"
-        )
+        why = "look for .item(), .detach(), numpy, no_grad or argmax in it"
         parts = self.tried("gradient", why, lambda: list(slopes(self.task, encoded, [targets])))
         size, flat = {}, True
         for part in parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 import warnings
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.show import progress, show_answers, show_classes, show_figures, show_measured, show_words
+from mmgradcam.show import progress, show_answers, show_classes, show_figures, show_findings, show_measured, show_words
 
 if TYPE_CHECKING:
     from mmgradcam.explanation import Explanation
@@ -29,7 +30,9 @@ app = typer.Typer(
 Images = Annotated[list[Path], typer.Argument(help="Pictures: PNG, JPEG, WebP, ...", metavar="IMAGE...")]
 Model = Annotated[
     str | None,
-    typer.Option(help="A bundled model (see `mmgradcam models`), a hub id (org/name) or a folder; else a photo model."),
+    typer.Option(
+        help="A bundled model (see `mmgradcam models`), a hub id (org/name), a folder or FILE.py:NAME; else a photo model."
+    ),
 ]
 MethodName = Annotated[str | None, typer.Option(help="gradcam, layercam, score_cam, rise, ...; `mmgradcam methods` lists all.")]
 Noise = Annotated[int, typer.Option(help="Average the maps over that many noisy copies (SmoothGrad); 0 is none.", min=0)]
@@ -148,6 +151,28 @@ def methods() -> None:
 
 
 @app.command()
+def check(
+    task: Annotated[str, typer.Argument(help="FILE.py:NAME, a plugin's model, or any other by name.", metavar="TASK")],
+    image: Annotated[Path | None, typer.Argument(help="Picture to try it on; else one that is made up.")] = None,
+    ask: Annotated[
+        list[str] | None, typer.Option(help="What to ask, as KEY=VALUE (question=what is it?); repeat it for several.")
+    ] = None,
+    encoder: Encoder = None,
+    device: Device = "auto",
+) -> None:
+    """Try a task of your own on one picture: say what is right and wrong with it, and what to change."""
+    from mmgradcam.checking import check as tried
+
+    pairs = [(pair, *pair.partition("=")) for pair in ask or ()]
+    if bad := [pair for pair, key, equals, _ in pairs if not (equals and key.isidentifier())]:
+        raise InputError(f"--ask: expected KEY=VALUE, as question='what is it?', got {bad[0]!r}")
+    findings = tried(_load(task, device, None, encoder), image, **{key: value for _, key, _, value in pairs})
+    show_findings(findings)
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A bundled model or a model folder.", metavar="MODEL")],
     data: Annotated[
@@ -244,7 +269,8 @@ def _takes(task: Task) -> frozenset[str]:
     if isinstance(task, tasks.Talking):
         return task.voice.takes
     kinds = {"caption": tasks.Captioning, "question": tasks.VQA, "classes": tasks.Layer}
-    return frozenset(key for key, kind in kinds.items() if isinstance(task, kind))
+    named = inspect.signature(task.targets).parameters  # of a task of the user's own
+    return frozenset(key for key, kind in kinds.items() if isinstance(task, kind) or key in named)
 
 
 def _method(name: str | None) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from mmgradcam.checking import Finding
     from mmgradcam.explanation import Explanation
 
 
@@ -48,6 +49,20 @@ def show_answers(explanation: Explanation) -> None:
     for word, value in explanation[0].importances:
         words.add_row(word, f"{value:+.3f}")
     console.print(words)
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+    """A line per finding, what is wrong in red."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    colors = {True: "green", False: "bold red", None: "dim"}
+    marks = {True: "right", False: "wrong", None: "note"}
+    table = Table("", "looked at", "found", show_lines=False)
+    for finding in findings:
+        table.add_row(f"[{colors[finding.ok]}]{marks[finding.ok]}[/]", finding.name, escape(finding.said))
+    Console(highlight=False).print(table)
 
 
 def show_classes(explanation: Explanation) -> None:

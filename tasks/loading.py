@@ -20,7 +20,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit
 from mmgradcam.store import write_files
 from mmgradcam.task import Task
-from mmgradcam.tasks import hub
+from mmgradcam.tasks import hub, plugins
 
 FORMAT = 1
 
@@ -32,7 +32,8 @@ def load(
 
     Args:
         name: a bundled model (`mmgradcam models` lists them), a folder with `config.json` and `model.safetensors`, a hub id
-            ("org/name"), "torchvision:NAME" or "timm:NAME".
+            ("org/name"), "torchvision:NAME" or "timm:NAME"; "PLUGIN:NAME" of an installed package, or "FILE.py:NAME", a task in
+            a file of your own (docs/custom-heads.md).
         device: "auto" is a GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1", ...
         device_map: spreads a hub model over several devices instead, as `from_pretrained` does: "auto", or device by module.
             Needs the package accelerate.
@@ -47,6 +48,12 @@ def load(
         InputError: no such model (the nearest names are given), a damaged file, or no such device.
     """
     where = _device(device)
+    of_users = None if str(name).startswith(hub.PREFIXES) else plugins.find(str(name))
+    if of_users is not None:
+        for module in of_users.modules():
+            module.eval().to(where)
+        of_users.name = of_users.name or str(name).rpartition(":")[2]
+        return of_users
     bundled = str(name) in checkpoints.names()
     folder = checkpoints.folder(str(name)) if bundled else Path(name)
     if _is_of_others(str(name), folder):
@@ -63,7 +70,8 @@ def load(
         near = difflib.get_close_matches(str(name), checkpoints.names(), n=3, cutoff=0.3) or checkpoints.names()
         raise InputError(
             f"there is no model {str(name)!r}; did you mean {' or '.join(near)}? "
-            "Bundled models, folders, hub ids (org/name), torchvision:NAME and timm:NAME can be named"
+            "Bundled models, folders, hub ids (org/name), torchvision:NAME, timm:NAME and FILE.py:NAME can be named"
+            + "".join(f", and {plugin}:NAME" for plugin in plugins.offered())
         )
     config = checkpoints.config(folder)
     if config.get("format") != FORMAT:
