@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mmgradcam.version import __version__
 
 if TYPE_CHECKING:
+    from mmgradcam.checking import Finding, check
     from mmgradcam.errors import InputError, ModelError
     from mmgradcam.explaining import explain
     from mmgradcam.explanation import Explanation
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Explanation",
+    "Finding",
     "InputError",
     "ModelError",
     "Probe",
@@ -68,6 +70,7 @@ __all__ = [
     "__version__",
     "ablation_cam",
     "cam",
+    "check",
     "counterfactual",
     "deconvnet",
     "eigencam",
@@ -95,7 +98,7 @@ __all__ = [
     "xgradcam",
 ]
 
-_ROOMS = ("errors", "task", "seam", "probe", "explanation", "methods", "explaining")
+_ROOMS = ("errors", "task", "seam", "probe", "explanation", "methods", "explaining", "checking")
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from mmgradcam.errors import InputError, ModelError
 from mmgradcam.layouts import of_picture
 from mmgradcam.pictures import open_picture
 from mmgradcam.seam import find_tap, kept_bytes, left_as_found, ran
-from mmgradcam.task import Target, Task
+from mmgradcam.task import Target, Task, hidden_by
 from mmgradcam.trying import alike, kind_of, learns, lit, made_up, state_of, times_of
 
 
@@ -90,7 +90,7 @@ class _Trial:
     def say(self, name: str, ok: bool | None, said: str) -> None:
         self.findings.append(Finding(name, ok, said))
 
-    def stop(self, name: str, said: str) -> None:
+    def stop(self, name: str, said: str) -> NoReturn:
         self.say(name, False, said)
         raise _Stop
 
@@ -106,6 +106,10 @@ class _Trial:
             self.stop(name, f"raised {type(error).__name__} ({' '.join(str(error).split())[:200]}); {gets}")
 
     def run(self, picture: Any) -> None:
+        if hidden := hidden_by(self.task):
+            self.stop(
+                "names", f"the attribute {hidden[0]!r} hides Task.{hidden[0]}, which explain calls; call it something else"
+            )
         if not self.task.modules():
             self.say(
                 "modules",
@@ -137,7 +141,7 @@ class _Trial:
             self.stop(
                 "prepare", f"returned pixels {tuple(pixels.shape)}, channels last; return (3, h, w): pixels.permute(2, 0, 1)"
             )
-        return torch.as_tensor(pixels)[None].to(self.device())
+        return pixels[None].to(self.device())
 
     def device(self) -> torch.device:
         return next((p.device for m in self.task.modules() for p in m.parameters()), torch.device("cpu"))
@@ -154,9 +158,10 @@ class _Trial:
     def encoded(self, pixels: Tensor) -> Encoded:
         gets = "it gets (B, 3, h, w) and returns (B, C, rows, columns), one row per picture"
         pair = torch.cat([pixels, pixels.flip(-1)])
-        (made, grid), (_, again), (_, pairs) = (
-            self.tried("encode", gets, lambda x=x: self.encode(x)) for x in (pixels, pixels, pair)
-        )
+        made: Encoded
+        made, grid = self.tried("encode", gets, lambda: self.encode(pixels))
+        again = self.tried("encode", gets, lambda: self.encode(pixels))[1]
+        pairs = self.tried("encode", gets, lambda: self.encode(pair))[1]
         if grid.dim() < 4:
             self.stop(
                 "encode",

@@ -21,7 +21,7 @@ from mmgradcam.methods import gradcam, product
 from mmgradcam.pictures import Box, open_picture
 from mmgradcam.probe import AskingMethod, Probe, asks, places_of
 from mmgradcam.seam import find_tap, left_as_found
-from mmgradcam.task import Fusion, Method, Query, Target, Task
+from mmgradcam.task import Fusion, Method, Query, Target, Task, hidden_by
 
 AnyMethod = Method | AskingMethod
 Ask = Callable[[Tensor, Sequence[Query]], Sequence[Sequence[Target]]]
@@ -93,6 +93,8 @@ def explain(
     sources = list(inputs) if many else [inputs]
     if each is not None and len(each) != len(sources):
         raise InputError(f"each: expected one query per picture, {len(sources)}, got {len(each)}")
+    if hidden := hidden_by(task):
+        raise ModelError(f"{type(task).__name__}: its attribute {hidden[0]!r} hides Task.{hidden[0]}; call it something else")
     queries = [{**query, **(each[i] if each else {})} for i in range(len(sources))]
     how = _How(
         task,

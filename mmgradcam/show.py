@@ -54,15 +54,12 @@ def show_answers(explanation: Explanation) -> None:
 def show_findings(findings: Sequence[Finding]) -> None:
     """A line per finding, what is wrong in red."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
     colors = {True: "green", False: "bold red", None: "dim"}
-    marks = {True: "right", False: "wrong", None: "note"}
-    table = Table("", "looked at", "found", show_lines=False)
     for finding in findings:
-        table.add_row(f"[{colors[finding.ok]}]{marks[finding.ok]}[/]", finding.name, escape(finding.said))
-    Console(highlight=False).print(table)
+        mark, _, said = str(finding).partition("  ")
+        Console(highlight=False, soft_wrap=True).print(Text.assemble((mark, colors[finding.ok]), "  ", said))
 
 
 def show_classes(explanation: Explanation) -> None:

@@ -130,3 +130,16 @@ class Task(ABC):
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def hidden_by(task: Task) -> list[str]:
+    """Methods of `Task` that cannot be called any more because an attribute of the task has their name.
+
+    >>> class Price(Task):
+    ...     def __init__(self):
+    ...         self.words = ["old", "red"]
+    ...     encode = targets = score = None
+    >>> hidden_by(Price.__new__(Price)), hidden_by(Price())
+    ([], ['words'])
+    """
+    return [name for name, value in vars(task).items() if callable(getattr(Task, name, None)) and not callable(value)]

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from mmgradcam import InputError, Target, Task, explain
+from mmgradcam import InputError, ModelError, Target, Task, explain
 from mmgradcam.checking import Finding, check
 from mmgradcam.pictures import Prepared
 from mmgradcam.tasks import Layer, load
@@ -189,6 +189,12 @@ class Hooks(Good):
         return super().encode(images)
 
 
+class Hides(Good):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = ["cat", "dog"]  # type: ignore[assignment]
+
+
 class Bytes(Good):
     def prepare(self, image: Image.Image) -> Prepared:
         return Prepared(torch.zeros(3, 32, 32, dtype=torch.uint8), (0.0, 0.0, 1.0, 1.0))
@@ -223,6 +229,7 @@ class PixelsLast(Good):
         (Disagreeing, "scores", "in the order of the targets"),
         (Trains, "left as it was", "head.0.weight changed while the task ran"),
         (Hooks, "left as it was", "the hooks of body.0 changed"),
+        (Hides, "names", "'words' hides Task.words"),
         (Bytes, "prepare", "pixels of floats"),
         (PixelsLast, "prepare", "pixels.permute(2, 0, 1)"),
     ],
@@ -243,6 +250,11 @@ def test_batch_norm_in_train_mode_is_no_finding_since_explain_sets_it_aside() ->
     assert wrong(task) == []
     explain(task, torch.rand(3, 64, 64))
     assert task.body.training
+
+
+def test_explain_says_too_that_an_attribute_hides_a_method() -> None:
+    with pytest.raises(ModelError, match=r"its attribute 'words' hides Task\.words"):
+        explain(Hides(), torch.rand(3, 64, 64))
 
 
 def test_a_wrong_query_is_no_finding() -> None:

@@ -119,8 +119,8 @@ def test_the_engine_is_the_only_place_with_a_backward() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert mmgradcam.__all__ == [
-        "Explanation", "InputError", "ModelError", "Probe", "Tap", "Target", "Task", "Word", "__version__",
-        "ablation_cam", "cam", "counterfactual", "deconvnet", "eigencam", "eigengradcam", "explain", "fullgrad",
+        "Explanation", "Finding", "InputError", "ModelError", "Probe", "Tap", "Target", "Task", "Word", "__version__",
+        "ablation_cam", "cam", "check", "counterfactual", "deconvnet", "eigencam", "eigengradcam", "explain", "fullgrad",
         "gradcam", "gradcam_pp", "gradcam_pp_code", "gradient_x_input", "guided_backprop", "guided_gradcam",
         "guided_gradcam_pp", "hirescam", "integrated_gradients", "layercam", "mean", "normgrad", "occlusion", "product", "rise",
         "score_cam", "smooth", "smooth_gradcam_pp", "xgradcam",

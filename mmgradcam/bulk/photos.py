@@ -175,18 +175,18 @@ def evaluate_answers(
             continue
         can = [[next((a for a in one.answers if a in known), None) for one in questions] for questions in pointed.values()]
         each = [
-            {"questions": [one.text for one in questions] * 2, "answers": [None] * len(questions) + given}
-            for questions, given in zip(pointed.values(), can, strict=True)
+            {"questions": [one.text for one in questions] * 2, "answers": [None] * len(questions) + answers}
+            for questions, answers in zip(pointed.values(), can, strict=True)
         ]
         explained = explain(task, [pictures[i] for i in pointed], each=each, method=method, taps=taps, batch=batch)
-        for questions, given, explanation in zip(pointed.values(), can, explained, strict=True):
+        for questions, answers, explanation in zip(pointed.values(), can, explained, strict=True):
             heats = [part.heat() for part in explanation]
-            for k, (one, answer) in enumerate(zip(questions, given, strict=True)):
+            for k, (one, meant) in enumerate(zip(questions, answers, strict=True)):
                 mask = mask_of(one.boxes, heats[k].shape)
                 places[one.kind].add(heats[k], mask)
                 if explanation.targets[k].label in one.answers:
                     places[f"{one.kind} right"].add(heats[k], mask)
-                if answer is not None:
+                if meant is not None:
                     places[f"{one.kind} given"].add(heats[k + len(questions)], mask)
     return {
         **{name: _shares(kinds) for name, kinds in right.items()},
