@@ -6,9 +6,10 @@ import inspect
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,6 +40,11 @@ Noise = Annotated[int, typer.Option(help="Average the maps over that many noisy 
 Layers = Annotated[
     list[str] | None, typer.Option(help="Layer to take the map at; repeat it to fuse several. `features` is the seam itself.")
 ]
+Classes = Annotated[
+    list[str] | None, typer.Option("--class", help="Explain this class, by name or index; repeat it for several.")
+]
+Top = Annotated[int | None, typer.Option(help="Explain that many of the likeliest classes.", min=1)]
+Against = Annotated[str | None, typer.Option(help="Also explain why the class is not this one.")]
 Out = Annotated[Path, typer.Option(help="Folder to write into, one folder per picture.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Reliance = Annotated[
@@ -103,11 +109,9 @@ def vqa(
 def classify(
     images: Images,
     model: Annotated[str, typer.Option(help="torchvision:NAME, timm:NAME, a hub id (org/name) or a folder.")],
-    classes: Annotated[
-        list[str] | None, typer.Option("--class", help="Explain this class, by name or index; repeat it for several.")
-    ] = None,
-    top: Annotated[int | None, typer.Option(help="Explain that many of the likeliest classes.", min=1)] = None,
-    against: Annotated[str | None, typer.Option(help="Also explain why the class is not this one.")] = None,
+    classes: Classes = None,
+    top: Top = None,
+    against: Against = None,
     method: MethodName = None,
     noise: Noise = 0,
     layer: Layers = None,
@@ -119,6 +123,31 @@ def classify(
     query = {"classes": classes or None, "top": top, "against": against}
     query = {k: v for k, v in query.items() if v is not None}
     _explain_each(task, images, query, _Map(method, noise, layer), out, show_classes)
+
+
+@app.command()
+def video(
+    films: Annotated[list[Path], typer.Argument(help="Films: MP4, WebM, GIF, ..., or folders of frames.", metavar="FILM...")],
+    model: Annotated[str, typer.Option(help="torchvision:NAME (r3d_18, ...) or a folder.")],
+    classes: Classes = None,
+    top: Top = None,
+    against: Against = None,
+    method: MethodName = None,
+    noise: Noise = 0,
+    layer: Layers = None,
+    film: Annotated[str, typer.Option(help="What to animate as: gif, webp or mp4 (which needs PyAV).")] = "gif",
+    out: Out = Path("explanations"),
+    device: Device = "auto",
+) -> None:
+    """Classify clips; show where and when each class came from."""
+    from mmgradcam.clips import open_clip
+
+    if film not in ("gif", "webp", "mp4"):
+        raise InputError(f"--film: expected gif, webp or mp4, got {film}")
+    task = _load(model, device, "clips")
+    query = {k: v for k, v in {"classes": classes or None, "top": top, "against": against}.items() if v is not None}
+    how = _Map(method, noise, layer)
+    _explain_each(task, films, query, how, out, show_classes, lambda path: open_clip(path), {"film": f".{film}"})
 
 
 @app.command()
@@ -245,9 +274,10 @@ def _load(model: str, device: str, asked: str | None = None, encoder: Path | Non
         task = tasks.load(model, device, encoder=encoder if apart else None)
     takes = _takes(task)
     if asked is not None and asked not in takes:
-        commands = {"caption": "caption", "question": "vqa", "classes": "classify"}
+        commands = {"caption": "caption", "question": "vqa", "classes": "classify", "clips": "video"}
+        wanted = asked if asked == "clips" else f"{asked}="
         fitting = " or ".join(f"`mmgradcam {command}`" for key, command in commands.items() if key in takes)
-        raise InputError(f"{model} is a {type(task).__name__} model, expected one asked with {asked}=; try {fitting}")
+        raise InputError(f"{model} is a {type(task).__name__} model, expected one asked with {wanted}; try {fitting}")
     return task
 
 
@@ -269,6 +299,8 @@ def _takes(task: Task) -> frozenset[str]:
     if isinstance(task, tasks.Talking):
         return task.voice.takes
     kinds = {"caption": tasks.Captioning, "question": tasks.VQA, "classes": tasks.Layer}
+    if isinstance(task, tasks.Video) or (isinstance(task, tasks.Layer) and hasattr(task.preparing, "example")):
+        return frozenset({"clips"})
     named = inspect.signature(task.targets).parameters  # of a task of the user's own
     return frozenset(key for key, kind in kinds.items() if isinstance(task, kind) or key in named)
 
@@ -305,6 +337,8 @@ def _explain_each(
     how: _Map,
     out: Path,
     show: Callable[[Explanation], None],
+    opened: Callable[[Path], Any] = lambda path: path,
+    form: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Explains pictures one by one; a bad one is named and the rest go on."""
     from mmgradcam.explaining import explain
@@ -313,8 +347,8 @@ def _explain_each(
     failed = 0
     for image, folder in zip(progress("explaining")(images, len(images)), _folders(images, out), strict=True):
         try:
-            explanation = explain(task, image, method=chosen, taps=taps, reliance=how.reliance, **query)
-            written = explanation.save(folder)
+            explanation = explain(task, opened(image), method=chosen, taps=taps, reliance=how.reliance, **query)
+            written = explanation.save(folder, **form)
         except InputError as error:
             failed += 1
             _complain(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -52,9 +53,33 @@ def upsample(maps: Tensor, box: Box | Sequence[Box], size: tuple[int, int]) -> T
     return spread * inside
 
 
+def over_time(maps: Tensor, box: Box, frames: int, size: tuple[int, int]) -> Tensor:
+    """(K, T, H, W) maps of a clip on its frames: as `upsample`, and linear between the cells' middles in time.
+
+    Args:
+        maps: raw maps whose grid covers `box` of every frame, and in time the whole clip.
+        box: rectangle in fractions of a frame.
+        frames: their number.
+        size: a frame's height and width in pixels.
+
+    Returns:
+        (K, frames, height, width) float32, >= 0, each in its map's own scale.
+    """
+    cells = maps.shape[1]
+    at = ((torch.arange(frames) + 0.5) / frames * cells - 0.5).clamp(0, cells - 1)
+    positive = maps.detach().float().clamp(min=0)
+    made = []
+    for place in at.tolist():
+        low = min(int(place), max(cells - 2, 0))
+        share = place - low
+        high = min(low + 1, cells - 1)
+        made.append(upsample(positive[:, low] * (1 - share) + positive[:, high] * share, box, size))
+    return torch.stack(made, 1)
+
+
 def normalize(heat: Tensor) -> Tensor:
-    """(K, h, w) heat, each scaled to a maximum of 1; all 0 stays all 0."""
-    top = heat.flatten(1).amax(1)[:, None, None]
+    """(K, ..., h, w) heat, each scaled to a maximum of 1; all 0 stays all 0."""
+    top = heat.flatten(1).amax(1).view(-1, *[1] * (heat.dim() - 1))
     return heat / torch.where(top > 0, top, torch.ones_like(top))
 
 
@@ -145,13 +170,13 @@ def sheet(
     for i, (label, print_, image) in enumerate(cells):
         x, y = gap + i % columns * (w + gap), top + i // columns * (h + under)
         page.paste(image.resize((w, h), Image.Resampling.LANCZOS), (x, y))
-        name = _clip(label, font(18, True), w)
+        name = clip_text(label, font(18, True), w)
         draw.text((x, y + h + 4), name, fill=(20, 20, 26), font=font(18, True))
         used = round(draw.textlength(name, font=font(18, True))) + 8 if name else 0
         if used + draw.textlength(print_, font=font(14)) <= w:
             draw.text((x + used, y + h + 8), print_, fill=(105, 105, 115), font=font(14))
         else:
-            draw.text((x, y + h + 27), _clip(print_, font(14), w), fill=(105, 105, 115), font=font(14))
+            draw.text((x, y + h + 27), clip_text(print_, font(14), w), fill=(105, 105, 115), font=font(14))
     return page
 
 
@@ -162,13 +187,21 @@ def _wrap(text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
         if lines and face.getlength(longer) <= width:
             lines[-1] = longer
         else:
-            lines.append(_clip(word, face, width))
+            lines.append(clip_text(word, face, width))
     return lines
 
 
-def _clip(text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def clip_text(text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Text cut to a width in pixels, with an ellipsis where it is cut."""
     if face.getlength(text) <= width:
         return text
     while text and face.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()

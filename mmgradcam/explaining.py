@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmgradcam.clips import Clip
 from mmgradcam.engine import Encoded, check_finite, encode, scores, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explanation import About, Explanation, problem_of
@@ -66,7 +67,7 @@ def explain(
     Args:
         task: the model, seen as a `Task`.
         inputs: a picture or a list of them; each a path, a Pillow image, an array (H, W[, 3 or 4]) of uint8 or of floats in
-            0..1, or a tensor (3, h, w) that is already prepared for the model.
+            0..1, a `Clip` for a model of clips, or a tensor (3, h, w) that is already prepared for the model.
         method: how a map is made: a function of (features, gradients), such as `gradcam` or `layercam`, or of a `Probe`, which
             asks the model again, such as `rise` or `smooth(layercam)`; by default the task's own choice, else `gradcam`.
         taps: layers upstream of the features at which to take maps instead, for a finer picture: modules of the task's
@@ -116,12 +117,14 @@ class _View:
     """A picture as the user knows it and as the model sees it."""
 
     picture: Image.Image
+    """Of a clip, its middle frame."""
     name: str
     pixels: Tensor
     box: Box | tuple[Box, ...]
     prepared: bool = False
     """The user gave the pixels, not the picture."""
     size: tuple[int, int] | None = None
+    clip: Clip | None = None
 
 
 def _view(task: Task, source: Any) -> _View:
@@ -131,6 +134,9 @@ def _view(task: Task, source: Any) -> _View:
         if not torch.isfinite(source).all():
             raise InputError("the tensor holds values that are not finite")
         return _View(_picture_of(source), "", source.detach(), (0.0, 0.0, 1.0, 1.0), prepared=True)
+    if isinstance(source, Clip):
+        seen = task.prepare(source)  # type: ignore[arg-type]  # a task of clips takes those
+        return _View(source.frames[len(source) // 2], source.name, seen.pixels, seen.box, clip=source)
     picture = open_picture(source)
     prepared = task.prepare(picture)
     return _View(
@@ -232,6 +238,7 @@ class _How:
                     self.task,
                     self._again(view, query),
                     None if drawn.spread is None else drawn.spread[rows],
+                    view.clip,
                 )
             )
         return made
@@ -256,7 +263,8 @@ class _How:
         if view.prepared:
             pixels = view.pixels.mean((1, 2), keepdim=True).expand_as(view.pixels)
         else:
-            pixels = _view(self.task, Image.new("RGB", view.picture.size, (128, 128, 128))).pixels
+            grey: Any = Image.new("RGB", view.picture.size, (128, 128, 128))
+            pixels = _view(self.task, replace(view.clip, frames=(grey,) * len(view.clip)) if view.clip else grey).pixels
         if not self.blank or not torch.equal(self.blank[0], pixels):
             made = encode(self.task, pixels[None].to(_device(self.task)), [], self.autocast)
             self.blank[:] = [pixels, made.features.detach()]
@@ -306,7 +314,7 @@ class _How:
         return _Drawn(all_maps, torch.cat(scores), flat, None, torch.cat(spread) if spread else None)
 
     def _again(self, view: _View, query: Query) -> Callable[[Target], Explanation]:
-        source = view.pixels if view.prepared else view.picture
+        source = view.pixels if view.prepared else view.clip or view.picture
 
         def again(target: Target) -> Explanation:
             anew = replace(_view(self.task, source), name=view.name)

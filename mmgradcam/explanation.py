@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmgradcam import draw, report
+from mmgradcam import draw, record, report
+from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Box, picture_hash
+from mmgradcam.film import Film, Track
+from mmgradcam.pictures import Box
 from mmgradcam.regions import PixelBox, segment_boxes
-from mmgradcam.store import SCHEMA, VERSION, pack, unpack, write_files
-from mmgradcam.task import Target, Task, Word
-from mmgradcam.version import __version__
+from mmgradcam.store import unpack, write_files
+from mmgradcam.task import Target, Task
 
 FAINT = math.log(1.5)
 """A target that gains less than this from the picture, or loses, does not rest on it."""
@@ -77,6 +76,7 @@ class Explanation:
         task: what was explained; None once loaded from a file.
         again: explains another target of the same picture; None once loaded from a file.
         spread: (K, *grid) standard deviation of the maps, where the method gives one.
+        clip: the clip that maps (K, t, h, w) are of; `picture` is then its middle frame, and `heat` is over all frames.
     """
 
     def __init__(
@@ -92,11 +92,12 @@ class Explanation:
         task: Task | None = None,
         again: Callable[[Target], Explanation] | None = None,
         spread: Tensor | None = None,
+        clip: Clip | None = None,
     ) -> None:
         self.picture, self.box, self.about = picture, box, about
         self.targets, self.maps, self.scores, self.words = list(targets), maps, scores, words
         self.problems, self.spread = list(problems), spread
-        self._task, self._again = task, again
+        self._task, self._again, self.clip = task, again, clip
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -141,7 +142,7 @@ class Explanation:
         return Explanation(
             self.picture, self.box, self.targets[i : i + 1], self.maps[i : i + 1], self.scores[i : i + 1], words,
             self.problems[i : i + 1], self.about, self._task, self._again,
-            None if self.spread is None else self.spread[i : i + 1],
+            None if self.spread is None else self.spread[i : i + 1], self.clip,
         )  # fmt: skip
 
     def _joined(self, indices: Sequence[int]) -> Explanation:
@@ -201,21 +202,29 @@ class Explanation:
         return [(w.text, float(row[w.first : w.last + 1].sum())) for w in self.targets[0].reads]
 
     def heat(self) -> npt.NDArray[np.float32]:
-        """The map's positive part on the picture, (height, width) float32 in 0..1; all 0 if there is none."""
+        """The map's positive part on the picture, (height, width) float32 in 0..1; all 0 if there is none.
+
+        Of a clip, (frames, height, width), scaled to the maximum of all of it.
+        """
         self._one()
-        if self.map.dim() != (2 if isinstance(self.box[0], (int, float)) else 3):
+        many = self.clip is not None or not isinstance(self.box[0], (int, float))
+        if self.map.dim() != (3 if many else 2):
             raise InputError(f"expected a map over height and width, got a grid of {self.map.dim()} dimensions")
-        heat = draw.normalize(draw.upsample(self.maps.cpu(), self.box, (self.picture.height, self.picture.width)))[0]
-        return np.asarray(heat.numpy(), dtype=np.float32)
+        size, maps = (self.picture.height, self.picture.width), self.maps.cpu()
+        if self.clip is None:
+            heat = draw.upsample(maps, self.box, size)
+        else:
+            heat = draw.over_time(maps, self.box, len(self.clip), size)  # type: ignore[arg-type]
+        return np.asarray(draw.normalize(heat)[0].numpy(), dtype=np.float32)
 
     @property
-    def peak(self) -> tuple[int, int] | None:
-        """x, y in pixels of the picture where the map is largest, or None if it shows nothing."""
+    def peak(self) -> tuple[int, ...] | None:
+        """x, y in pixels of the picture where the map is largest, and of a clip the frame; None if it shows nothing."""
         heat = self.heat()
         if not heat.any():
             return None
-        y, x = np.unravel_index(int(heat.argmax()), heat.shape)
-        return int(x), int(y)
+        *when, y, x = (int(i) for i in np.unravel_index(int(heat.argmax()), heat.shape))
+        return x, y, *when
 
     def boxes(self, threshold: float = 0.15) -> list[PixelBox]:
         """Boxes (x0, y0, x1, y1) in pixels around the connected segments above a share of the maximum, largest segment first.
@@ -246,17 +255,35 @@ class Explanation:
         return reliance is not None and reliance < FAINT
 
     def overlay(self, opacity: float | None = None) -> Image.Image:
-        """The picture with the target's heat over it; the picture alone where the map shows nothing.
+        """The picture with the target's heat over it, of a clip the frame where it peaks; the picture alone without heat.
 
         Args:
             opacity: of the heat, 0..1; by default 1, and 0.3 where the target does not rest on the picture (`faint`).
         """
         if opacity is None:
             opacity = 0.3 if self.faint else 1.0
+        if self.clip is not None:
+            return self.film().frames()[(self.peak or (0, 0, len(self.clip) // 2))[2]]
         return draw.overlay(self.picture, self.heat(), opacity)
+
+    def film(self) -> Film:
+        """The frames of a clip with the targets' heat over them.
+
+        Raises:
+            InputError: this is no clip.
+        """
+        if self.clip is None:
+            raise InputError("there is no clip, only a picture; explain a Clip to get a film")
+        tracks = [Track(one.label, one.heat(), one.caption()) for one in self]
+        note = (
+            f"{self.about.method} at {self.about.seam}, model {self.about.model}. Heat is scaled to its maximum over the clip."
+        )
+        return Film(self.clip, tracks, self.text, note)
 
     def panels(self) -> Image.Image:
         """The picture once, then one panel per target."""
+        if self.clip is not None:
+            return self.film().strip()
         panels = [(one.label, one.caption(), one.overlay()) for one in self]
         note = f"{self.about.method} at {self.about.seam}, {self.about.model}"
         question = self.about.query.get("question")
@@ -278,98 +305,51 @@ class Explanation:
         """SHA-256 of the model's weights as they are now, or as they were when the explanation was saved."""
         return self._task.fingerprint() if self._task is not None else self.about.model_hash
 
-    def save(self, path: str | Path) -> list[Path]:
+    def save(self, path: str | Path, film: str = ".gif") -> list[Path]:
         """Writes what the path's ending says.
 
         A folder (no ending) gets `words.png`, `index.html`, `explanation.json` and `maps.npz`; ".html" is the page alone,
         ".png", ".jpg" or ".webp" the overlay of one target or the panels of several, ".npz" the arrays with the description
-        inside. `Explanation.load` reads the folder and the ".npz" back.
+        inside. `Explanation.load` reads the folder and the ".npz" back. Of a clip, see `Film.save`.
+
+        Args:
+            path: where to.
+            film: how a clip is animated in a folder: ".gif", ".webp" or ".mp4".
 
         Returns:
             The files written. Files appear whole or not at all.
         """
         path = Path(path)
         if path.suffix.lower() == ".npz":
-            return write_files({path: self._archive()})
+            return write_files({path: record.archive(self)})
+        if self.clip is not None and path.suffix:
+            return self.film().save(path)
         if path.suffix.lower() in (".html", ".htm"):
             return write_files({path: report.page(self).encode()})
         if path.suffix.lower() in _FORMATS:
             return write_files({path: _encoded(self.overlay() if len(self) == 1 else self.panels(), path.suffix)})
         if path.suffix:
             raise InputError(f"{path}: expected a folder, or a name that ends in .html, .png, .jpg, .webp or .npz")
-        return write_files(
-            {
-                path / "words.png": _encoded(self.panels(), ".png"),
-                path / "index.html": report.page(self).encode(),
-                path / "explanation.json": (json.dumps(self.describe(), indent=2, ensure_ascii=False) + "\n").encode(),
-                path / "maps.npz": self._archive(),
-            }
-        )
+        if self.clip is not None:
+            return write_files({**self.film().files(path, film), **record.files(self, path)})
+        pages = {path / "words.png": draw.png(self.panels()), path / "index.html": report.page(self).encode()}
+        return write_files({**pages, **record.files(self, path)})
 
     @staticmethod
     def load(path: str | Path) -> Explanation:
         """Reads what `save` wrote: a folder or an ".npz" file. Only joint maps of several targets need the model anew."""
         made, arrays = unpack(Path(path))
-        targets = [
-            Target(
-                t["label"], t["value"], probability=t["probability"], reliance=t.get("reliance"),
-                reads=tuple(Word(r["text"], r["first"], r["last"]) for r in t["reads"]),
-            )
-            for t in made["targets"]
-        ]  # fmt: skip
-        seam, image, model = made["seam"], made["image"], made["model"]
-        about = About(model["name"], made["unit"], made["method"], seam["name"], made["query"], image["name"], model["sha256"])
-        words, spread = (torch.from_numpy(arrays[name]) if name in arrays else None for name in ("words", "spread"))
+        about, targets, problems = record.read(made)
+        tensors = {name: torch.from_numpy(arrays[name]) for name in ("maps", "scores", "words", "spread") if name in arrays}
         return Explanation(
-            Image.fromarray(arrays["picture"]), tuple(seam["box"]), targets, torch.from_numpy(arrays["maps"]),
-            torch.from_numpy(arrays["scores"]), words, [t["problem"] for t in made["targets"]], about, spread=spread,
+            Image.fromarray(arrays["picture"]), tuple(made["seam"]["box"]), targets, tensors["maps"], tensors["scores"],
+            tensors.get("words"), problems, About(**about), spread=tensors.get("spread"),
+            clip=record.clip_of(made, arrays),
         )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """The description that `explanation.json` holds; its schema is in docs/schema.md."""
-        targets = []
-        for one in self:
-            target = one.targets[0]
-            value = (
-                dataclasses.asdict(target.value)
-                if dataclasses.is_dataclass(target.value) and not isinstance(target.value, type)
-                else target.value
-            )
-            importance: list[float | None] = [v for _, v in one.importances] or [None] * len(target.reads)
-            reads = [{**dataclasses.asdict(w), "importance": v} for w, v in zip(target.reads, importance, strict=True)]
-            targets.append(
-                {
-                    "label": target.label, "score": one.score, "probability": target.probability, "value": value,
-                    "reliance": target.reliance,
-                    "peak": one.peak, "problem": one.problem, "reads": reads,
-                }
-            )  # fmt: skip
-        about = self.about
-        made = {
-            "schema": SCHEMA, "version": VERSION, "mmgradcam": __version__,
-            "model": {"name": about.model, "sha256": self.model_hash()},
-            "image": {
-                "name": about.image_name, "width": self.picture.width, "height": self.picture.height,
-                "sha256": picture_hash(self.picture),
-            },
-            "query": about.query, "text": self.text, "unit": about.unit, "method": about.method,
-            "seam": {"name": about.seam, "grid": list(self.maps.shape[1:]), "box": list(self.box)},
-            "targets": targets,
-        }  # fmt: skip
-        plain: dict[str, Any] = json.loads(json.dumps(made, default=str))
-        return plain
-
-    def _archive(self) -> bytes:
-        more = {"words": self.words, "spread": self.spread}
-        given = {name: tensor.numpy() for name, tensor in more.items() if tensor is not None}
-        description = json.dumps(self.describe(), ensure_ascii=False)
-        return pack(
-            {
-                "description": np.array(description), "maps": self.maps.detach().cpu().numpy(),
-                "scores": self.scores.detach().cpu().numpy(),
-                "picture": np.asarray(self.picture), **given,
-            }
-        )  # fmt: skip
+        return record.describe(self)
 
     def __repr__(self) -> str:
         return (

@@ -75,7 +75,7 @@ class Probe:
             InputError: the model sees the picture in tiles, so that it has no pixels of one plane.
         """
         if self.pixels.dim() != 4:
-            raise InputError(f"{self.task.name} sees the picture in tiles; take a gradient method, such as hirescam")
+            raise InputError(f"{self.task.name} sees tiles or a clip; take a gradient method, such as hirescam")
         return self.pixels.shape[2], self.pixels.shape[3]
 
     def base(self) -> Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PICTURE_SIDE, HEAT_SIDE = 1280, 320
 
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--ink:#16161d;--soft:#5d5d6b;--line:#dcdce4;--paper:#fff;--chip:#f1f1f6;--on:#5b1fa8;--onink:#fff}
 @media(prefers-color-scheme:dark){:root{--ink:#ececf4;--soft:#a3a3b4;--line:#3a3a48;--paper:#15151b;--chip:#25252f;--on:#c9a2ff;--onink:#17101f}}
 *{box-sizing:border-box}
@@ -85,7 +85,7 @@ def page(explanation: Explanation) -> str:
             f'<li><button{mute} data-i="{i}" aria-pressed="false" data-say="{escape(say)}">{escape(one.label)}{small}</button></li>'
         )
         faint = " faint" if one.faint else ""
-        heats.append(f'<img class="heat{faint}" alt="" src="{_heat_uri(heat)}">')
+        heats.append(f'<img class="heat{faint}" alt="" src="{heat_uri(heat)}">')
         peak = one.peak
         where = f"{peak[0]}, {peak[1]}" if peak else (one.problem or "nowhere")
         reliance = one.targets[0].reliance
@@ -106,10 +106,10 @@ def page(explanation: Explanation) -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
-<title>{escape(title)}</title><style>{_STYLE}</style></head><body>
+<title>{escape(title)}</title><style>{STYLE}</style></head><body>
 <h1>{escape(title)}</h1>
 <ul class="chips">{"".join(chips)}</ul>
-<figure style="--o:1;width:min({max(w, 512)}px,72vh*{w / h:.4f})"><img class="base" width="{w}" height="{h}" alt="{escape(title)}" src="{_picture_uri(explanation.picture)}">{"".join(heats)}</figure>
+<figure style="--o:1;width:min({max(w, 512)}px,72vh*{w / h:.4f})"><img class="base" width="{w}" height="{h}" alt="{escape(title)}" src="{picture_uri(explanation.picture)}">{"".join(heats)}</figure>
 <p id="say" aria-live="polite"></p>
 {"".join(reads)}
 <div class="bar"><label for="o">heat</label><input id="o" type="range" min="0" max="100" value="100"></div>
@@ -152,13 +152,13 @@ def _tinted(importances: list[tuple[str, float]]) -> str:
     )
 
 
-def _picture_uri(picture: Image.Image) -> str:
+def picture_uri(picture: Image.Image) -> str:
     small = picture.copy()
     small.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     return _uri(small, "PNG" if max(small.size) <= 256 else "JPEG")
 
 
-def _heat_uri(heat: draw.Array) -> str:
+def heat_uri(heat: draw.Array) -> str:
     layer = draw.colorize(heat)
     layer.thumbnail((HEAT_SIDE, HEAT_SIDE), Image.Resampling.BILINEAR)
     return _uri(layer, "PNG") if np.any(heat) else _uri(Image.new("RGBA", (1, 1)), "PNG")

@@ -127,7 +127,7 @@ def build(config: Mapping[str, Any]) -> Task:
     made = _class(config["task"], Task)
     encoder, head = (_made(config[part]) for part in ("encoder", "head"))
     fit = Fit(**{**config["fit"], "size": tuple(config["fit"]["size"])})
-    more = {name: config[name] for name in ("beam", "unit") if name in config}
+    more = {name: config[name] for name in ("beam", "unit", "labels", "length") if name in config}
     task: Task = made(encoder, head, fit=fit, **_words(config), **more)
     task.seam = config["seam"]
     task.method = getattr(methods, config["method"])
@@ -184,7 +184,7 @@ def parts(task: Task) -> dict[str, nn.Module]:
 def _words(config: Mapping[str, Any]) -> dict[str, Any]:
     from mmgradcam.tasks.vocabulary import Vocabulary
 
-    words = {"vocabulary": Vocabulary(tuple(config["words"]))}
+    words = {"vocabulary": Vocabulary(tuple(config["words"]))} if "words" in config else {}
     return words | ({"answers": config["answers"]} if "answers" in config else {})
 
 

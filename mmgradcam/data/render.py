@@ -52,11 +52,11 @@ def render(scene: Scene, side: int = 128) -> Picture:
     if side < 64:
         raise ValueError(f"render: expected a side of 64 pixels or more, got {side}")
     rng = np.random.default_rng([scene.seed, 0xB6])
-    canvas = _ground(scene, side, rng)
+    canvas = ground_of(scene, side, rng)
     masks = np.zeros((len(scene.things), side, side), dtype=bool)
     for i, thing in enumerate(scene.things):
-        alpha, color = _draw(thing, scene.light, side)
-        shade = _shadow(alpha, thing, scene.light, side)
+        alpha, color = draw_thing(thing, scene.light, side)
+        shade = shadow_of(alpha, thing, scene.light, side)
         canvas *= 1 - 0.5 * (shade * (1 - alpha))[..., None]
         canvas = canvas * (1 - alpha[..., None]) + color * alpha[..., None]
         visible = alpha > 0.5
@@ -67,7 +67,7 @@ def render(scene: Scene, side: int = 128) -> Picture:
     return Picture(Image.fromarray(pixels), masks, np.array([mask_box(m) for m in masks], dtype=np.int64))
 
 
-def _draw(thing: Thing, light: tuple[float, float, float], side: int) -> tuple[Array, Array]:
+def draw_thing(thing: Thing, light: tuple[float, float, float], side: int) -> tuple[Array, Array]:
     """Coverage (side, side) in 0..1 and colour (side, side, 3) of one thing."""
     reach = math.ceil(thing.radius * side) + 2
     cx, cy = int(thing.x * side), int(thing.y * side)
@@ -119,7 +119,7 @@ def _shade(height: Array, across: Array, step: float, thing: Thing, light: tuple
     return shiny
 
 
-def _shadow(alpha: Array, thing: Thing, light: tuple[float, float, float], side: int) -> Array:
+def shadow_of(alpha: Array, thing: Thing, light: tuple[float, float, float], side: int) -> Array:
     """The thing's silhouette, moved away from the light and blurred; (side, side) in 0..1."""
     reach = 0.38 * thing.radius * side
     dx, dy = round(-light[0] * reach / light[2]), round(-light[1] * reach / light[2])
@@ -130,7 +130,7 @@ def _shadow(alpha: Array, thing: Thing, light: tuple[float, float, float], side:
     return np.asarray(blurred, dtype=np.float64) / 255
 
 
-def _ground(scene: Scene, side: int, rng: np.random.Generator) -> Array:
+def ground_of(scene: Scene, side: int, rng: np.random.Generator) -> Array:
     """The textured ground (side, side, 3), muted so that objects stand out, under the light's slow falloff."""
     y, x = np.mgrid[0:side, 0:side] / side
     level = rng.uniform(0.30, 0.62)

@@ -18,7 +18,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.pictures import Seen
 from mmgradcam.store import write_files
 from mmgradcam.tasks.fetching import Source, fetched, timm
-from mmgradcam.tasks.hub import FILE
+from mmgradcam.tasks.hub import FILE, frames
 from mmgradcam.tasks.hub.tracing import layer_of
 from mmgradcam.tasks.layer import Layer
 
@@ -28,7 +28,7 @@ def serves(architecture: str) -> bool:
 
 
 def from_torchvision(name: str, labels: Sequence[str] | None = None) -> Layer:
-    """A classifier of torchvision with its newest weights, its classes and its preprocessing.
+    """A classifier of pictures or clips of torchvision with its newest weights, its classes and its preprocessing.
 
     Args:
         name: as `torchvision.models` has it.
@@ -39,17 +39,19 @@ def from_torchvision(name: str, labels: Sequence[str] | None = None) -> Layer:
     """
     from torchvision import models
 
-    known = models.list_models(module=models)
+    films = models.list_models(module=models.video)
+    known = models.list_models(module=models) + films
     if name not in known:
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.3) or known[:10]
         raise InputError(f"torchvision has no classifier {name!r}; did you mean {', '.join(near)}?")
     weights = models.get_model_weights(name).DEFAULT
+    made = frames.of_model if name in films else of_model
     if labels is not None:
-        return with_classes(of_model(models.get_model(name, weights=None), weights.transforms()), labels)
+        return with_classes(made(models.get_model(name, weights=None), weights.transforms()), labels)
     file = weights.url.rpartition("/")[2]
     with fetched(f"torchvision:{name}", f"fetch {file} and put it into the folder hub/checkpoints of TORCH_HOME"):
         model = models.get_model(name, weights=weights)
-    return of_model(model, weights.transforms(), weights.meta["categories"])
+    return made(model, weights.transforms(), weights.meta["categories"])
 
 
 def from_timm(name: str, labels: Sequence[str] | None = None) -> Layer:
@@ -121,7 +123,8 @@ def with_classes(task: Layer, labels: Sequence[str]) -> Layer:
     """
     model = task.model
     with torch.no_grad():
-        count = task.encode(task.prepare(Image.new("RGB", (256, 256))).pixels[None]).shape[1]
+        example = getattr(task.preparing, "example", lambda: Image.new("RGB", (256, 256)))
+        count = task.encode(task.prepare(example()).pixels[None]).shape[1]
     last = [(n, m) for n, m in model.named_modules() if getattr(m, "out_features", getattr(m, "out_channels", None)) == count]
     if not last or not isinstance(last[-1][1], (nn.Linear, nn.Conv2d)):
         raise InputError(f"{task.name}: no layer puts out its {count} classes; take a model that ends in a linear layer")

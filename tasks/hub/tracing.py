@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,8 +24,8 @@ def last_grid(model: nn.Module, pixels: Tensor, layer: str | None = None) -> Tap
     class token, the patches that leave the last block change nothing, so the block before it is found.
 
     Args:
-        model: maps (B, 3, h, w) to scores.
-        pixels: (3, h, w), a picture as the model sees it.
+        model: maps (B, 3, h, w), or clips (B, 3, T, h, w), to scores.
+        pixels: (3, h, w), a picture as the model sees it, or (3, T, h, w), a clip.
         layer: dotted name of the only layer to look at.
 
     Raises:
@@ -49,16 +50,22 @@ def last_grid(model: nn.Module, pixels: Tensor, layer: str | None = None) -> Tap
 
 
 def layer_of(task: Layer, name: str | None = None) -> Tap:
-    """`last_grid` of a task's model, for a picture of noise."""
-    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    return last_grid(task.model, task.prepare(Image.fromarray(noise)).pixels, name)
+    """`last_grid` of a task's model, for a picture, or a clip, of noise."""
+    noise: Any = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8))
+    example = getattr(task.preparing, "example", lambda: noise)
+    return last_grid(task.model, task.prepare(example()).pixels, name)
 
 
 def _layouts(put: Put, ran: list[Put], pixels: Tensor) -> Iterator[Layout | None]:
     """Layouts that make a grid of the picture's aspect of what a layer put out."""
-    height, width = pixels.shape[1:]
+    height, width = pixels.shape[-2:]
     shape = put.shape
-    if len(shape) == 4 and shape[2] * shape[3] > 1 and alike(shape[2:], height, width):
+    if pixels.dim() == 4:
+        if len(shape) == 5 and shape[3] * shape[4] > 1 and alike(shape[3:], height, width):
+            yield None
+        elif len(shape) == 5 and shape[2] * shape[3] > 1 and alike(shape[2:4], height, width):
+            yield channels_last
+    elif len(shape) == 4 and shape[2] * shape[3] > 1 and alike(shape[2:], height, width):
         yield None
     elif len(shape) == 4 and shape[1] * shape[2] > 1 and alike(shape[1:3], height, width):
         yield channels_last
@@ -74,9 +81,9 @@ def _layouts(put: Put, ran: list[Put], pixels: Tensor) -> Iterator[Layout | None
 
 def _reached(model: nn.Module, tap: Tap, pixels: Tensor) -> bool:
     """Whether the likeliest class depends on what the layer put out, in more than one cell."""
-    task = Layer(model, tap.module, layout=tap.layout)
+    task = Layer(model, tap.module, layout=tap.layout, prepare=lambda _: pixels)
     try:
-        found = explain(task, pixels, method=lambda features, gradients: gradients.abs().sum(1))
+        found = explain(task, Image.new("RGB", (8, 8)), method=lambda features, gradients: gradients.abs().sum(1))
     except ModelError:
         return False
     return int((found.map != 0).sum()) > 1

@@ -1,0 +1,237 @@
+"""Maps over time: frames with their heat, as an offline page that plays, as a GIF or MP4, and as a strip."""
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from mmgradcam import draw
+from mmgradcam.clips import Clip, encoded
+from mmgradcam.errors import InputError
+from mmgradcam.report import STYLE, heat_uri, picture_uri
+from mmgradcam.store import write_files
+
+SIDE = 720
+"""Longest side of the frames of a GIF or MP4, in pixels."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """What one target's heat is over the frames.
+
+    Attributes:
+        label: what the target is called.
+        heats: (T, h, w) float32 in 0..1, at the size of the frames.
+        print: small print, such as a probability.
+    """
+
+    label: str
+    heats: draw.Array
+    print: str = ""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What else there is to say of one frame.
+
+    Attributes:
+        said: in words.
+        values: names and numbers to be compared, such as the values of actions.
+        chosen: the position of the one that was taken, -1 for none.
+    """
+
+    said: str = ""
+    values: Sequence[tuple[str, float]] = ()
+    chosen: int = -1
+
+
+@dataclass(frozen=True)
+class Film:
+    """Frames, the heat of each target over them, and what there is to say of each frame.
+
+    Args:
+        clip: T frames.
+        tracks: targets; the first is the one that a GIF or MP4 shows.
+        title: a headline.
+        note: how it was made.
+        moments: one for each frame, or none at all.
+        values_are: what the moments' values are.
+    """
+
+    clip: Clip
+    tracks: Sequence[Track]
+    title: str
+    note: str = ""
+    moments: Sequence[Moment] = field(default=())
+    values_are: str = ""
+
+    def __post_init__(self) -> None:
+        width, height = self.clip.size
+        for track in self.tracks:
+            if track.heats.shape != (len(self.clip), height, width):
+                raise InputError(
+                    f"film: expected heat ({len(self.clip)}, {height}, {width}) of {track.label!r}, got {track.heats.shape}"
+                )
+        if self.moments and len(self.moments) != len(self.clip):
+            raise InputError(f"film: expected a moment for each of {len(self.clip)} frames, got {len(self.moments)}")
+
+    def frames(self, track: int = 0) -> list[Image.Image]:
+        """The frames with the heat of one target over them, small ones enlarged so that cells can be told apart."""
+        heats = self.tracks[track].heats
+        return [_sized(draw.overlay(frame, heat)) for frame, heat in zip(self.clip.frames, heats, strict=True)]
+
+    def strip(self, count: int = 8) -> Image.Image:
+        """A row of `count` frames at even distances, and below it one for each target."""
+        at = np.unique(np.linspace(0, len(self.clip) - 1, min(count, len(self.clip))).round().astype(int))
+        rows = [("the clip", "", [self.clip.frames[i] for i in at])]
+        rows += [(t.label, t.print, [draw.overlay(self.clip.frames[i], t.heats[i]) for i in at]) for t in self.tracks]
+        width, height = self.clip.size
+        w = max(96, min(200, 1520 // len(at)))
+        h, gap, head = max(24, round(height * w / width)), 8, 30
+        page = Image.new("RGB", (len(at) * (w + gap) + gap, 48 + len(rows) * (h + head + gap)), "white")
+        pen = ImageDraw.Draw(page)
+        pen.text(
+            (gap, 10), draw.clip_text(self.title, draw.font(22, True), page.width - 2 * gap), (20, 20, 26), draw.font(22, True)
+        )
+        for r, (label, small, pictures) in enumerate(rows):
+            y = 48 + r * (h + head + gap)
+            pen.text(
+                (gap, y), draw.clip_text(f"{label}  {small}", draw.font(17), page.width - 2 * gap), (60, 60, 70), draw.font(17)
+            )
+            for c, picture in enumerate(pictures):
+                page.paste(picture.resize((w, h), Image.Resampling.LANCZOS), (gap + c * (w + gap), y + head - 4))
+        return page
+
+    def page(self) -> str:
+        """The page as HTML text: nothing beside it, nothing fetched; all text from models and users escaped."""
+        return _page(self)
+
+    def save(self, path: str | Path, film: str = ".gif") -> list[Path]:
+        """Writes a folder with `index.html`, `strip.png` and `film.gif` (or another ending), or one file by its ending.
+
+        Args:
+            path: a folder, or a name that ends in .html, .png, .gif, .webp or .mp4.
+            film: ".gif", ".webp" or ".mp4" (which needs PyAV).
+
+        Returns:
+            The files written. Files appear whole or not at all.
+        """
+        path = Path(path)
+        if path.suffix.lower() in (".gif", ".webp", ".mp4"):
+            return write_files({path: encoded(self.frames(), self.clip.rate, path.suffix.lower())})
+        if path.suffix.lower() in (".html", ".htm"):
+            return write_files({path: self.page().encode()})
+        if path.suffix.lower() == ".png":
+            return write_files({path: draw.png(self.strip())})
+        if path.suffix:
+            raise InputError(f"{path}: expected a folder, or a name that ends in .html, .png, .gif, .webp or .mp4")
+        return write_files(self.files(path, film))
+
+    def files(self, folder: Path, film: str = ".gif") -> dict[Path, bytes]:
+        """What `save` writes into a folder."""
+        return {
+            folder / "strip.png": draw.png(self.strip()),
+            folder / f"film{film}": encoded(self.frames(), self.clip.rate, film),
+            folder / "index.html": self.page().encode(),
+        }
+
+
+def _sized(frame: Image.Image) -> Image.Image:
+    longest = max(frame.size)
+    if longest < 256:
+        times = -(-256 // longest)
+        return frame.resize((frame.width * times, frame.height * times), Image.Resampling.NEAREST)
+    if longest > SIDE:
+        frame = frame.copy()
+        frame.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return frame
+
+
+_STYLE = """
+.player{display:flex;gap:.5rem;align-items:center;flex-wrap:wrap;margin:.8rem 0}
+.player button{min-width:2.9rem;border:2px solid var(--line)}
+.player input{flex:1 1 12rem;width:auto}
+.player output{font-variant-numeric:tabular-nums;color:var(--soft);min-width:6ch;text-align:right}
+figure .heat{transition:none}
+figure.small img{image-rendering:pixelated}
+.cols{display:flex;gap:1.2rem;flex-wrap:wrap;align-items:flex-start}
+.cols figure{flex:1 1 18rem}
+.values{flex:1 1 14rem;max-width:26rem;margin:0;padding:0;list-style:none}
+.values li{display:grid;grid-template-columns:7.5rem 1fr 4.5rem;gap:.5rem;align-items:center;padding:.12rem 0}
+.values b{font-weight:400;overflow-wrap:anywhere}
+.values .on b{font-weight:700}
+.values i{display:block;height:.85rem;border-radius:.25rem;background:var(--soft);opacity:.55}
+.values .on i{background:var(--on);opacity:1}
+.values span{font-variant-numeric:tabular-nums;text-align:right;color:var(--soft)}
+"""
+
+_SCRIPT = """
+const film=JSON.parse(document.getElementById('film').textContent),base=document.querySelector('.base'),heat=document.querySelector('.heat'),
+figure=document.querySelector('figure'),slider=document.getElementById('at'),out=document.getElementById('n'),say=document.getElementById('say'),
+play=document.getElementById('play'),chips=[...document.querySelectorAll('button[data-i]')],values=document.querySelector('.values');
+let at=0,track=0,timer=0;
+const keep=[...film.frames,...film.heats.flat()].map(src=>{const i=new Image();i.src=src;return i});
+function show(i){at=(i+film.frames.length)%film.frames.length;base.src=film.frames[at];heat.src=film.heats[track][at];slider.value=at;
+out.textContent=(at+1)+' / '+film.frames.length;const m=film.moments[at];say.textContent=m?m.said:'';
+if(values&&m){values.replaceChildren(...m.values.map(([name,value,share],k)=>{const li=document.createElement('li');if(k===m.chosen)li.className='on';
+const b=document.createElement('b'),bar=document.createElement('i'),s=document.createElement('span');b.textContent=name;bar.style.width=(100*share)+'%';
+s.textContent=value;li.append(b,bar,s);return li}));}}
+function run(on){clearInterval(timer);timer=on?setInterval(()=>show(at+1),1000/film.rate):0;play.textContent=on?'❚❚':'▶';
+play.setAttribute('aria-label',on?'pause':'play')}
+function pick(k){track=k;chips.forEach((c,j)=>c.setAttribute('aria-pressed',j===k));show(at)}
+play.addEventListener('click',()=>run(!timer));
+document.getElementById('back').addEventListener('click',()=>{run(0);show(at-1)});
+document.getElementById('next').addEventListener('click',()=>{run(0);show(at+1)});
+slider.addEventListener('input',()=>{run(0);show(+slider.value)});
+chips.forEach((c,k)=>c.addEventListener('click',()=>pick(k)));
+document.getElementById('o').addEventListener('input',e=>figure.style.setProperty('--o',e.target.value/100));
+document.addEventListener('keydown',e=>{if(e.target.type==='range')return;const d={ArrowRight:1,ArrowLeft:-1}[e.key];
+if(d){e.preventDefault();run(0);show(at+d)}else if(e.key===' '&&e.target.tagName!=='BUTTON'){e.preventDefault();run(!timer)}});
+pick(0);run(!matchMedia('(prefers-reduced-motion: reduce)').matches&&film.frames.length>1);
+"""
+
+
+def _page(film: Film) -> str:
+    width, height = film.clip.size
+    chips = "".join(
+        f'<li><button data-i="{i}" aria-pressed="false">{escape(t.label)}{f"<small>{escape(t.print)}</small>" if t.print else ""}</button></li>'
+        for i, t in enumerate(film.tracks)
+    )
+    moments = []
+    for moment in film.moments:
+        numbers = [value for _, value in moment.values]
+        low, high = min([*numbers, 0.0]), max([*numbers, 0.0])
+        span = (high - low) or 1.0
+        shown = [[name, f"{value:.3g}", round(max((value - low) / span, 0.01), 3)] for name, value in moment.values]
+        moments.append({"said": moment.said, "values": shown, "chosen": moment.chosen})
+    told = {
+        "rate": film.clip.rate,
+        "frames": [picture_uri(frame) for frame in film.clip.frames],
+        "heats": [[heat_uri(heat) for heat in track.heats] for track in film.tracks],
+        "moments": moments,
+    }
+    small = ' class="lit small"' if max(width, height) < 256 else ' class="lit"'
+    values = '<ul class="values" aria-live="off"></ul>' if any(m.values for m in film.moments) else ""
+    what = f" Bars: {escape(film.values_are)}; the one taken is bold." if values else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
+<title>{escape(film.title)}</title><style>{STYLE}{_STYLE}</style></head><body>
+<h1>{escape(film.title)}</h1>
+<ul class="chips">{chips}</ul>
+<div class="cols"><figure{small} style="--o:1;max-width:min({max(width, 480)}px,66vh*{width / height:.4f})"><img class="base" width="{width}" height="{height}" alt="a frame of the clip"><img class="heat on" alt=""></figure>{values}</div>
+<div class="player"><button id="play" aria-label="play">▶</button><button id="back" aria-label="one frame back">◀❘</button><button id="next" aria-label="one frame on">❘▶</button>
+<input id="at" type="range" min="0" max="{len(film.clip) - 1}" value="0" aria-label="frame"><output id="n"></output></div>
+<p id="say" aria-live="off"></p>
+<div class="bar"><label for="o">heat</label><input id="o" type="range" min="0" max="100" value="100"></div>
+<footer>{escape(film.note)}{what} Keys: space plays and pauses, arrows step. Made with mmgradcam.</footer>
+<script type="application/json" id="film">{json.dumps(told).replace("<", chr(92) + "u003c")}</script>
+<script>{_SCRIPT}</script></body></html>
+"""

@@ -1,0 +1,102 @@
+"""What is kept of an explanation: its description and its arrays (docs/schema.md), written and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mmgradcam.clips import Clip
+from mmgradcam.pictures import picture_hash
+from mmgradcam.store import SCHEMA, VERSION, pack
+from mmgradcam.task import Target, Word
+from mmgradcam.version import __version__
+
+if TYPE_CHECKING:
+    from mmgradcam.explanation import Explanation
+
+
+def describe(made: Explanation) -> dict[str, Any]:
+    """An explanation in plain numbers and texts; its schema is in docs/schema.md."""
+    targets = []
+    for one in made:
+        target = one.targets[0]
+        value = (
+            dataclasses.asdict(target.value)
+            if dataclasses.is_dataclass(target.value) and not isinstance(target.value, type)
+            else target.value
+        )
+        importance: list[float | None] = [v for _, v in one.importances] or [None] * len(target.reads)
+        reads = [{**dataclasses.asdict(w), "importance": v} for w, v in zip(target.reads, importance, strict=True)]
+        targets.append(
+            {
+                "label": target.label, "score": one.score, "probability": target.probability, "value": value,
+                "reliance": target.reliance,
+                "peak": one.peak, "problem": one.problem, "reads": reads,
+            }
+        )  # fmt: skip
+    about = made.about
+    described = {
+        "schema": SCHEMA, "version": VERSION, "mmgradcam": __version__,
+        "model": {"name": about.model, "sha256": made.model_hash()},
+        "image": {
+            "name": about.image_name, "width": made.picture.width, "height": made.picture.height,
+            "sha256": picture_hash(made.picture),
+        },
+        **({} if made.clip is None else {"clip": {"frames": len(made.clip), "rate": made.clip.rate}}),
+        "query": about.query, "text": made.text, "unit": about.unit, "method": about.method,
+        "seam": {"name": about.seam, "grid": list(made.maps.shape[1:]), "box": list(made.box)},
+        "targets": targets,
+    }  # fmt: skip
+    plain: dict[str, Any] = json.loads(json.dumps(described, default=str))
+    return plain
+
+
+def archive(made: Explanation) -> bytes:
+    """All of an explanation as a compressed .npz."""
+    more = {"words": made.words, "spread": made.spread}
+    given = {name: tensor.numpy() for name, tensor in more.items() if tensor is not None}
+    if made.clip is not None:
+        given["frames"] = np.stack([np.asarray(frame) for frame in made.clip.frames])
+    return pack(
+        {
+            "description": np.array(json.dumps(describe(made), ensure_ascii=False)),
+            "maps": made.maps.detach().cpu().numpy(), "scores": made.scores.detach().cpu().numpy(),
+            "picture": np.asarray(made.picture), **given,
+        }
+    )  # fmt: skip
+
+
+def files(made: Explanation, folder: Path) -> dict[Path, bytes]:
+    """The description and the archive, as files of a folder."""
+    text = json.dumps(describe(made), indent=2, ensure_ascii=False) + "\n"
+    return {folder / "explanation.json": text.encode(), folder / "maps.npz": archive(made)}
+
+
+def read(made: Mapping[str, Any]) -> tuple[dict[str, Any], list[Target], list[str | None]]:
+    """Of a description: how it was made, as arguments of `About`, its targets, and why maps show nothing."""
+    targets = [
+        Target(
+            t["label"], t["value"], probability=t["probability"], reliance=t.get("reliance"),
+            reads=tuple(Word(r["text"], r["first"], r["last"]) for r in t["reads"]),
+        )
+        for t in made["targets"]
+    ]  # fmt: skip
+    about = {
+        "model": made["model"]["name"], "unit": made["unit"], "method": made["method"], "seam": made["seam"]["name"],
+        "query": made["query"], "image_name": made["image"]["name"], "model_hash": made["model"]["sha256"],
+    }  # fmt: skip
+    return about, targets, [t["problem"] for t in made["targets"]]
+
+
+def clip_of(made: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Clip | None:
+    """The clip an explanation is of, if it is of one."""
+    if "clip" not in made:
+        return None
+    return Clip(tuple(Image.fromarray(frame) for frame in arrays["frames"]), made["clip"]["rate"], made["image"]["name"])

@@ -1,0 +1,75 @@
+"""What tasks of one score per class share: which classes are asked for, and their scores."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmgradcam.errors import InputError
+from mmgradcam.task import Target
+
+
+def targets_of(
+    logits: Tensor,
+    labels: Sequence[str],
+    classes: Sequence[int | str] | None = None,
+    top: int | None = None,
+    against: int | str | None = None,
+    several: bool = False,
+) -> list[Target]:
+    """Targets whose value is (class, None), or (class, other class) of a contrast.
+
+    Args:
+        logits: (N,) scores of one picture or clip.
+        labels: names of the N classes, or of the first of them.
+        classes: by index or label; else the likeliest.
+        top: how many of the likeliest.
+        against: explain also why the first class and not this one, by the difference of their scores.
+        several: any number of classes may hold at once: all above a half are explained unless told otherwise.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    count, logits = len(logits), logits.float()
+    probabilities = logits.sigmoid() if several else logits.softmax(-1)
+    if classes is None:
+        likely = probabilities.topk(min(max(top or 1, 1), count)).indices.tolist()
+        above = probabilities.argsort(descending=True)[: int((probabilities > 0.5).sum())].tolist()
+        classes = above if several and top is None and above else likely
+    indices = [_index(c, labels, count) for c in classes]
+    made = [Target(_label(i, labels), (i, None), probability=float(probabilities[i])) for i in indices]
+    if against is not None:
+        other = _index(against, labels, count)
+        if other == indices[0]:
+            raise InputError(f"against: {_label(other, labels)!r} is the class itself; name another one")
+        made.insert(1, Target(f"{_label(indices[0], labels)} rather than {_label(other, labels)}", (indices[0], other)))
+    return made
+
+
+def scores_of(logits: Tensor, targets: Sequence[Target]) -> Tensor:
+    """(K, N) logits -> (K,), of each row its target's class, less that of the other class of a contrast."""
+    rows = torch.arange(len(targets), device=logits.device)
+    classes = torch.tensor([target.value[0] for target in targets], device=logits.device)
+    others = torch.tensor([-1 if t.value[1] is None else t.value[1] for t in targets], device=logits.device)
+    scores = logits[rows, classes]
+    return torch.where(others >= 0, scores - logits[rows, others.clamp(min=0)], scores)
+
+
+def _index(key: int | str, labels: Sequence[str], count: int) -> int:
+    if isinstance(key, str):
+        if key not in labels and key.isdigit():
+            return _index(int(key), labels, count)
+        if key not in labels:
+            near = difflib.get_close_matches(key, labels, n=5, cutoff=0.4) or labels[:20]
+            raise InputError(f"no class is called {key!r}; there are {', '.join(near) or 'no labels'}")
+        return labels.index(key)
+    if not -count <= key < count:
+        raise InputError(f"expected a class in 0..{count - 1}, got {key}")
+    return key % count
+
+
+def _label(index: int, labels: Sequence[str]) -> str:
+    return labels[index] if index < len(labels) else f"class {index}"

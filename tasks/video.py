@@ -1,0 +1,68 @@
+"""Clips: an encoder of 3D convolutions, and a head of one score per class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgradcam.clips import Clip, open_clip
+from mmgradcam.errors import InputError
+from mmgradcam.pictures import Fit, Prepared
+from mmgradcam.task import Target, Task
+from mmgradcam.tasks.classes import scores_of, targets_of
+
+
+class Video(Task):
+    """A classifier of clips; maps are over time, height and width.
+
+    Query: `classes=[...]` by index or label, else the `top` likeliest; `against=` explains why the first of them and not that
+    one, by the difference of their scores.
+
+    Args:
+        encoder: (B, 3, T, h, w) -> (B, C, t, rows, columns).
+        head: (B, C, t, rows, columns) -> (B, N) scores.
+        labels: names of the N classes.
+        fit: resizing and normalising of each frame.
+        length: T, how many frames the model sees; they are taken from the clip at even distances.
+    """
+
+    unit = "logit"
+
+    def __init__(self, encoder: nn.Module, head: nn.Module, labels: Sequence[str], fit: Fit, length: int = 16) -> None:
+        self.encoder, self.head, self.labels, self.fit, self.length = encoder, head, list(labels), fit, length
+
+    def prepare(self, image: Any) -> Prepared:
+        """The frames a model sees of a `Clip` as (3, T, h, w), and what of each it sees."""
+        if not isinstance(image, Clip):
+            raise InputError(
+                f"{self.name or 'Video'} explains clips; give a Clip, such as mmgradcam.clips.open_clip('film.mp4')"
+            )
+        return fitted(image, self.fit, self.length)
+
+    def encode(self, images: Tensor) -> Tensor:
+        features: Tensor = self.encoder(images)
+        return features
+
+    def targets(
+        self,
+        features: Tensor,
+        classes: Sequence[int | str] | None = None,
+        top: int | None = None,
+        against: int | str | None = None,
+        **query: Any,
+    ) -> list[Target]:
+        if query:
+            raise InputError(f"Video is asked with classes=[...], top=K or against=..., got {', '.join(query)}")
+        return targets_of(self.head(features)[0], self.labels, classes, top, against)
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        return scores_of(self.head(features), targets)
+
+
+def fitted(clip: Clip, fit: Fit, length: int) -> Prepared:
+    """A clip as (3, length, h, w), each frame resized and normalised."""
+    frames = [fit(frame) for frame in open_clip(clip).sampled(length).frames]
+    return Prepared(torch.stack([frame.pixels for frame in frames], 1), frames[0].box)

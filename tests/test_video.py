@@ -1,0 +1,254 @@
+"""Clips: read, explained over time, height and width, drawn and saved."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import chromium
+from PIL import Image
+from torch import nn
+from torchvision import models
+
+from mmgradcam import Explanation, InputError, draw, explain, gradcam, gradcam_pp_code, hirescam, layercam, normgrad, xgradcam
+from mmgradcam.clips import Clip, encoded, open_clip
+from mmgradcam.data.motion import MOTIONS, make_motion, render_motion
+from mmgradcam.film import Film, Moment, Track
+from mmgradcam.pictures import Fit
+from mmgradcam.tasks import Layer, Video
+from mmgradcam.tasks.hub import frames
+from mmgradcam.tasks.nets.clips import ClipEncoder, MeanHead
+
+
+def clip(count: int = 6, size: tuple[int, int] = (48, 32)) -> Clip:
+    """A white square that goes right on black."""
+    made = []
+    for i in range(count):
+        frame = Image.new("RGB", size)
+        frame.paste((255, 255, 255), (4 + 5 * i, 8, 16 + 5 * i, 20))
+        made.append(frame)
+    return Clip(tuple(made), 10.0, "square")
+
+
+def video() -> Video:
+    torch.manual_seed(0)
+    encoder, head = ClipEncoder((4, 6)), MeanHead(6, 3)
+    return Video(encoder.eval(), head.eval(), ["left", "right", "up"], Fit((32, 48)), length=8)
+
+
+def test_frames_come_back_as_they_were_written(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed: pip install av")
+    made = clip()
+    for suffix in (".gif", ".webp", ".mp4"):
+        (tmp_path / f"film{suffix}").write_bytes(encoded(made.frames, made.rate, suffix))
+        back = open_clip(tmp_path / f"film{suffix}")
+        assert (len(back), back.size, back.rate) == (6, (48, 32), 10.0), suffix
+        for one, other in zip(made.frames, back.frames, strict=True):
+            assert np.abs(np.asarray(one, float) - np.asarray(other, float)).mean() < 6, suffix
+    odd = [Image.new("RGB", (33, 35), (200, 30, 30))] * 3
+    (tmp_path / "odd.mp4").write_bytes(encoded(odd, 5.0, ".mp4"))
+    assert open_clip(tmp_path / "odd.mp4").size == (34, 36)
+
+
+def test_a_folder_of_frames_is_read_in_the_order_of_its_numbers(tmp_path: Path) -> None:
+    for i in (10, 9, 2, 100):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / f"frame{i}.png")
+    assert [frame.getpixel((0, 0))[0] for frame in open_clip(tmp_path).frames] == [2, 9, 10, 100]  # type: ignore[index]
+
+
+def test_what_is_no_clip_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a nothing")
+    (tmp_path / "none.mp4").write_bytes(b"")
+    Image.new("RGB", (16, 16)).save(tmp_path / "empty" / "a.txt.png")
+    Image.new("RGB", (16, 20)).save(tmp_path / "empty" / "b.png")
+    for source, said in [
+        (tmp_path / "nowhere.mp4", "no such file"),
+        (tmp_path / "broken.gif", "damaged or no animated picture"),
+        (tmp_path / "empty", "expected frames of one size, got 16 x 16, 16 x 20"),
+        ([], "expected at least one frame"),
+        (3, "expected a film file"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            open_clip(source)
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(InputError, match="no pictures in the folder"):
+        open_clip(tmp_path / "bare")
+    pytest.importorskip("av", reason="PyAV is not installed: pip install av")
+    (tmp_path / "half.mp4").write_bytes(encoded(clip(20).frames, 10, ".mp4")[:400])
+    for name in ("none.mp4", "half.mp4"):
+        with pytest.raises(InputError, match="damaged or no film"):
+            open_clip(tmp_path / name)
+
+
+def test_frames_are_taken_at_even_distances() -> None:
+    assert [f.getpixel((0, 0)) for f in clip(5).sampled(3).frames] == [clip(5).frames[i].getpixel((0, 0)) for i in (0, 2, 4)]
+    few = clip(2).sampled(4)
+    assert len(few) == 4
+    assert few.frames[0] is few.frames[1]
+    assert few.rate == 20.0
+
+
+@pytest.mark.parametrize("method", [gradcam, gradcam_pp_code, hirescam, layercam, normgrad, xgradcam])
+def test_maps_over_time_are_those_of_the_formula_on_the_3d_grid(method: Any) -> None:
+    task = video()
+    made = explain(task, clip(), classes=["right", "up"], method=method)
+    assert made.maps.shape == (2, 4, 8, 12)
+    features = task.encode(task.prepare(clip()).pixels[None]).detach()
+    for k, label in enumerate((1, 2)):
+        leaf = features.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(task.head(leaf)[0, label], leaf)
+        torch.testing.assert_close(made.maps[k], method(features, gradient)[0])
+
+
+def test_grad_cam_of_a_mean_head_is_its_class_weights_on_the_features() -> None:
+    task = video()
+    features = task.encode(task.prepare(clip()).pixels[None]).detach()[0]
+    weight = task.head.out.weight.detach()[1] / features[0].numel()  # type: ignore[union-attr, operator]
+    expected = torch.relu((weight[:, None, None, None] * features).sum(0))
+    torch.testing.assert_close(explain(task, clip(), classes=["right"], method=gradcam)[0].map, expected)
+
+
+def test_heat_is_linear_between_the_middles_of_cells_in_time() -> None:
+    maps = torch.zeros(1, 2, 1, 1)
+    maps[0, 1] = 1.0
+    heat = draw.over_time(maps, (0.0, 0.0, 1.0, 1.0), 4, (2, 2))[0, :, 0, 0]
+    torch.testing.assert_close(heat, torch.tensor([0.0, 0.25, 0.75, 1.0]))
+    assert draw.over_time(maps[:, 1:], (0.0, 0.0, 1.0, 1.0), 3, (2, 2)).min() == 1.0
+
+
+def test_an_explanation_of_a_clip_saves_a_player_and_is_read_back(tmp_path: Path) -> None:
+    made = explain(video(), clip(), top=2, against="up")
+    assert made[0].heat().shape == (6, 32, 48)
+    peak = made[0].peak
+    assert peak is not None
+    assert len(peak) == 3
+    names = {path.name for path in made.save(tmp_path / "saved", film=".webp")}
+    assert names == {"strip.png", "film.webp", "index.html", "explanation.json", "maps.npz"}
+    assert len(open_clip(tmp_path / "saved" / "film.webp")) == 6
+    described = json.loads((tmp_path / "saved" / "explanation.json").read_text())
+    assert described["clip"] == {"frames": 6, "rate": 10.0}
+    assert described["targets"][0]["peak"] == list(peak)
+    back = Explanation.load(tmp_path / "saved")
+    assert back.clip is not None
+    assert back.labels == made.labels
+    np.testing.assert_array_equal(back[0].heat(), made[0].heat())
+    assert made[0].overlay().size[0] >= 256
+    joined = made[0:1]
+    assert joined.clip is not None
+    with pytest.raises(InputError, match="explains clips; give a Clip"):
+        explain(video(), Image.new("RGB", (32, 32)))
+
+
+def test_text_in_the_player_is_escaped() -> None:
+    film = Film(
+        clip(2), [Track("</script><b>", np.zeros((2, 32, 48), np.float32))], "<i>", moments=[Moment("<u>", [("<a>", 1.0)])] * 2
+    )
+    page = film.page()
+    assert "<b>" not in page
+    assert "<i>" not in page.replace("<i>", "", 0).split("<style>")[0]
+    assert "<u>" not in page
+    assert page.count("</script>") == 2
+    with pytest.raises(InputError, match=r"expected heat \(2, 32, 48\)"):
+        Film(clip(2), [Track("x", np.zeros((3, 32, 48), np.float32))], "x")
+    with pytest.raises(InputError, match="a moment for each of 2 frames"):
+        Film(clip(2), [], "x", moments=[Moment()])
+
+
+@pytest.mark.browser
+def test_the_player_plays_steps_and_shows_values(tmp_path: Path) -> None:
+    moments = [Moment(f"step {i}", [("left", -0.5), ("right", 1.0 * i)], 1) for i in range(6)]
+    heat = np.linspace(0, 1, 6 * 32 * 48, dtype=np.float32).reshape(6, 32, 48)
+    page = Film(
+        clip(), [Track("right", heat), Track("left", heat[::-1])], "square", moments=moments, values_are="values"
+    ).page()
+    script = """<script>addEventListener('load',async()=>{const b=id=>document.getElementById(id),src=()=>document.querySelector('.base').src;
+const wait=ms=>new Promise(r=>setTimeout(r,ms));const log=[];if(b('play').textContent!=='▶')b('play').click();
+b('at').value=0;b('at').dispatchEvent(new Event('input'));const first=src();b('next').click();log.push(src()!==first,b('n').textContent,b('say').textContent);
+b('back').click();b('back').click();log.push(b('n').textContent);b('play').click();await wait(400);log.push(b('n').textContent!=='6 / 6');
+b('play').click();const heat=document.querySelector('.heat').src;document.querySelectorAll('button[data-i]')[1].click();
+log.push(document.querySelector('.heat').src!==heat,document.querySelector('.values .on b').textContent);
+document.title=JSON.stringify(log)});</script>"""
+    (tmp_path / "page.html").write_text(page.replace("</body>", script + "</body>"))
+    told = [str(chromium()), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom"]
+    done = subprocess.run([*told, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120)
+    title = done.stdout.split("<title>")[1].split("</title>")[0]
+    assert json.loads(title) == [True, "2 / 6", "step 1", "6 / 6", True, True, "right"]
+
+
+def test_a_clip_model_of_torchvision_is_explained_at_its_last_grid() -> None:
+    torch.manual_seed(0)
+    model = models.get_model("mc3_18", weights=None)
+    transform = models.get_model_weights("mc3_18").DEFAULT.transforms()
+    task = frames.of_model(model, transform, [f"sport {i}" for i in range(400)])
+    made = explain(task, clip(20, (64, 48)), classes=["sport 3"])
+    assert made.about.seam.startswith("layer4")
+    assert made.maps.shape == (1, 16, 7, 7)  # mc3 is 2D from its second stage on, and keeps time
+    assert made.box == pytest.approx((0.175, 0.0625, 0.83, 0.9375), abs=0.01)  # 171 x 128, cropped to 112
+    assert made[0].heat().shape == (20, 48, 64)
+    assert isinstance(task, Layer)
+    with pytest.raises(InputError, match="this model sees clips"):
+        explain(task, Image.new("RGB", (64, 64)))
+
+
+def test_a_layer_of_a_whole_clip_model_gives_the_gradient_of_its_score() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 5, 3, 2, 1), nn.Flatten(2)).eval()
+    model = nn.Sequential(net, _Mean())
+    task = Layer(model, "0.1", prepare=lambda given: Fit((16, 16))(given.frames[0]).pixels[:, None].expand(-1, 6, -1, -1))
+    made = explain(task, clip(), classes=[2], method=hirescam)
+    inside = net[:2](task.prepare(clip()).pixels[None]).detach().requires_grad_()  # type: ignore[arg-type]
+    score = net[2:](inside).mean(2)[0, 2]
+    (gradient,) = torch.autograd.grad(score, inside)
+    torch.testing.assert_close(made.map, (inside * gradient).sum(1)[0].detach())
+
+
+class _Mean(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(2)
+
+
+@pytest.mark.parametrize("kind", MOTIONS)
+def test_what_moves_goes_where_its_name_says(kind: str) -> None:
+    motion = next(m for m in (make_motion(seed) for seed in range(500)) if m.kind == kind)
+    moving = render_motion(motion)
+    ys, xs = (np.array([np.nonzero(mask)[axis].mean() for mask in moving.masks]) for axis in (0, 1))
+    area = moving.masks.sum((1, 2))
+    dx, dy = xs[-1] - xs[0], ys[-1] - ys[0]
+    way = {"left": dx < -15, "right": dx > 15, "up": dy < -15, "down": dy > 15}
+    if kind.startswith("moves"):
+        assert way[kind[6:]]
+    elif kind.startswith("circles"):
+        cx, cy = (xs.max() + xs.min()) / 2, (ys.max() + ys.min()) / 2
+        turn = np.diff(np.unwrap(np.arctan2(ys - cy, xs - cx))).sum()
+        assert (turn > 3) == kind.endswith(" clockwise")  # y runs down
+        assert abs(turn) > 3
+    else:
+        assert (area[-1] > 2 * area[0]) if kind == "grows" else (area[0] > 2 * area[-1])
+    first, last = (np.asarray(moving.clip.frames[i], float) for i in (0, -1))
+    still = ~(moving.masks.any(0))
+    changed = np.abs(first - last).max(-1)[still]
+    assert np.median(changed) < 8, "what does not move looks the same"
+
+
+def run(*told: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "mmgradcam", *map(str, told)], capture_output=True, text=True, timeout=300)
+
+
+def test_the_command_line_names_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a nothing")
+    for told, said in [
+        (["video", tmp_path / "broken.gif", "--model", "scenes-vqa"], "try `mmgradcam vqa`"),
+        (["video", tmp_path / "broken.gif", "--model", "x", "--film", "avi"], "expected gif, webp or mp4"),
+        (["video", tmp_path / "broken.gif", "--model", "torchvision:r9d"], "did you mean"),
+    ]:
+        done = run(*told)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
