@@ -216,11 +216,13 @@ def evaluate(
 ) -> None:
     """Measure a model and its maps on photos that people captioned and boxed, or on scenes whose truth is known."""
     if data is None:
-        from mmgradcam.bulk.evaluate import evaluate as measure
+        from mmgradcam.bulk.evaluate import evaluate as evaluate_scenes
+        from mmgradcam.bulk.motion import evaluate_motion
 
         if (limit or 0) > 10_000:
             raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
         task = _load(model, device, None, encoder)
+        measure: Any = evaluate_motion if "clips" in _takes(task) else evaluate_scenes
         figures = measure(
             task, limit or 1000, method=_method(method), taps=_taps(layer), progress=progress(f"{limit or 1000} scenes")
         )

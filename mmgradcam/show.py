@@ -111,7 +111,9 @@ def show_figures(figures: dict[str, Any]) -> None:
                 table.add_row(name, *shares, f"{f.get('inside_outside', float('nan')):.1f}", str(f["count"]))
         else:
             for name, value in values.items():
-                table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+                several = value.items() if isinstance(value, dict) else ()
+                said = ", ".join(f"{k.replace('_', ' ')} {v:.2f}" for k, v in several)
+                table.add_row(name, said or (f"{value:.3f}" if isinstance(value, float) else str(value)))
         Console().print(table)
 
 

@@ -29,16 +29,18 @@ from mmgradcam.tasks.loading import build, parts, save
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 NETS = "mmgradcam.tasks.nets"
 METHODS = ("gradcam", "hirescam", "normgrad")
-HUB_LAYERS: list[list[str]] = [
-    [],
-    ["model.layer.4"],
-    ["model.layer.11"],
-    ["model.layer.4", "model.layer.11"],
-    ["grid", "model.layer.4"],
-    ["grid", "model.layer.11"],
-    ["grid", "model.layer.4", "model.layer.11"],
+GRID, FINE, MIDDLE = "grid", "model.layer.4", "model.layer.11"
+"""Stride 16, all layers stacked (`grid`, the features); stride 8; stride 16, narrow."""
+HUB_CHOICES: list[tuple[str, list[str]]] = [
+    ("gradcam", []),
+    ("hirescam", []),
+    ("normgrad", []),
+    ("hirescam", [FINE]),
+    ("normgrad", [FINE]),
+    ("normgrad", [FINE, MIDDLE]),
+    ("normgrad", [GRID, FINE]),
+    ("normgrad", [GRID, FINE, MIDDLE]),
 ]
-"""Stride 16, all layers stacked (`grid`, the features); stride 8; stride 16, narrow; products of them."""
 OWN_LAYERS: list[list[str]] = [[], ["stages.2"], ["stages.1"], ["stages.0"], ["stages.1", "stages.2"], ["stages.0", "stages.2"]]
 SUMMARIES = {
     "photo-captioner": "captions photos; MobileNetV2 of the hub, LSTM with attention over word detectors",
@@ -93,20 +95,17 @@ def loaded(name: str, given: argparse.Namespace) -> Task:
 
 def candidates(name: str) -> list[tuple[str, str, list[str]]]:
     """Units of a score, methods and layers to choose among."""
-    layers = OWN_LAYERS if "small" in name else HUB_LAYERS
-    if "transformer" in name:  # the same encoder: what did well on it
-        layers = [[], *HUB_LAYERS[4:]]
-    fused = [
-        (method, taps)
-        for taps in layers
-        for method in METHODS
-        if method == "normgrad" or not taps or (method == "hirescam" and len(taps) == 1)
-    ]
+    fused = HUB_CHOICES
+    if "small" in name:
+        fused = [
+            (method, taps)
+            for taps in OWN_LAYERS
+            for method in METHODS
+            if method == "normgrad" or not taps or (method == "hirescam" and len(taps) == 1)
+        ]
     if "vqa" in name:
         return [("logit", *choice) for choice in fused]
-    return [("word logit", *choice) for choice in fused] + [
-        ("log-probability", method, taps) for method, taps in fused if method == "normgrad" and taps == layers[-1]
-    ]
+    return [("word logit", *choice) for choice in fused] + [("log-probability", *choice) for choice in fused[-2:]]
 
 
 def choose(name: str, given: argparse.Namespace) -> list[Figures]:
@@ -121,7 +120,7 @@ def choose(name: str, given: argparse.Namespace) -> list[Figures]:
             found = evaluate_answers(task, photos, **how)["pointing"]
             rows.append({"unit": unit, "method": method, "taps": taps, "kinds": found, **mean_of(found)})
         else:
-            measured = evaluate_photos(task, photos, **how)
+            measured = evaluate_photos(task, photos, captions=False, **how)
             rows.append(
                 {"unit": unit, "method": method, "taps": taps, **measured["pointing"], "ratio": measured["inside_outside"]}
             )

@@ -272,6 +272,9 @@ def test_figures_of_a_captioner(parquet: Path) -> None:
     assert pointing["centre"] == 100 * 4 / 8
     assert 0 <= figures["bleu4"] <= 100
     assert evaluate_photos(captioner(), Photos(parquet), limit=1)["counts"]["photos"] == 1
+    alone = evaluate_photos(captioner(beam=2), Photos(parquet), method=hirescam, captions=False)
+    assert not {"bleu4", "greedy"} & set(alone)
+    assert alone["pointing"]["own"] == figures["pointing"]["own"]
 
 
 def test_the_figures_are_those_of_the_maps(parquet: Path) -> None:

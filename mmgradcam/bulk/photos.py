@@ -32,6 +32,7 @@ def evaluate_photos(
     method: Method | None = None,
     taps: Sequence[Any] | None = None,
     batch: int = 4,
+    captions: bool = True,
     progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
 ) -> Figures:
     """Captions against what people wrote, and maps against what they boxed.
@@ -46,6 +47,7 @@ def evaluate_photos(
         method: explain with this method instead of the model's own choice.
         taps: explain at these layers instead of the model's own choice.
         batch: photos worked on together.
+        captions: else the model writes none, and only maps of the reference captions are measured.
         progress: wraps the iteration over batches, given their number, to show how far it is.
 
     Returns:
@@ -70,11 +72,11 @@ def evaluate_photos(
     nouns = Localization()
     for at in starts:
         some = [photos[i] for i in range(at, min(at + batch, count))]
-        captions = _speak(task, some)
-        for name, made in captions.items():
+        written = _speak(task, some) if captions else {"own": [[]] * len(some)}
+        for name, made in written.items():
             spoken[name] += made
         references += [[tokenize(" ".join(caption)) for caption in photo.captions] for photo in some]
-        asked = [_Asked(photo, own) for photo, own in zip(some, captions["own"], strict=True)]
+        asked = [_Asked(photo, own) for photo, own in zip(some, written["own"], strict=True)]
         asked = [one for one in asked if one.query]
         if not asked:
             continue
@@ -84,8 +86,7 @@ def evaluate_photos(
             one.point(places, nouns, heats)
     everywhere = places.pop("", Localization()).figures()
     return {
-        **_captions(spoken["own"], references),
-        "greedy": _captions(spoken["greedy"], references),
+        **({**_captions(spoken["own"], references), "greedy": _captions(spoken["greedy"], references)} if captions else {}),
         "pointing": {
             "own": _percent(everywhere, "peak"),
             "swapped": _percent(everywhere, "swapped"),

@@ -1,0 +1,105 @@
+"""How good is a model of clips, and its maps, on rendered motions whose truth is known frame by frame?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmgradcam.clips import Clip
+from mmgradcam.data.motion import MOTIONS, make_motion, render_motion
+from mmgradcam.data.splits import seeds
+from mmgradcam.errors import InputError
+from mmgradcam.explaining import explain
+from mmgradcam.methods import gradcam, gradcam_pp
+from mmgradcam.metrics import Localization, average_drop, increase, shown_only_of_clip, win
+from mmgradcam.task import Method, Task
+from mmgradcam.tasks import Video
+
+BATCH = 16
+
+
+def evaluate_motion(
+    task: Task,
+    limit: int = 1000,
+    split: str = "test",
+    *,
+    method: Method | None = None,
+    taps: Sequence[Any] | None = None,
+    faithful: bool = True,
+    progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
+) -> dict[str, Any]:
+    """Accuracy, where the maps of the motion peak in each frame, and whether the model still knows it by what they show.
+
+    Args:
+        task: a model of clips that knows `mmgradcam.data.motion.MOTIONS`.
+        limit: number of clips.
+        split: "validation" or "test".
+        method: explain with this method instead of the model's own choice.
+        taps: explain at these layers instead of the model's own choice.
+        faithful: hold Grad-CAM++ against Grad-CAM at the features, which takes two more encodes and forwards a clip.
+        progress: wraps the iteration over batches, given their number, to show how far it is.
+
+    Returns:
+        `accuracy`, over all and by motion; `localization`, over all frames of the true motion's map; `faithfulness`: of
+        `gradcam` and `gradcam_pp`, `average_drop`, `increase` and `win` against the other, in percent.
+
+    Raises:
+        InputError: the task is of another kind.
+    """
+    if not isinstance(task, Video) or set(MOTIONS) - set(task.labels):
+        raise InputError(f"evaluate: expected a model of clips that knows rendered motions, got {type(task).__name__}")
+    starts: Iterable[int] = range(0, limit, BATCH)
+    starts = progress(starts, -(-limit // BATCH)) if progress else starts
+    right: dict[str, list[bool]] = {kind: [] for kind in MOTIONS}
+    place = Localization()
+    whole: list[float] = []
+    shown: dict[str, list[float]] = {"gradcam": [], "gradcam_pp": []}
+    for at in starts:
+        motions = [make_motion(seed, task.length) for seed in seeds(split, min(BATCH, limit - at), at)]
+        moving = [render_motion(motion) for motion in motions]
+        clips = [one.clip for one in moving]
+        each = [{"classes": [motion.kind]} for motion in motions]
+        probabilities = _probabilities(task, clips)
+        for motion, row in zip(motions, probabilities, strict=True):
+            right[motion.kind].append(task.labels[int(row.argmax())] == motion.kind)
+        for one, made in zip(moving, explain(task, clips, each=each, method=method, taps=taps, batch=BATCH), strict=True):
+            for heat, mask in zip(made[0].heat(), one.masks, strict=True):
+                place.add(heat, mask)
+        if not faithful:
+            continue
+        classes = [task.labels.index(motion.kind) for motion in motions]
+        whole += [float(row[k]) for row, k in zip(probabilities, classes, strict=True)]
+        for name, rival in (("gradcam", gradcam), ("gradcam_pp", gradcam_pp)):
+            maps = explain(task, clips, each=each, method=rival, taps=(), batch=BATCH)
+            kept = [shown_only_of_clip(clip, made[0].heat()) for clip, made in zip(clips, maps, strict=True)]
+            shown[name] += [float(row[k]) for row, k in zip(_probabilities(task, kept), classes, strict=True)]
+    every = [hit for hits in right.values() for hit in hits]
+    figures: dict[str, Any] = {
+        "accuracy": {
+            "all": float(np.mean(every)),
+            **{k: float(np.mean(v)) for k, v in right.items() if v},
+            "number": len(every),
+        },
+        "localization": {"motion": {k: v for k, v in place.figures().items() if not k.startswith("swap")}},
+    }
+    if faithful:
+        figures["faithfulness"] = {
+            name: {
+                "average_drop": average_drop(whole, kept),
+                "increase": increase(whole, kept),
+                "win": win(kept, shown["gradcam_pp" if name == "gradcam" else "gradcam"]),
+            }
+            for name, kept in shown.items()
+        }
+    return figures
+
+
+@torch.no_grad()
+def _probabilities(task: Video, clips: Sequence[Clip]) -> torch.Tensor:
+    device = next(task.encoder.parameters()).device
+    pixels = torch.stack([task.prepare(clip).pixels for clip in clips]).to(device)
+    probabilities: torch.Tensor = task.head(task.encode(pixels)).float().softmax(-1).cpu()
+    return probabilities

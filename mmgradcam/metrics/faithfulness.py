@@ -1,0 +1,73 @@
+"""Does the model still say so if it sees only what the map shows? Average drop, increase, win (Chattopadhyay et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mmgradcam.clips import Clip
+from mmgradcam.errors import InputError
+
+Heat = npt.NDArray[np.float32]
+
+
+def shown_only(picture: Image.Image, heat: Heat) -> Image.Image:
+    """The picture times its heat, E = L o I (section 4.1): black where there is none.
+
+    Args:
+        picture: RGB.
+        heat: (height, width) in 0..1.
+    """
+    return Image.fromarray((np.asarray(picture) * heat[..., None]).round().astype(np.uint8))
+
+
+def shown_only_of_clip(clip: Clip, heat: Heat) -> Clip:
+    """Each frame times its heat, (frames, height, width) in 0..1."""
+    frames = tuple(shown_only(frame, part) for frame, part in zip(clip.frames, heat, strict=True))
+    return Clip(frames, clip.rate, clip.name)
+
+
+def average_drop(whole: Sequence[float], shown: Sequence[float]) -> float:
+    """Mean of max(0, Y - O) / Y, in percent: how much of its confidence the model loses when it sees only what the map shows.
+
+    Args:
+        whole: Y, the confidence in the class on each picture, above 0.
+        shown: O, the confidence on what the map shows of it.
+
+    >>> average_drop([0.8, 0.5], [0.4, 0.6])
+    25.0
+    """
+    y, o = _pairs(whole, shown)
+    return float(100 * np.mean(np.maximum(0.0, y - o) / y))
+
+
+def increase(whole: Sequence[float], shown: Sequence[float]) -> float:
+    """Percent of pictures whose confidence grows when the model sees only what the map shows.
+
+    >>> increase([0.8, 0.5], [0.4, 0.6])
+    50.0
+    """
+    y, o = _pairs(whole, shown)
+    return float(100 * np.mean(y < o))
+
+
+def win(shown: Sequence[float], rival: Sequence[float]) -> float:
+    """Percent of pictures where the confidence on what one map shows is above that on what a rival's shows.
+
+    >>> win([0.4, 0.6, 0.5], [0.3, 0.7, 0.5])
+    33.33333333333333
+    """
+    one, other = _pairs(shown, rival)
+    return float(100 * np.mean(one > other))
+
+
+def _pairs(first: Sequence[float], second: Sequence[float]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    one, other = np.asarray(first, float), np.asarray(second, float)
+    if one.shape != other.shape or one.ndim != 1 or not one.size:
+        raise InputError(f"expected as many confidences of one kind as of the other, got {one.shape} and {other.shape}")
+    if not (one > 0).all():
+        raise InputError(f"expected confidences above 0, got {one.min()}")
+    return one, other
