@@ -4,7 +4,8 @@ from mmgradcam.tasks.captioning import Captioning
 from mmgradcam.tasks.hub.talking import Talking
 from mmgradcam.tasks.layer import Layer
 from mmgradcam.tasks.loading import load
+from mmgradcam.tasks.policy import Policy
 from mmgradcam.tasks.video import Video
 from mmgradcam.tasks.vqa import VQA
 
-__all__ = ["VQA", "Captioning", "Layer", "Talking", "Video", "load"]
+__all__ = ["VQA", "Captioning", "Layer", "Policy", "Talking", "Video", "load"]

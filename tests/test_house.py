@@ -130,7 +130,7 @@ def test_the_public_names_are_these() -> None:
         assert name in dir(mmgradcam)
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = mmgradcam.nonsense
-    assert tasks.__all__ == ["VQA", "Captioning", "Layer", "Talking", "Video", "load"]
+    assert tasks.__all__ == ["VQA", "Captioning", "Layer", "Policy", "Talking", "Video", "load"]
 
 
 def test_public_names_are_documented() -> None:

@@ -1,0 +1,195 @@
+"""Policies: which action a network takes, and what of the observation made it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmgradcam.errors import InputError, ModelError
+from mmgradcam.pictures import Prepared
+from mmgradcam.seam import Layout, Tap
+from mmgradcam.task import Target, Task
+
+STATE = "state value"
+"""What the target is called that is the value of the state."""
+
+
+class Policy(Task):
+    """A policy with a convolutional encoder, explained at one of its layers.
+
+    It explains one observation at a time: `explain(policy.at(observation), policy.picture(observation))`. The one forward
+    predicts and scores, recorded from the layer on. Frames that are stacked as channels share one map.
+
+    Query: `action=` by name or number explains that action instead of the one the policy takes; `against=` also why not that
+    one, by the difference of their scores; `top=K` the K best; `value=True` also the value of the state, of a policy that has
+    one.
+
+    Args:
+        net: maps observations to scores of the actions (B, A), or to a pair of those and the state's value (B,). It gets the
+            prepared image (B, channels, h, w), or a dict of it and the other entries where observations are dicts.
+        layer: a module of the net, or its dotted name.
+        actions: names of the A actions, or of the first of them.
+        unit: "Q-value", or "log-probability" where the net gives logits.
+        image: the key of the image, where observations are dicts.
+        scale: what pixels are divided by.
+        layout: makes (B, C, *grid) of the layer's output, if it puts out tokens.
+        others: makes tensors (1, ...) of the other entries of an observation, by key; by default numbers become tensors.
+    """
+
+    seam = "scores"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        layer: nn.Module | str,
+        actions: Sequence[str] = (),
+        unit: str = "Q-value",
+        image: str | None = None,
+        scale: float = 255.0,
+        layout: Layout | None = None,
+        others: Any = None,
+    ) -> None:
+        if unit not in ("Q-value", "log-probability"):
+            raise InputError(f'Policy: expected unit="Q-value" or "log-probability", got {unit!r}')
+        self.net, self.actions, self.unit, self.image, self.scale = net, list(actions), unit, image, scale
+        self.name = type(net).__name__
+        modules = dict(net.named_modules())
+        if isinstance(layer, str) and layer not in modules:
+            raise InputError(f"{self.name} has no layer {layer!r}; it has {', '.join(n for n in modules if n)}")
+        self.taps = (Tap(modules[layer] if isinstance(layer, str) else layer, layout),)
+        self._others = others or _tensors
+        self._observation: Any = None
+
+    def at(self, observation: Any) -> Policy:
+        """The same policy, bound to one observation: an array (h, w, channels) or (channels, h, w), or a dict with one.
+
+        Raises:
+            InputError: there is no image in the observation.
+        """
+        bound = copy.copy(self)
+        bound._observation = observation
+        self._pixels(observation)
+        return bound
+
+    def picture(self, observation: Any) -> Image.Image:
+        """The observation's image for people: RGB, of stacked frames the last."""
+        pixels = self._pixels(observation)
+        last = pixels[-3:] if pixels.shape[0] in (3, 4, 6, 9, 12) and pixels.shape[0] % 3 == 0 else pixels[-1:]
+        return Image.fromarray(np.ascontiguousarray(last.expand(3, -1, -1).permute(1, 2, 0).numpy().astype(np.uint8)))
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        """The bound observation as the net sees it; the picture is for people only."""
+        if self._observation is None:
+            raise InputError("a policy explains an observation: explain(policy.at(observation), policy.picture(observation))")
+        return Prepared(self._pixels(self._observation).float() / self.scale, (0.0, 0.0, 1.0, 1.0))
+
+    def encode(self, images: Tensor) -> Tensor:
+        made = self.net(self._observed(images))
+        scores, value = made if isinstance(made, tuple) else (made, None)
+        if not isinstance(scores, Tensor) or scores.dim() != 2:
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise ModelError(f"{self.name}: expected (B, A) scores of the actions, got {got}")
+        if self.unit == "log-probability":
+            scores = scores.log_softmax(-1)
+        if value is None:
+            value = scores.new_full((len(scores),), torch.nan)
+        return torch.cat([scores, value.view(-1, 1)], 1)
+
+    def targets(
+        self,
+        features: Tensor,
+        action: int | str | None = None,
+        against: int | str | None = None,
+        top: int = 1,
+        value: bool = False,
+        **query: Any,
+    ) -> list[Target]:
+        if query:
+            raise InputError(f"Policy is asked with action=, against=, top= or value=, got {', '.join(query)}")
+        scores, state = features[0, :-1].float(), features[0, -1]
+        if not 1 <= top <= len(scores):
+            raise InputError(f"top: expected 1 to {len(scores)} actions, got {top}")
+        chosen = scores.topk(top).indices.tolist() if action is None else [self._index(action, len(scores))]
+        made = [self._target(index, scores) for index in chosen]
+        if against is not None:
+            other = self._index(against, len(scores))
+            if other == chosen[0]:
+                raise InputError(f"against: {self.called(other)!r} is the action itself; name another one")
+            made.insert(1, Target(f"{self.called(chosen[0])} rather than {self.called(other)}", (chosen[0], other)))
+        if value:
+            if torch.isnan(state):
+                raise InputError(f"{self.name} tells no value of a state; let its net return (scores, value)")
+            made.append(Target(STATE, (len(scores), None)))
+        return made
+
+    def _target(self, index: int, scores: Tensor) -> Target:
+        likely = float(scores[index].exp()) if self.unit == "log-probability" else None
+        return Target(self.called(index), (index, None), probability=likely)
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        rows = torch.arange(len(targets), device=features.device)
+        own = features[rows, torch.tensor([target.value[0] for target in targets], device=features.device)]
+        other = torch.tensor([-1 if t.value[1] is None else t.value[1] for t in targets], device=features.device)
+        return torch.where(other >= 0, own - features[rows, other.clamp(min=0)], own)
+
+    @torch.no_grad()
+    def values(self, observation: Any) -> Tensor:
+        """(A,) scores of the actions."""
+        device = next(self.net.parameters()).device
+        bound = self.at(observation)
+        training = self.net.training
+        self.net.eval()
+        try:
+            made: Tensor = bound.encode(bound.prepare(self.picture(observation)).pixels[None].to(device))[0, :-1].float().cpu()
+        finally:
+            self.net.train(training)
+        return made
+
+    def called(self, index: int) -> str:
+        """An action's name."""
+        return self.actions[index] if index < len(self.actions) else f"action {index}"
+
+    def _index(self, key: int | str, count: int) -> int:
+        if isinstance(key, str) and key in self.actions:
+            return self.actions.index(key)
+        if isinstance(key, str) and not key.isdigit():
+            near = difflib.get_close_matches(key, self.actions, n=3, cutoff=0.4) or self.actions[:count]
+            raise InputError(f"no action is called {key!r}; there are {', '.join(near) or f'0 to {count - 1}'}")
+        if not 0 <= int(key) < count:
+            raise InputError(f"expected an action in 0..{count - 1}, got {key}")
+        return int(key)
+
+    def _pixels(self, observation: Any) -> Tensor:
+        """(channels, h, w) of an observation's image."""
+        if self.image is not None:
+            if not isinstance(observation, Mapping) or self.image not in observation:
+                has = ", ".join(observation) if isinstance(observation, Mapping) else type(observation).__name__
+                raise InputError(f"expected an observation with {self.image!r}, got {has}")
+            observation = observation[self.image]
+        pixels = torch.as_tensor(np.asarray(observation))
+        if pixels.dim() == 2:
+            pixels = pixels[None]
+        if pixels.dim() != 3:
+            raise InputError(f"expected an image (h, w, channels) or (channels, h, w), got {tuple(pixels.shape)}")
+        last = pixels.shape[2] < min(pixels.shape[:2])
+        return pixels.permute(2, 0, 1) if last else pixels
+
+    def _observed(self, images: Tensor) -> Any:
+        if self.image is None:
+            return images
+        others = self._others({k: v for k, v in self._observation.items() if k != self.image})
+        return {
+            self.image: images,
+            **{k: v.to(images.device).expand(len(images), *v.shape[1:]) for k, v in others.items()},
+        }
+
+
+def _tensors(others: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {key: torch.as_tensor(np.asarray(value))[None] for key, value in others.items() if not isinstance(value, str)}
