@@ -35,9 +35,7 @@ HUB_CHOICES: list[tuple[str, list[str]]] = [
     ("gradcam", []),
     ("hirescam", []),
     ("normgrad", []),
-    ("hirescam", [FINE]),
     ("normgrad", [FINE]),
-    ("normgrad", [FINE, MIDDLE]),
     ("normgrad", [GRID, FINE]),
     ("normgrad", [GRID, FINE, MIDDLE]),
 ]
@@ -105,7 +103,7 @@ def candidates(name: str) -> list[tuple[str, str, list[str]]]:
         ]
     if "vqa" in name:
         return [("logit", *choice) for choice in fused]
-    return [("word logit", *choice) for choice in fused] + [("log-probability", *choice) for choice in fused[-2:]]
+    return [("word logit", *choice) for choice in fused] + [("log-probability", *choice) for choice in fused[-1:]]
 
 
 def choose(name: str, given: argparse.Namespace) -> list[Figures]:

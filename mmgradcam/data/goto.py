@@ -1,0 +1,138 @@
+"""Worlds of BabyAI (Chevalier-Boisvert et al. 2019) seen from above: pictures, instructions, and the best way to go.
+
+Needs the packages gymnasium and minigrid.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmgradcam.errors import InputError
+
+WORLD = "BabyAI-GoToLocalS8N7-v0"
+"""One room of 8 x 8 cells with seven objects; "go to the red ball"."""
+TILE = 8
+"""Pixels of a cell's side."""
+ACTIONS = ("left", "right", "forward", "pick up", "drop", "toggle", "done")
+WAYS = ((1, 0), (0, 1), (-1, 0), (0, -1))
+"""Where the agent looks: x and y of the cell before it, for each of its four directions."""
+FAR = 10_000
+"""More steps than any way takes."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def make_goto(render: bool = True) -> Any:
+    """The environment, its observations with a picture of the whole room, 64 x 64, under "image".
+
+    Raises:
+        InputError: gymnasium or minigrid is not installed.
+    """
+    try:
+        import gymnasium
+        import minigrid  # noqa: F401  # registers the worlds
+        from minigrid.wrappers import RGBImgObsWrapper
+    except ImportError:
+        raise InputError('gymnasium and minigrid are needed: pip install "mmgradcam[policy]"') from None
+    world = gymnasium.make(WORLD, highlight=False)
+    return RGBImgObsWrapper(world, tile_size=TILE) if render else world
+
+
+@dataclass(frozen=True)
+class Room:
+    """A room, apart from where the agent is.
+
+    Attributes:
+        cells: (width, height, 3) codes of kind, color and state, as minigrid has them.
+        things: color, kind and cell (x, y) of each object.
+    """
+
+    cells: npt.NDArray[np.uint8]
+    things: tuple[tuple[str, str, tuple[int, int]], ...]
+
+    def free(self) -> list[tuple[int, int]]:
+        """Cells that the agent can stand on."""
+        return [(int(x), int(y)) for x, y in np.argwhere(self.cells[..., 0] == 1)]
+
+    def named(self, color: str, kind: str) -> list[tuple[int, int]]:
+        """Cells of the objects of a color and kind."""
+        return [at for own, what, at in self.things if (own, what) == (color, kind)]
+
+
+def room_of(world: Any) -> Room:
+    """The room of an environment that was reset."""
+    grid = world.unwrapped.grid
+    things = []
+    for x in range(grid.width):
+        for y in range(grid.height):
+            cell = grid.get(x, y)
+            if cell is not None and cell.type not in ("wall", "floor"):
+                things.append((str(cell.color), str(cell.type), (x, y)))
+    return Room(grid.encode(), tuple(things))
+
+
+def mission(room: Room, color: str, kind: str) -> str:
+    """The instruction in BabyAI's words: "the" where there is one such object, else "a"."""
+    return f"go to {'the' if len(room.named(color, kind)) == 1 else 'a'} {color} {kind}"
+
+
+def steps_to(room: Room, goals: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
+    """(width, height, 4): how many actions it takes from each place and direction until a goal is before the agent."""
+    width, height = room.cells.shape[:2]
+    free = set(room.free())
+    steps = np.full((width, height, 4), FAR)
+    queue: deque[tuple[int, int, int]] = deque()
+    for gx, gy in goals:
+        for d, (dx, dy) in enumerate(WAYS):
+            if (gx - dx, gy - dy) in free:
+                steps[gx - dx, gy - dy, d] = 0
+                queue.append((gx - dx, gy - dy, d))
+    while queue:
+        x, y, d = queue.popleft()
+        dx, dy = WAYS[d]
+        for before in ((x, y, (d + 1) % 4), (x, y, (d - 1) % 4), (x - dx, y - dy, d)):
+            if before[:2] in free and steps[before] == FAR:
+                steps[before] = steps[x, y, d] + 1
+                queue.append(before)
+    return steps
+
+
+def best_actions(room: Room, steps: npt.NDArray[np.int64], x: int, y: int, d: int) -> list[int]:
+    """The actions that lead nearer, all that do; "done" where the goal is before the agent already."""
+    own = steps[x, y, d]
+    if own == 0:
+        return [ACTIONS.index("done")]
+    dx, dy = WAYS[d]
+    after = {0: steps[x, y, (d - 1) % 4], 1: steps[x, y, (d + 1) % 4]}
+    if (x + dx, y + dy) in set(room.free()):
+        after[2] = steps[x + dx, y + dy, d]
+    return [action for action, left in after.items() if left == own - 1]
+
+
+def picture(room: Room, x: int, y: int, d: int) -> Pixels:
+    """The room from above with the agent, (8 height, 8 width, 3): what the environment draws."""
+    width, height = room.cells.shape[:2]
+    rows = [
+        np.concatenate(
+            [_tile(*(int(v) for v in room.cells[i, j]), d if (i, j) == (x, y) else -1) for i in range(width)], axis=1
+        )
+        for j in range(height)
+    ]
+    return np.concatenate(rows)
+
+
+@lru_cache(maxsize=4096)
+def _tile(kind: int, color: int, state: int, agent: int) -> Pixels:
+    from minigrid.core.grid import Grid
+    from minigrid.core.world_object import WorldObj
+
+    thing = WorldObj.decode(kind, color, state)
+    tile = Grid.render_tile(thing, agent if agent >= 0 else None, highlight=False, tile_size=TILE)
+    return np.asarray(tile).astype(np.uint8)
