@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmgradcam.choosing import Map, captioner, complain, load_asked, method_names, method_of, takes_of, taps_of
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.show import progress, show_answers, show_classes, show_figures, show_findings, show_measured, show_words
+from mmgradcam.show import (
+    progress,
+    show_answers,
+    show_classes,
+    show_episode,
+    show_figures,
+    show_findings,
+    show_measured,
+    show_words,
+)
 
 if TYPE_CHECKING:
     from mmgradcam.explanation import Explanation
@@ -45,6 +53,7 @@ Classes = Annotated[
 ]
 Top = Annotated[int | None, typer.Option(help="Explain that many of the likeliest classes.", min=1)]
 Against = Annotated[str | None, typer.Option(help="Also explain why the class is not this one.")]
+Film = Annotated[str, typer.Option(help="What to animate as: gif, webp or mp4 (which needs PyAV).")]
 Out = Annotated[Path, typer.Option(help="Folder to write into, one folder per picture.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Reliance = Annotated[
@@ -74,10 +83,10 @@ def caption(
     device: Device = "auto",
 ) -> None:
     """Caption pictures and show where each word came from."""
-    task = _load(model, device, "caption", encoder) if model else _captioner(device, encoder)
+    task = load_asked(model, device, "caption", encoder) if model else captioner(device, encoder)
     query = {"caption": caption, "prompt": prompt}
     _explain_each(
-        task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer, reliance), out, show_words
+        task, images, {k: v for k, v in query.items() if v is not None}, Map(method, noise, layer, reliance), out, show_words
     )
 
 
@@ -98,10 +107,10 @@ def vqa(
     device: Device = "auto",
 ) -> None:
     """Ask a question of pictures; show where each answer came from, and what it owes each word of the question."""
-    task = _load(model or "photo-vqa", device, "question", encoder)
+    task = load_asked(model or "photo-vqa", device, "question", encoder)
     query = {"question": question, "answer": answer, "against": against, "top": top}
     _explain_each(
-        task, images, {k: v for k, v in query.items() if v is not None}, _Map(method, noise, layer, reliance), out, show_answers
+        task, images, {k: v for k, v in query.items() if v is not None}, Map(method, noise, layer, reliance), out, show_answers
     )
 
 
@@ -119,10 +128,10 @@ def classify(
     device: Device = "auto",
 ) -> None:
     """Classify pictures with a model people have; show where each class came from."""
-    task = _load(model, device, "classes")
+    task = load_asked(model, device, "classes")
     query = {"classes": classes or None, "top": top, "against": against}
     query = {k: v for k, v in query.items() if v is not None}
-    _explain_each(task, images, query, _Map(method, noise, layer), out, show_classes)
+    _explain_each(task, images, query, Map(method, noise, layer), out, show_classes)
 
 
 @app.command()
@@ -135,19 +144,48 @@ def video(
     method: MethodName = None,
     noise: Noise = 0,
     layer: Layers = None,
-    film: Annotated[str, typer.Option(help="What to animate as: gif, webp or mp4 (which needs PyAV).")] = "gif",
+    film: Film = "gif",
     out: Out = Path("explanations"),
     device: Device = "auto",
 ) -> None:
     """Classify clips; show where and when each class came from."""
     from mmgradcam.clips import open_clip
 
-    if film not in ("gif", "webp", "mp4"):
-        raise InputError(f"--film: expected gif, webp or mp4, got {film}")
-    task = _load(model, device, "clips")
+    suffix = _film(film)
+    task = load_asked(model, device, "clips")
     query = {k: v for k, v in {"classes": classes or None, "top": top, "against": against}.items() if v is not None}
-    how = _Map(method, noise, layer)
-    _explain_each(task, films, query, how, out, show_classes, lambda path: open_clip(path), {"film": f".{film}"})
+    how = Map(method, noise, layer)
+    _explain_each(task, films, query, how, out, show_classes, lambda path: open_clip(path), {"film": suffix})
+
+
+@app.command()
+def policy(
+    world: Annotated[str, typer.Argument(help="An environment of gymnasium (BabyAI-..., ALE/...).", metavar="ENV")],
+    model: Annotated[str, typer.Option(help="A bundled model, FILE.py:NAME or a plugin's.")],
+    steps: Annotated[int | None, typer.Option(help="Most steps of the episode; by default until it ends.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the world.", min=0)] = 0,
+    action: Annotated[str | None, typer.Option(help="Explain this action at each step, not the one taken.")] = None,
+    against: Annotated[str | None, typer.Option(help="Also explain why the action is not this one.")] = None,
+    method: MethodName = None,
+    layer: Layers = None,
+    film: Film = "gif",
+    out: Out = Path("explanations"),
+    device: Device = "auto",
+) -> None:
+    """Play an episode; show what of each observation made the action taken."""
+    from rich.console import Console
+
+    from mmgradcam.bulk.episode import film_of, open_world, play, save
+
+    suffix, query = _film(film), {k: v for k, v in {"action": action, "against": against}.items() if v is not None}
+    task: Any = load_asked(model, device, "observations")
+    with Console(stderr=True).status(f"playing {world}"):
+        how = {"method": method_of(method), "taps": taps_of(layer), **query}
+        played = list(play(open_world(world), task, steps, seed, **how))
+    show_episode(played, task)
+    name = Path(model.rpartition(":")[2] or model).name
+    written = save(played, film_of(played, task, f"{world}, seed {seed}"), out / f"{name}-{seed}", suffix)
+    typer.echo("wrote " + "\n      ".join(str(path) for path in written))
 
 
 @app.command()
@@ -174,7 +212,7 @@ def methods() -> None:
     import mmgradcam.methods as room
 
     table = Table(Column("method", no_wrap=True), "what it is")
-    for name in _method_names():
+    for name in method_names():
         table.add_row(name, (getattr(room, name).__doc__ or "").splitlines()[0])
     Console(markup=False).print(table)
 
@@ -195,7 +233,7 @@ def check(
     pairs = [(pair, *pair.partition("=")) for pair in ask or ()]
     if bad := [pair for pair, key, equals, _ in pairs if not (equals and key.isidentifier())]:
         raise InputError(f"--ask: expected KEY=VALUE, as question='what is it?', got {bad[0]!r}")
-    findings = tried(_load(task, device, None, encoder), image, **{key: value for _, key, _, value in pairs})
+    findings = tried(load_asked(task, device, None, encoder), image, **{key: value for _, key, _, value in pairs})
     show_findings(findings)
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
@@ -221,19 +259,19 @@ def evaluate(
 
         if (limit or 0) > 10_000:
             raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
-        task = _load(model, device, None, encoder)
-        measure: Any = evaluate_motion if "clips" in _takes(task) else evaluate_scenes
+        task = load_asked(model, device, None, encoder)
+        measure: Any = evaluate_motion if "clips" in takes_of(task) else evaluate_scenes
         figures = measure(
-            task, limit or 1000, method=_method(method), taps=_taps(layer), progress=progress(f"{limit or 1000} scenes")
+            task, limit or 1000, method=method_of(method), taps=taps_of(layer), progress=progress(f"{limit or 1000} scenes")
         )
     else:
         from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
         from mmgradcam.data.photos import Photos
 
         photos = Photos(data)
-        task = _load(model, device, None, encoder)
-        chosen = evaluate_answers if "question" in _takes(task) else evaluate_photos
-        figures = chosen(task, photos, limit, method=_method(method), taps=_taps(layer), progress=progress("photos"))
+        task = load_asked(model, device, None, encoder)
+        chosen = evaluate_answers if "question" in takes_of(task) else evaluate_photos
+        figures = chosen(task, photos, limit, method=method_of(method), taps=taps_of(layer), progress=progress("photos"))
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
     elif data is None:
@@ -242,101 +280,11 @@ def evaluate(
         show_measured(figures)
 
 
-@dataclass(frozen=True)
-class _Map:
-    """How a map is asked for on the command line."""
-
-    name: str | None
-    noise: int
-    layers: list[str] | None
-    reliance: bool = False
-
-    def method(self, task: Task) -> Any:
-        from mmgradcam.methods import gradcam, smooth
-
-        chosen = _method(self.name)
-        return smooth(chosen or task.method or gradcam, self.noise) if self.noise else chosen
-
-    def taps(self, task: Task) -> Any:
-        from mmgradcam.tasks import Layer
-        from mmgradcam.tasks.hub.tracing import layer_of
-
-        names = _taps(self.layers)
-        return [layer_of(task, name) for name in names] if names and isinstance(task, Layer) else names
-
-
-def _load(model: str, device: str, asked: str | None = None, encoder: Path | None = None) -> Task:
-    """A model by name, which must be one that can be asked with caption=, question= or classes=."""
-    from rich.console import Console
-
-    with Console(stderr=True).status(f"loading {model}"):
-        from mmgradcam import checkpoints, tasks
-
-        apart = encoder is not None and checkpoints.needs_encoder(model)  # the variable may be set for another model
-        task = tasks.load(model, device, encoder=encoder if apart else None)
-    takes = _takes(task)
-    if asked is not None and asked not in takes:
-        commands = {"caption": "caption", "question": "vqa", "classes": "classify", "clips": "video"}
-        wanted = asked if asked == "clips" else f"{asked}="
-        fitting = " or ".join(f"`mmgradcam {command}`" for key, command in commands.items() if key in takes)
-        raise InputError(f"{model} is a {type(task).__name__} model, expected one asked with {wanted}; try {fitting}")
-    return task
-
-
-def _captioner(device: str, encoder: Path | None) -> Task:
-    """The photo captioner, or the small one where the encoder that the first stands on cannot be had."""
-    try:
-        return _load("photo-captioner", device, "caption", encoder)
-    except InputError as error:
-        if encoder is not None:
-            raise
-        _complain(f"{error}; photo-captioner-small, which needs no download, captions instead")
-        return _load("photo-captioner-small", device, "caption")
-
-
-def _takes(task: Task) -> frozenset[str]:
-    """What a task can be asked with."""
-    from mmgradcam import tasks
-
-    if isinstance(task, tasks.Talking):
-        return task.voice.takes
-    kinds = {"caption": tasks.Captioning, "question": tasks.VQA, "classes": tasks.Layer}
-    if isinstance(task, tasks.Video) or (isinstance(task, tasks.Layer) and hasattr(task.preparing, "example")):
-        return frozenset({"clips"})
-    named = inspect.signature(task.targets).parameters  # of a task of the user's own
-    return frozenset(key for key, kind in kinds.items() if isinstance(task, kind) or key in named)
-
-
-def _method(name: str | None) -> Any:
-    import difflib
-
-    from mmgradcam import methods
-
-    known = _method_names()
-    if name is not None and name not in known:
-        near = difflib.get_close_matches(name, known, n=2, cutoff=0.4) or known
-        raise InputError(f"there is no method {name!r}; did you mean {' or '.join(near)}?")
-    return None if name is None else getattr(methods, name)
-
-
-def _method_names() -> list[str]:
-    """Functions of `mmgradcam.methods` that draw a map as they are."""
-    from mmgradcam import methods
-
-    return [name for name in methods.__all__ if name not in ("mean", "product", "smooth")]
-
-
-def _taps(layers: list[str] | None) -> list[str] | None:
-    if layers and "features" in layers and len(layers) > 1:
-        raise InputError("--layer features stands alone; to fuse it with others, name the encoder's last layer instead")
-    return None if not layers else [] if layers == ["features"] else layers
-
-
 def _explain_each(
     task: Task,
     images: list[Path],
     query: dict[str, Any],
-    how: _Map,
+    how: Map,
     out: Path,
     show: Callable[[Explanation], None],
     opened: Callable[[Path], Any] = lambda path: path,
@@ -353,7 +301,7 @@ def _explain_each(
             written = explanation.save(folder, **form)
         except InputError as error:
             failed += 1
-            _complain(error)
+            complain(error)
             continue
         if len(images) > 1:
             typer.echo(f"\n{image}")
@@ -361,6 +309,12 @@ def _explain_each(
         typer.echo("wrote " + "\n      ".join(str(path) for path in written))
     if failed:
         raise typer.Exit(1)
+
+
+def _film(name: str) -> str:
+    if name not in ("gif", "webp", "mp4"):
+        raise InputError(f"--film: expected gif, webp or mp4, got {name}")
+    return f".{name}"
 
 
 def _folders(images: list[Path], out: Path) -> list[Path]:
@@ -377,17 +331,13 @@ def _folders(images: list[Path], out: Path) -> list[Path]:
     return folders
 
 
-def _complain(error: Exception | str) -> None:
-    print(f"mmgradcam: {' '.join(str(error).split())}", file=sys.stderr)
-
-
 def main() -> None:
     """Runs the command line; a user's mistake is one line on stderr and exit status 1 or 2, never a traceback."""
-    warnings.showwarning = lambda message, *_, **__: _complain(message)
+    warnings.showwarning = lambda message, *_, **__: complain(message)
     try:
         app()
     except (InputError, ModelError) as error:
-        _complain(error)
+        complain(error)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

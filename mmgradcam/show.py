@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from mmgradcam.bulk.episode import Step
     from mmgradcam.checking import Finding
     from mmgradcam.explanation import Explanation
+    from mmgradcam.tasks import Policy
 
 
 def show_words(explanation: Explanation) -> None:
@@ -60,6 +62,23 @@ def show_findings(findings: Sequence[Finding]) -> None:
     for finding in findings:
         mark, _, said = str(finding).partition("  ")
         Console(highlight=False, soft_wrap=True).print(Text.assemble((mark, colors[finding.ok]), "  ", said))
+
+
+def show_episode(steps: Sequence[Step], policy: Policy) -> None:
+    """A line per step, and what the episode brought."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("step", "action", policy.unit, "explained", "peak x, y", "")
+    for n, step in enumerate(steps):
+        one = step.explanation[0]
+        table.add_row(str(n + 1), policy.called(step.taken), f"{step.values[step.taken]:.3f}", one.label, *peak(one))
+    console = Console(highlight=False, markup=False)
+    if steps and steps[0].told:
+        console.print(steps[0].told, style="bold")
+    console.print(table)
+    ended = "ended" if steps and steps[-1].ended else "was cut"
+    console.print(f"{len(steps)} steps, then it {ended}; reward {sum(step.reward for step in steps):.3g}")
 
 
 def show_classes(explanation: Explanation) -> None:

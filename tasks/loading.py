@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -124,14 +125,14 @@ def _built(name: str | Path, config: Mapping[str, Any]) -> Task:
 
 def build(config: Mapping[str, Any]) -> Task:
     """The task a config describes, with untrained weights."""
-    made = _class(config["task"], Task)
     encoder, head = (_made(config[part]) for part in ("encoder", "head"))
-    fit = Fit(**{**config["fit"], "size": tuple(config["fit"]["size"])})
-    more = {name: config[name] for name in ("beam", "unit", "labels", "length") if name in config}
-    task: Task = made(encoder, head, fit=fit, **_words(config), **more)
+    more = {name: config[name] for name in ("beam", "unit", "labels", "length", "actions") if name in config}
+    if "fit" in config:
+        more["fit"] = Fit(**{**config["fit"], "size": tuple(config["fit"]["size"])})
+    task: Task = _class(config["task"], Task)(encoder, head, **_words(config), **more)
     task.seam = config["seam"]
     task.method = getattr(methods, config["method"])
-    task.taps = tuple(config["taps"])
+    task.taps = tuple(config["taps"]) or task.taps
     task.fuse = getattr(methods, config["fuse"])
     return task
 
@@ -195,10 +196,11 @@ def _made(config: Mapping[str, Any]) -> nn.Module:
 
 
 def _class(path: str, kind: type) -> Any:
-    """The class "mmgradcam.some.module:Name"; nothing outside the package is ever imported for a config."""
+    """The class "mmgradcam.some.module:Name", or a function that returns one; nothing of others is imported for a config."""
     module, _, name = path.partition(":")
     found = getattr(importlib.import_module(module), name, None) if module.startswith("mmgradcam.") else None
-    if not (isinstance(found, type) and issubclass(found, kind)):
+    made = get_type_hints(found).get("return") if inspect.isfunction(found) else found
+    if not (isinstance(made, type) and issubclass(made, kind)):
         raise KeyError(f"expected a {kind.__name__} of mmgradcam, got {path}")
     return found
 

@@ -16,6 +16,8 @@ from mmgradcam.errors import InputError, ModelError
 from mmgradcam.pictures import Prepared
 from mmgradcam.seam import Layout, Tap
 from mmgradcam.task import Target, Task
+from mmgradcam.tasks.nets.goto import GoToNet
+from mmgradcam.tasks.vocabulary import Vocabulary, tokenize
 
 STATE = "state value"
 """What the target is called that is the value of the state."""
@@ -193,3 +195,23 @@ class Policy(Task):
 
 def _tensors(others: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key: torch.as_tensor(np.asarray(value))[None] for key, value in others.items() if not isinstance(value, str)}
+
+
+def told(encoder: nn.Module, head: nn.Module, vocabulary: Vocabulary, actions: Sequence[str]) -> Policy:
+    """A policy that sees an "image" and is told a "mission": the project's own, over BabyAI.
+
+    Args:
+        encoder: (B, 3, h, w) -> (B, C, rows, columns).
+        head: those and (B, L) tokens of the mission -> (B, A) logits.
+        vocabulary: the words of missions.
+        actions: names of the A actions.
+    """
+
+    def others(entries: Mapping[str, Any]) -> dict[str, Tensor]:
+        words = tokenize(str(entries.get("mission", "")))
+        unknown = [word for word in words if word not in vocabulary]
+        if unknown or not words:
+            raise InputError(f"mission: expected words among {', '.join(vocabulary.words)}; got {' '.join(words) or 'none'}")
+        return {"mission": torch.tensor([vocabulary.encode(words)])}
+
+    return Policy(GoToNet(encoder, head), "encoder", actions, "log-probability", "image", others=others)

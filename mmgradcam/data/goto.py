@@ -42,7 +42,8 @@ def make_goto(render: bool = True) -> Any:
     except ImportError:
         raise InputError('gymnasium and minigrid are needed: pip install "mmgradcam[policy]"') from None
     world = gymnasium.make(WORLD, highlight=False)
-    return RGBImgObsWrapper(world, tile_size=TILE) if render else world
+    shown: Any = RGBImgObsWrapper
+    return shown(world, tile_size=TILE) if render else world
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def of_baselines(model: Any, actions: Sequence[str] = (), layer: nn.Module | str
     convolutions = [module for module in extractor.modules() if isinstance(module, nn.Conv2d)]
     if layer is None and not convolutions:
         raise InputError(f"{type(extractor).__name__} has no convolution; give a layer, or a policy that sees images")
-    spaces = getattr(policy.observation_space, "spaces", None)
+    spaces: Any = getattr(policy.observation_space, "spaces", None)
     key = None
     if spaces is not None:
         images = [k for k, s in spaces.items() if len(s.shape or ()) == 3]

@@ -1,0 +1,191 @@
+"""Plays a policy in its world and explains every action it takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmgradcam.clips import Clip
+from mmgradcam.errors import InputError
+from mmgradcam.explaining import explain
+from mmgradcam.explanation import Explanation
+from mmgradcam.film import Film, Moment, Track
+from mmgradcam.store import pack, write_files
+from mmgradcam.tasks import Policy
+
+RATE = 3.0
+"""Steps a second, in a film of an episode."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an episode.
+
+    Attributes:
+        explanation: of the action, over the observation's picture; further targets, such as a contrast, after it.
+        values: the scores of all actions.
+        taken: the action that was taken.
+        reward: what it brought.
+        ended: the episode is over after it.
+        told: the instruction, where the observation has one.
+    """
+
+    explanation: Explanation
+    values: Sequence[float]
+    taken: int
+    reward: float
+    ended: bool
+    told: str = ""
+
+
+def open_world(name: str) -> Any:
+    """An environment of gymnasium by its id, as policies that see pictures are trained on it.
+
+    Worlds of MiniGrid and BabyAI show the whole room from above in color, 8 pixels a cell. Atari games ("ALE/Pong-v5") show
+    four grey frames of 84 x 84, every fourth of the game's, as in Mnih et al. 2015. Others show what they show.
+
+    Raises:
+        InputError: gymnasium, or the package of the world, is not installed, or there is no such world.
+    """
+    try:
+        import gymnasium
+    except ImportError:
+        raise InputError('gymnasium is needed to play: pip install "mmgradcam[policy]"') from None
+    from gymnasium import wrappers
+
+    try:
+        if name.startswith(("MiniGrid-", "BabyAI-")):
+            import minigrid  # noqa: F401  # registers the worlds
+            from minigrid.wrappers import RGBImgObsWrapper
+
+            shown: Any = RGBImgObsWrapper
+            return shown(gymnasium.make(name, highlight=False), tile_size=8)
+        if name.startswith("ALE/"):
+            import ale_py
+
+            gymnasium.register_envs(ale_py)
+            game = gymnasium.make(name, frameskip=1)
+            return wrappers.FrameStackObservation(wrappers.AtariPreprocessing(game), 4)
+        return gymnasium.make(name)
+    except ImportError as error:
+        raise InputError(f"{name}: the package {error.name} is needed: pip install {error.name}") from None
+    except gymnasium.error.Error as error:
+        raise InputError(f"{name}: {' '.join(str(error).split())}") from None
+
+
+def play(world: Any, policy: Policy, steps: int | None = None, seed: int = 0, **how: Any) -> Iterator[Step]:
+    """Plays one episode, the best action at each step, and explains each.
+
+    Args:
+        world: an environment of gymnasium whose observations are images, or dicts with one; its actions are discrete.
+        policy: who plays.
+        steps: the most; by default as many as the world allows.
+        seed: of the world.
+        **how: what `explain` is to be asked with, such as `against="left"` or `method=layercam`.
+
+    Raises:
+        InputError: the world's actions are not discrete, or fewer than the policy's.
+    """
+    if not hasattr(world.action_space, "n"):
+        raise InputError(f"expected a world of discrete actions, got {world.action_space}")
+    seen, _ = world.reset(seed=seed)
+    taken = 0
+    while steps is None or taken < steps:
+        values = policy.values(seen)
+        best = int(values.argmax())
+        if best >= world.action_space.n:
+            raise InputError(
+                f"the policy takes action {best}, the world has {world.action_space.n}; they do not belong together"
+            )
+        explanation = explain(policy.at(seen), policy.picture(seen), **how)
+        told = str(seen["mission"]) if isinstance(seen, dict) and "mission" in seen else ""
+        seen, reward, over, cut, _ = world.step(best)
+        taken += 1
+        yield Step(explanation, values.tolist(), best, float(reward), bool(over or cut), told)
+        if over or cut:
+            return
+
+
+def film_of(steps: Iterable[Step], policy: Policy, title: str) -> Film:
+    """An episode as a film: of each frame the map, what was done, and the scores of all actions.
+
+    Raises:
+        InputError: there is no step.
+    """
+    played = list(steps)
+    if not played:
+        raise InputError("the episode has no step; allow at least one")
+    first = played[0].explanation
+    tracks = []
+    for i, target in enumerate(first.targets):
+        alike = all(step.explanation.labels[i] == target.label for step in played)
+        label = target.label if alike else ("the action taken" if i == 0 else f"choice {i + 1}")
+        tracks.append(Track(label, np.stack([step.explanation[i].heat() for step in played])))
+    moments = []
+    for n, step in enumerate(played):
+        values = [(policy.called(k), value) for k, value in enumerate(step.values)]
+        won = f", reward {step.reward:.3g}" if step.reward else ""
+        told = f"{step.told}: " if step.told else ""
+        shown = (
+            f"; the map explains {step.explanation.labels[0]}"
+            if step.explanation.labels[0] != policy.called(step.taken)
+            else ""
+        )
+        moments.append(Moment(f"step {n + 1}: {told}{policy.called(step.taken)}{won}{shown}", values, step.taken))
+    about = first.about
+    note = f"{about.method} at {about.seam}, model {about.model}; the {about.unit} of an action. Heat is scaled in each frame."
+    clip = Clip(tuple(step.explanation.picture for step in played), RATE, title)
+    return Film(clip, tracks, title, note, moments, f"{about.unit} of every action")
+
+
+def returns_of(world: Any, policy: Policy, seeds: Iterable[int]) -> list[float]:
+    """The sum of rewards of an episode for each seed, nothing explained."""
+    made = []
+    for seed in seeds:
+        seen, _ = world.reset(seed=seed)
+        total, over, cut = 0.0, False, False
+        while not (over or cut):
+            seen, reward, over, cut, _ = world.step(int(policy.values(seen).argmax()))
+            total += float(reward)
+        made.append(total)
+    return made
+
+
+def save(steps: Sequence[Step], film: Film, folder: Path, suffix: str = ".gif") -> list[Path]:
+    """Writes the film (see `Film.save`), `episode.json`, and `maps.npz` with the arrays of all steps.
+
+    The arrays: `pictures` (T, h, w, 3), `maps` (T, K, rows, columns) raw, `scores` (T, K), `values` (T, A), `taken`, `rewards`.
+
+    Returns:
+        The files written. Files appear whole or not at all.
+    """
+    first = steps[0].explanation
+    described = {
+        "title": film.title, "model": first.about.model, "unit": first.about.unit, "method": first.about.method,
+        "seam": first.about.seam, "ended": steps[-1].ended, "reward": sum(step.reward for step in steps),
+        "steps": [
+            {
+                "said": moment.said, "told": step.told, "taken": step.taken, "reward": step.reward,
+                "values": dict(moment.values), "targets": step.explanation.labels,
+                "scores": step.explanation.scores.tolist(), "peaks": [one.peak for one in step.explanation],
+            }
+            for step, moment in zip(steps, film.moments, strict=True)
+        ],
+    }  # fmt: skip
+    arrays = {
+        "pictures": np.stack([np.asarray(step.explanation.picture) for step in steps]),
+        "maps": np.stack([step.explanation.maps.numpy() for step in steps]),
+        "scores": np.stack([step.explanation.scores.numpy() for step in steps]),
+        "values": np.array([step.values for step in steps]),
+        "taken": np.array([step.taken for step in steps]),
+        "rewards": np.array([step.reward for step in steps]),
+    }
+    text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+    return write_files(
+        {**film.files(folder, suffix), folder / "episode.json": text.encode(), folder / "maps.npz": pack(arrays)}
+    )

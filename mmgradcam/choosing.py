@@ -1,0 +1,110 @@
+"""What the command line names: models, methods and layers."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmgradcam.errors import InputError
+
+if TYPE_CHECKING:
+    from mmgradcam.task import Task
+
+
+@dataclass(frozen=True)
+class Map:
+    """How a map is asked for on the command line."""
+
+    name: str | None
+    noise: int
+    layers: list[str] | None
+    reliance: bool = False
+
+    def method(self, task: Task) -> Any:
+        from mmgradcam.methods import gradcam, smooth
+
+        chosen = method_of(self.name)
+        return smooth(chosen or task.method or gradcam, self.noise) if self.noise else chosen
+
+    def taps(self, task: Task) -> Any:
+        from mmgradcam.tasks import Layer
+        from mmgradcam.tasks.hub.tracing import layer_of
+
+        names = taps_of(self.layers)
+        return [layer_of(task, name) for name in names] if names and isinstance(task, Layer) else names
+
+
+def load_asked(model: str, device: str, asked: str | None = None, encoder: Path | None = None) -> Task:
+    """A model by name, which must be one that can be asked with caption=, question= or classes=."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"loading {model}"):
+        from mmgradcam import checkpoints, tasks
+
+        apart = encoder is not None and checkpoints.needs_encoder(model)  # the variable may be set for another model
+        task = tasks.load(model, device, encoder=encoder if apart else None)
+    takes = takes_of(task)
+    if asked is not None and asked not in takes:
+        commands = {"caption": "caption", "question": "vqa", "classes": "classify", "clips": "video", "observations": "policy"}
+        wanted = asked if asked in ("clips", "observations") else f"{asked}="
+        fitting = " or ".join(f"`mmgradcam {command}`" for key, command in commands.items() if key in takes)
+        raise InputError(f"{model} is a {type(task).__name__} model, expected one asked with {wanted}; try {fitting}")
+    return task
+
+
+def captioner(device: str, encoder: Path | None) -> Task:
+    """The photo captioner, or the small one where the encoder that the first stands on cannot be had."""
+    try:
+        return load_asked("photo-captioner", device, "caption", encoder)
+    except InputError as error:
+        if encoder is not None:
+            raise
+        complain(f"{error}; photo-captioner-small, which needs no download, captions instead")
+        return load_asked("photo-captioner-small", device, "caption")
+
+
+def takes_of(task: Task) -> frozenset[str]:
+    """What a task can be asked with."""
+    from mmgradcam import tasks
+
+    if isinstance(task, tasks.Talking):
+        return task.voice.takes
+    kinds = {"caption": tasks.Captioning, "question": tasks.VQA, "classes": tasks.Layer}
+    if isinstance(task, tasks.Video) or (isinstance(task, tasks.Layer) and hasattr(task.preparing, "example")):
+        return frozenset({"clips"})
+    if isinstance(task, tasks.Policy):
+        return frozenset({"observations"})
+    named = inspect.signature(task.targets).parameters  # of a task of the user's own
+    return frozenset(key for key, kind in kinds.items() if isinstance(task, kind) or key in named)
+
+
+def method_of(name: str | None) -> Any:
+    import difflib
+
+    from mmgradcam import methods
+
+    known = method_names()
+    if name is not None and name not in known:
+        near = difflib.get_close_matches(name, known, n=2, cutoff=0.4) or known
+        raise InputError(f"there is no method {name!r}; did you mean {' or '.join(near)}?")
+    return None if name is None else getattr(methods, name)
+
+
+def method_names() -> list[str]:
+    """Functions of `mmgradcam.methods` that draw a map as they are."""
+    from mmgradcam import methods
+
+    return [name for name in methods.__all__ if name not in ("mean", "product", "smooth")]
+
+
+def taps_of(layers: list[str] | None) -> list[str] | None:
+    if layers and "features" in layers and len(layers) > 1:
+        raise InputError("--layer features stands alone; to fuse it with others, name the encoder's last layer instead")
+    return None if not layers else [] if layers == ["features"] else layers
+
+
+def complain(error: Exception | str) -> None:
+    print(f"mmgradcam: {' '.join(str(error).split())}", file=sys.stderr)
