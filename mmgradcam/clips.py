@@ -114,7 +114,11 @@ def _animated(path: Path) -> Clip:
                 waits.append(float(frame.info.get("duration") or 1000 / RATE))
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise InputError(f"{path}: the file is damaged or no animated picture ({error}); save or download it again") from None
-    return Clip(tuple(frames), 1000 * len(waits) / sum(waits), path.name)
+    shortest = min(waits)
+    times = [round(wait / shortest) for wait in waits]  # a frame that stays longer stands for several
+    _few_enough(path, sum(times), frames[0].size)
+    even = tuple(frame for frame, count in zip(frames, times, strict=True) for _ in range(count))
+    return Clip(even, 1000 * len(even) / sum(waits), path.name)
 
 
 def _film(path: Path) -> Clip:

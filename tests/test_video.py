@@ -56,6 +56,16 @@ def test_frames_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert open_clip(tmp_path / "odd.mp4").size == (34, 36)
 
 
+def test_a_frame_that_stays_longer_stands_for_several(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (16, 16), color) for color in ("red", "blue"))
+    (tmp_path / "film.gif").write_bytes(
+        encoded([first, first, first, second], 10.0, ".gif")
+    )  # Pillow writes two, 300 and 100 ms
+    back = open_clip(tmp_path / "film.gif")
+    assert [frame.getpixel((0, 0)) for frame in back.frames] == [(255, 0, 0)] * 3 + [(0, 0, 255)]
+    assert back.rate == pytest.approx(10.0)
+
+
 def test_a_folder_of_frames_is_read_in_the_order_of_its_numbers(tmp_path: Path) -> None:
     for i in (10, 9, 2, 100):
         Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / f"frame{i}.png")
