@@ -55,7 +55,7 @@ def open_world(name: str) -> Any:
     try:
         import gymnasium
     except ImportError:
-        raise InputError('gymnasium is needed to play: pip install "mmgradcam[policy]"') from None
+        raise InputError("gymnasium is needed to play: pip install gymnasium minigrid") from None
     from gymnasium import wrappers
 
     try:

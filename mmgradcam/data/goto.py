@@ -40,7 +40,7 @@ def make_goto(render: bool = True) -> Any:
         import minigrid  # noqa: F401  # registers the worlds
         from minigrid.wrappers import RGBImgObsWrapper
     except ImportError:
-        raise InputError('gymnasium and minigrid are needed: pip install "mmgradcam[policy]"') from None
+        raise InputError("gymnasium and minigrid are needed: pip install gymnasium minigrid") from None
     world = gymnasium.make(WORLD, highlight=False)
     shown: Any = RGBImgObsWrapper
     return shown(world, tile_size=TILE) if render else world
