@@ -81,9 +81,9 @@ class Policy(Task):
         return bound
 
     def picture(self, observation: Any) -> Image.Image:
-        """The observation's image for people: RGB, of stacked frames the last."""
+        """The observation's image for people: of stacked frames the last, RGB where the channels are a multiple of three."""
         pixels = self._pixels(observation)
-        last = pixels[-3:] if pixels.shape[0] in (3, 4, 6, 9, 12) and pixels.shape[0] % 3 == 0 else pixels[-1:]
+        last = pixels[-3:] if pixels.shape[0] % 3 == 0 else pixels[-1:]
         return Image.fromarray(np.ascontiguousarray(last.expand(3, -1, -1).permute(1, 2, 0).numpy().astype(np.uint8)))
 
     def prepare(self, image: Image.Image) -> Prepared:
