@@ -255,12 +255,14 @@ def evaluate(
     """Measure a model and its maps on photos that people captioned and boxed, or on scenes whose truth is known."""
     if data is None:
         from mmgradcam.bulk.evaluate import evaluate as evaluate_scenes
+        from mmgradcam.bulk.goto import evaluate_goto
         from mmgradcam.bulk.motion import evaluate_motion
 
         if (limit or 0) > 10_000:
             raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
         task = load_asked(model, device, None, encoder)
-        measure: Any = evaluate_motion if "clips" in takes_of(task) else evaluate_scenes
+        of_others: dict[str, Any] = {"clips": evaluate_motion, "observations": evaluate_goto}
+        measure: Any = next((of_others[key] for key in takes_of(task) & of_others.keys()), evaluate_scenes)
         figures = measure(
             task, limit or 1000, method=method_of(method), taps=taps_of(layer), progress=progress(f"{limit or 1000} scenes")
         )

@@ -22,6 +22,7 @@ from mmgradcam.tasks.vocabulary import Vocabulary
 pytest.importorskip("minigrid", reason="minigrid is not installed")
 
 from mmgradcam.bulk.episode import film_of, open_world, play, returns_of, save
+from mmgradcam.bulk.goto import evaluate_goto
 from mmgradcam.data.goto import ACTIONS, FAR, WORLD, Room, best_actions, make_goto, mission, picture, room_of, steps_to
 
 WORDS = ("a", "go", "the", "to", "blue", "green", "grey", "purple", "red", "yellow", "ball", "box", "key")
@@ -173,3 +174,36 @@ def test_the_command_line_plays(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_figures_of_a_policy_that_is_told_where_to_go() -> None:
+    figures = evaluate_goto(policy(), 1, "validation")
+    assert figures["episodes"] == 1
+    assert figures["pointing"]["count"] == figures["steps"]
+    for name in ("own", "swapped", "follows", "agent", "centre", "random", "moved"):
+        assert 0 <= figures["pointing"][name] <= 1
+    assert "pointing" not in evaluate_goto(policy(), 1, "validation", maps=False)
+    with pytest.raises(InputError, match="expected a policy of an image and a mission"):
+        evaluate_goto(Policy(Grey(), "conv.1"))
+
+
+def test_a_map_on_what_was_meant_is_counted_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map that is 1 in one cell of the first object meant, whatever the policy does."""
+    from mmgradcam.bulk import goto
+
+    class Told:
+        def __init__(self, map_: Tensor) -> None:
+            self.map = map_
+
+    def pointing(task: Policy, picture: object, **_: object) -> list[Told]:
+        said = task._observation["mission"].split()
+        found = torch.zeros(8, 8)
+        x, y = room_of(world[0]).named(said[-2], said[-1])[0]
+        found[y, x] = 1
+        return [Told(found)]
+
+    world = [make_goto()]
+    monkeypatch.setattr(goto, "make_goto", lambda: world[0])
+    monkeypatch.setattr(goto, "explain", pointing)
+    found = evaluate_goto(policy(), 2, "validation")["pointing"]
+    assert (found["own"], found["swapped"], found["follows"], found["agent"], found["moved"]) == (1, 0, 1, 0, 1)

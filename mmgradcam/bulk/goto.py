@@ -1,0 +1,116 @@
+"""How good is a policy that is told where to go, and do its maps lie on what it was told to go to?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmgradcam.data.goto import TILE, Room, make_goto, mission, room_of
+from mmgradcam.data.splits import seeds
+from mmgradcam.errors import InputError
+from mmgradcam.explaining import explain
+from mmgradcam.task import Method, Task
+from mmgradcam.tasks import Policy
+
+
+def evaluate_goto(
+    task: Task,
+    limit: int = 500,
+    split: str = "test",
+    *,
+    method: Method | None = None,
+    taps: Sequence[Any] | None = None,
+    maps: bool = True,
+    progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
+) -> dict[str, Any]:
+    """Success in rooms the policy has not seen, and where the map of each action it takes peaks.
+
+    At every step, the room in full view, the map of the action taken is made under the instruction and under another one, that
+    names another object of the room.
+
+    Args:
+        task: a policy of "image" and "mission".
+        limit: number of episodes.
+        split: "validation" or "test".
+        method: explain with this method instead of the policy's own choice.
+        taps: explain at these layers instead of the policy's own choice.
+        maps: else only success is measured.
+        progress: wraps the iteration over episodes, given their number, to show how far it is.
+
+    Returns:
+        `success`, share of the episodes that end at the object, `steps`, their mean length; `pointing`, shares of the maps:
+        `own`, the peak lies in the cell of an object that was meant, `swapped`, the same by the map under the other
+        instruction, `follows`, that map's peak lies on what the other instruction meant, `agent`, the peak lies on the agent;
+        `centre` and `random`, what those cells would score; `moved`, half the sum of the absolute differences of the two maps,
+        each scaled to a sum of 1: 0 where they are the same, 1 where they share no cell; `count`.
+
+    Raises:
+        InputError: the task is of another kind.
+    """
+    if not isinstance(task, Policy) or task.image != "image":
+        raise InputError(f"evaluate: expected a policy of an image and a mission, got {type(task).__name__}")
+    world = make_goto()
+    won, lengths, rows = [], [], []
+    numbers: Iterable[int] = seeds(split, limit)
+    for seed in progress(numbers, limit) if progress else numbers:
+        seen, _ = world.reset(seed=seed)
+        rng = np.random.default_rng([seed, 0x60A])
+        wanted = world.unwrapped.instrs.desc
+        goal, over, cut, reward, count = (str(wanted.color), str(wanted.type)), False, False, 0.0, 0
+        while not (over or cut):
+            best = int(task.values(seen).argmax())
+            if maps:
+                rows += _held(task, world, seen, goal, best, rng, {"method": method, "taps": taps})
+            seen, reward, over, cut, _ = world.step(best)
+            count += 1
+        won.append(reward > 0)
+        lengths.append(count)
+    names = ("own", "swapped", "follows", "agent", "centre", "random", "moved")
+    pointing = dict(zip(names, np.mean(np.array(rows, float), 0).tolist(), strict=True)) if rows else {}
+    return {
+        "success": float(np.mean(won)),
+        "steps": float(np.mean(lengths)),
+        "episodes": len(won),
+        **({"pointing": {**pointing, "count": len(rows)}} if rows else {}),
+    }
+
+
+def _held(
+    task: Policy, world: Any, seen: Any, goal: tuple[str, str], taken: int, rng: np.random.Generator, how: dict[str, Any]
+) -> list[tuple[float, ...]]:
+    """One row of figures for a step, or none where there is no other object to be sent to."""
+    room: Room = room_of(world)
+    others = sorted({(color, kind) for color, kind, _ in room.things} - {goal})
+    if not others:
+        return []
+    other = others[int(rng.integers(len(others)))]
+    found, cells = [], []
+    for said in (str(seen["mission"]), mission(room, *other)):
+        told = {**seen, "mission": said}
+        raw = explain(task.at(told), task.picture(told), action=taken, **how)[0].map.clamp(min=0)
+        found.append(raw / raw.sum().clamp(min=1e-12))
+        cells.append(_peak(raw, seen["image"].shape[0] // TILE))
+    meant, instead = ({(x, y) for x, y in room.named(*one)} for one in (goal, other))
+    width, height = room.cells.shape[:2]
+    agent = tuple(int(v) for v in world.unwrapped.agent_pos)
+    return [
+        (
+            cells[0] in meant,
+            cells[1] in meant,
+            cells[1] in instead,
+            cells[0] == agent,
+            (width // 2, height // 2) in meant,
+            len(meant) / (width * height),
+            float((found[0] - found[1]).abs().sum()) / 2,
+        )
+    ]
+
+
+def _peak(raw: torch.Tensor, cells: int) -> tuple[int, int]:
+    """The cell (x, y) of the room in which a map peaks."""
+    rows, columns = raw.shape
+    y, x = divmod(int(raw.argmax()), columns)
+    return int((x + 0.5) / columns * cells), int((y + 0.5) / rows * cells)
