@@ -110,6 +110,13 @@ def test_the_same_picture_told_otherwise_has_another_map() -> None:
         explain(mind.at({**seen, "mission": "make coffee"}), mind.picture(seen))
 
 
+def test_a_world_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    world = make_goto()
+    for seed in range(60):  # some rooms are drawn anew, which MiniGrid tells
+        world.reset(seed=seed)
+    assert capsys.readouterr().out == ""
+
+
 def test_rewards_are_summed_without_explaining() -> None:
     world = make_goto()
     found = returns_of(world, policy(), [0, 1])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmgradcam.clips import Clip
+from mmgradcam.data.goto import TILE, quiet
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.explanation import Explanation
@@ -64,7 +65,7 @@ def open_world(name: str) -> Any:
             from minigrid.wrappers import RGBImgObsWrapper
 
             shown: Any = RGBImgObsWrapper
-            return shown(gymnasium.make(name, highlight=False), tile_size=8)
+            return shown(quiet(gymnasium.make(name, highlight=False)), tile_size=TILE)
         if name.startswith("ALE/"):
             import ale_py
 

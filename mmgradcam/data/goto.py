@@ -5,8 +5,10 @@ Needs the packages gymnasium and minigrid.
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -41,9 +43,21 @@ def make_goto(render: bool = True) -> Any:
         from minigrid.wrappers import RGBImgObsWrapper
     except ImportError:
         raise InputError("gymnasium and minigrid are needed: pip install gymnasium minigrid") from None
-    world = gymnasium.make(WORLD, highlight=False)
+    world = quiet(gymnasium.make(WORLD, highlight=False))
     shown: Any = RGBImgObsWrapper
     return shown(world, tile_size=TILE) if render else world
+
+
+def quiet(world: Any) -> Any:
+    """The environment, without what MiniGrid prints while it looks for a room that can be solved."""
+    import gymnasium
+
+    class Quiet(gymnasium.Wrapper):  # type: ignore[type-arg]
+        def reset(self, **how: Any) -> Any:
+            with redirect_stdout(io.StringIO()):
+                return super().reset(**how)
+
+    return Quiet(world)
 
 
 @dataclass(frozen=True)
