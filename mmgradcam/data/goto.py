@@ -52,7 +52,7 @@ def quiet(world: Any) -> Any:
     """The environment, without what MiniGrid prints while it looks for a room that can be solved."""
     import gymnasium
 
-    class Quiet(gymnasium.Wrapper):  # type: ignore[type-arg]
+    class Quiet(gymnasium.Wrapper):
         def reset(self, **how: Any) -> Any:
             with redirect_stdout(io.StringIO()):
                 return super().reset(**how)
