@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mmgradcam import methods
 from mmgradcam.bulk.goto import evaluate_goto
-from mmgradcam.data.goto import ACTIONS, FAR, best_actions, make_goto, mission, picture, room_of, steps_to
+from mmgradcam.data.goto import ACTIONS, advice, make_goto, mission, picture, room_of, steps_to
 from mmgradcam.data.splits import SPLITS
 from mmgradcam.tasks import load
 from mmgradcam.tasks.loading import build, parts, save
@@ -39,32 +39,33 @@ EACH = 12
 """Places and instructions of a room that are learned before the next room is drawn."""
 
 
-def samples(seeds: range, folder: Path) -> tuple[np.ndarray[Any, Any], Tensor, Tensor]:
-    """(N, 64, 64, 3) pictures, (N, 5) instructions, (N, actions) shares of the best actions; kept in the folder."""
+Samples = tuple[np.ndarray[Any, Any], Tensor, Tensor, Tensor]
+
+
+def samples(seeds: range, folder: Path) -> Samples:
+    """(N, 64, 64, 3) pictures, (N, 5) instructions, (N,) where the agent is and looks, (N, 256, actions) bool what is best anywhere."""
     file = folder / f"rooms-{seeds.start}-{len(seeds)}.npz"
     if file.exists():
         kept = np.load(file)
-        return kept["pictures"], torch.from_numpy(kept["told"]), torch.from_numpy(kept["best"])
+        best = np.unpackbits(kept["best"], axis=-1, count=len(ACTIONS)).astype(bool)
+        return kept["pictures"], torch.from_numpy(kept["told"]), torch.from_numpy(kept["at"]), torch.from_numpy(best)
     folder.mkdir(parents=True, exist_ok=True)
     world = make_goto(render=False)
-    pictures, told, best = [], [], []
+    pictures, told, at, best = [], [], [], []
     for seed in seeds:
         world.reset(seed=seed)
         room, rng = room_of(world), np.random.default_rng([seed, 0x60])
         free, named = room.free(), sorted({(color, kind) for color, kind, _ in room.things})
-        ways = {one: steps_to(room, room.named(*one)) for one in named}
+        ways = {one: advice(steps_to(room, room.named(*one))) for one in named}
         for _ in range(EACH):
             (x, y), d, one = free[rng.integers(len(free))], int(rng.integers(4)), named[rng.integers(len(named))]
-            if ways[one][x, y, d] == FAR:
-                continue
-            pictures.append(picture(room, x, y, d))
-            told.append(VOCABULARY.encode(tokenize(mission(room, *one))))
-            share = np.zeros(len(ACTIONS), np.float32)
-            share[best_actions(room, ways[one], x, y, d)] = 1
-            best.append(share / share.sum())
-        if (seed - seeds.start) % 2000 == 0:
-            print("rooms", seed - seeds.start, "of", len(seeds), flush=True)
-    np.savez(file, pictures=np.stack(pictures), told=np.array(told), best=np.stack(best))
+            if ways[one][y, x, d].any():
+                pictures.append(picture(room, x, y, d))
+                told.append(VOCABULARY.encode(tokenize(mission(room, *one))))
+                at.append((y * room.cells.shape[0] + x) * 4 + d)
+                best.append(np.packbits(ways[one].reshape(-1, len(ACTIONS)), axis=-1))
+    np.savez(file, pictures=np.stack(pictures), told=np.array(told), at=np.array(at), best=np.stack(best))
+    print(file.name, len(pictures), flush=True)
     return samples(seeds, folder)
 
 
@@ -74,16 +75,30 @@ def made(given: argparse.Namespace) -> GoToNet:
 
 
 @torch.no_grad()
-def right(net: GoToNet, data: tuple[np.ndarray[Any, Any], Tensor, Tensor]) -> float:
+def right(net: GoToNet, data: Samples) -> float:
     """Share of the places where the likeliest action is one of the best."""
     net.eval()
-    pictures, told, best = data
+    pictures, told, at, best = data
     hits = []
-    for at in range(0, len(pictures), 500):
-        logits = net({"image": as_input(pictures[at : at + 500]), "mission": told[at : at + 500]})
-        hits.append(best[at : at + 500].gather(1, logits.argmax(1)[:, None]) > 0)
+    for start in range(0, len(pictures), 500):
+        part = slice(start, start + 500)
+        logits = net({"image": as_input(pictures[part]), "mission": told[part]})
+        own = best[part][torch.arange(len(logits)), at[part]]
+        hits.append(own.gather(1, logits.argmax(1)[:, None]))
     net.train()
     return float(torch.cat(hits).float().mean())
+
+
+def loss_of(net: GoToNet, data: Samples, rows: np.ndarray[Any, Any]) -> Tensor:
+    """Of where the agent is, and of what is best at every place of the room: one picture teaches it all."""
+    pictures, told, at, best = data
+    with torch.autocast("cpu", torch.bfloat16):
+        where, advised = net.head.everywhere(net.encoder(as_input(pictures[rows])), told[rows])
+    known = best[rows].any(-1)
+    share = best[rows].float()
+    share = share / share.sum(-1, keepdim=True).clamp(min=1)
+    each = -(advised.float().log_softmax(-1) * share).sum(-1)
+    return F.cross_entropy(where.float(), at[rows]) + each[known].mean()
 
 
 def as_input(pictures: np.ndarray[Any, Any]) -> Tensor:
@@ -108,15 +123,12 @@ def train(given: argparse.Namespace) -> GoToNet:
         if part is None or part[0] != which:
             start = SPLITS["train"] + (which % given.chunks) * given.chunk
             part = (which, samples(range(start, start + given.chunk), given.out))
-        pictures, told, best = part[1]
-        rows = np.sort(np.random.default_rng([given.seed, step]).choice(len(pictures), given.batch, replace=False))
+        rows = np.sort(np.random.default_rng([given.seed, step]).choice(len(part[1][0]), given.batch, replace=False))
         for group in optimizer.param_groups:
             group["lr"] = (
                 given.rate * min(1.0, (step + 1) / 200) * (0.01 + 0.495 * (1 + math.cos(math.pi * step / given.steps)))
             )
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = net({"image": as_input(pictures[rows]), "mission": told[rows]})
-        loss = F.cross_entropy(logits.float(), best[rows])
+        loss = loss_of(net, part[1], rows)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -221,9 +233,10 @@ in {p["follows"]:.1%}. Half the sum of the absolute differences of both maps, ea
 ## How it was made
 
 - Architecture: `GridEncoder` (three convolutions, a cell of the room to a cell of the features), `GoToHead` (five residual blocks that the
-  words of the instruction scale and shift); {count / 1e6:.2f} M parameters, stored as fp16.
-- Data: {given.chunk * given.chunks:,} rooms as the environment draws them (seeds 1000000 on), {EACH} places and instructions in each; what is learned is
-  the best action, found by search from the object backwards. It imitates; it was never rewarded.
+  words of the instruction scale and shift, until every cell tells what to do there; a second map tells where the agent is); {count / 1e6:.2f} M parameters, stored as fp16.
+- Data: {given.chunk * given.chunks:,} rooms as the environment draws them (seeds 1000000 on), {EACH} instructions and places of the agent in each. What is
+  learned is where the agent stands, and the best action at every place of the room, found by search from the object backwards. It
+  imitates; it was never rewarded.
 - Recipe: `python scripts/train_goto.py --out runs/goto`, {given.steps:,} steps of {given.batch}, AdamW {given.rate}, cosine, seed {given.seed}, mean of the weights; on a CPU.
 - Licence: Apache-2.0.
 """
@@ -234,7 +247,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--chunk", type=int, default=4000, help="rooms drawn at a time")
     parser.add_argument("--chunks", type=int, default=4, help="how many such parts there are before the first comes again")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)

@@ -119,16 +119,31 @@ def steps_to(room: Room, goals: Sequence[tuple[int, int]]) -> npt.NDArray[np.int
     return steps
 
 
-def best_actions(room: Room, steps: npt.NDArray[np.int64], x: int, y: int, d: int) -> list[int]:
+def best_actions(steps: npt.NDArray[np.int64], x: int, y: int, d: int) -> list[int]:
     """The actions that lead nearer, all that do; "done" where the goal is before the agent already."""
-    own = steps[x, y, d]
-    if own == 0:
-        return [ACTIONS.index("done")]
-    dx, dy = WAYS[d]
-    after = {0: steps[x, y, (d - 1) % 4], 1: steps[x, y, (d + 1) % 4]}
-    if (x + dx, y + dy) in set(room.free()):
-        after[2] = steps[x + dx, y + dy, d]
-    return [action for action, left in after.items() if left == own - 1]
+    return [int(action) for action in np.flatnonzero(advice(steps)[y, x, d])]
+
+
+def advice(steps: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """(height, width, 4, actions): in each place and direction, which actions are the best; none where there is no way.
+
+    Args:
+        steps: what `steps_to` gives.
+    """
+    width, height = steps.shape[:2]
+    found = np.zeros((width, height, 4, len(ACTIONS)), bool)
+    near = steps - 1
+    found[..., 0] = np.roll(steps, 1, 2) == near
+    found[..., 1] = np.roll(steps, -1, 2) == near
+    for d, (dx, dy) in enumerate(WAYS):
+        before = np.full((width, height), FAR)
+        xs, ys = slice(max(0, -dx), width - max(0, dx)), slice(max(0, -dy), height - max(0, dy))
+        before[xs, ys] = steps[max(0, dx) : width - max(0, -dx), max(0, dy) : height - max(0, -dy), d]
+        found[..., d, 2] = before == near[..., d]
+    found[..., ACTIONS.index("done")] = steps == 0
+    found[steps >= FAR] = False
+    found[steps == 0, :3] = False
+    return found.transpose(1, 0, 2, 3)
 
 
 def picture(room: Room, x: int, y: int, d: int) -> Pixels:

@@ -45,32 +45,39 @@ class Steered(nn.Module):
 class GoToHead(nn.Module):
     """(B, C, rows, columns) features and (B, L) words of the instruction -> (B, actions) logits.
 
-    Blocks that the instruction steers pass on from cell to cell which way the goal lies; then one cell, that where the head
-    looks, says what to do.
+    Blocks that the instruction steers pass on from cell to cell which way the goal lies, until every cell tells what to do for
+    an agent that stands there and looks into each of four directions. The head looks for the agent and does what is told there.
 
     Args:
         vocabulary: number of tokens; 0 fills up.
         channels: C.
         actions: how many.
         blocks: how far news travel: two cells a block.
+        told: size of the instruction's embedding.
     """
 
     def __init__(self, vocabulary: int, channels: int = 64, actions: int = 7, blocks: int = 5, told: int = 32) -> None:
         super().__init__()
+        self.actions = actions
         self.words = nn.Embedding(vocabulary, told, padding_idx=0)
         self.blocks = nn.ModuleList([Steered(channels, told) for _ in range(blocks)])
-        self.look = nn.Conv2d(channels, 1, 1)
-        self.out = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, actions))
+        self.look = nn.Conv2d(channels, 4, 1)
+        self.advise = nn.Conv2d(channels, 4 * actions, 1)
 
     def forward(self, features: Tensor, words: Tensor) -> Tensor:
+        where, advice = self.everywhere(features, words)
+        logits: Tensor = (where.softmax(-1)[:, None] @ advice)[:, 0]
+        return logits
+
+    def everywhere(self, features: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of where the agent is and looks, (B, rows * columns * 4), and what to do there, (B, the same, actions)."""
         told = self.words(words).sum(1)
         x = features
         for block in self.blocks:
             x = block(x, told)
-        looked = self.look(x).flatten(2).softmax(-1)
-        seen = (x.flatten(2) * looked).sum(-1)
-        logits: Tensor = self.out(seen)
-        return logits
+        where = self.look(features).flatten(2).transpose(1, 2).flatten(1)
+        advice = torch.unflatten(self.advise(x), 1, (4, self.actions)).flatten(3)  # (B, 4, actions, cells)
+        return where, advice.permute(0, 3, 1, 2).flatten(1, 2)
 
 
 class GoToNet(nn.Module):
