@@ -161,7 +161,7 @@ def video(
 @app.command()
 def policy(
     world: Annotated[str, typer.Argument(help="An environment of gymnasium (BabyAI-..., ALE/...).", metavar="ENV")],
-    model: Annotated[str, typer.Option(help="A bundled model, FILE.py:NAME or a plugin's.")],
+    model: Annotated[str, typer.Option(help="A bundled model, FILE.py:NAME or a plugin's.")] = "babyai-goto",
     steps: Annotated[int | None, typer.Option(help="Most steps of the episode; by default until it ends.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Seed of the world.", min=0)] = 0,
     action: Annotated[str | None, typer.Option(help="Explain this action at each step, not the one taken.")] = None,

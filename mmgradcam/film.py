@@ -209,7 +209,8 @@ def _page(film: Film) -> str:
         numbers = [value for _, value in moment.values]
         low, high = min([*numbers, 0.0]), max([*numbers, 0.0])
         span = (high - low) or 1.0
-        shown = [[name, f"{value:.3g}", round(max((value - low) / span, 0.01), 3)] for name, value in moment.values]
+        form = ".2f" if 1 <= max(high, -low) < 1000 else ".3g"
+        shown = [[name, f"{value:{form}}", round(max((value - low) / span, 0.01), 3)] for name, value in moment.values]
         moments.append({"said": moment.said, "values": shown, "chosen": moment.chosen})
     told = {
         "rate": film.clip.rate,

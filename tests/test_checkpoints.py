@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from mmgradcam import checkpoints, explain
 from mmgradcam.bulk.evaluate import evaluate
+from mmgradcam.bulk.goto import evaluate_goto
 from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
 from mmgradcam.data.photos import Photos
 from mmgradcam.data.render import render
@@ -25,7 +26,7 @@ OF_PHOTOS = [name for name in checkpoints.names() if name.startswith("photo-")]
 
 def test_the_models_promised_are_there() -> None:
     assert OF_SCENES == ["scenes-captioner", "scenes-captioner-transformer", "scenes-vqa", "scenes-vqa-transformer"]
-    assert OF_PHOTOS == ["photo-captioner", "photo-captioner-small", "photo-captioner-transformer", "photo-vqa"]
+    assert OF_PHOTOS == ["photo-captioner", "photo-captioner-small", "photo-vqa"]
     sizes = [(checkpoints.folder(name) / "model.safetensors").stat().st_size for name in checkpoints.names()]
     assert max(sizes) < 10 * 2**20
     assert sum(sizes) < 25 * 2**20
@@ -61,6 +62,17 @@ def test_a_model_is_as_good_as_its_card(name: str) -> None:
         assert f["inside_outside"] > 0.5 * told["inside_outside"]
         assert f["centre"] < 0.5
         assert f["random"] < 0.2
+
+
+def test_the_policy_goes_where_it_is_told_as_its_card_says() -> None:
+    pytest.importorskip("minigrid", reason="minigrid is not installed")
+    card = checkpoints.config(checkpoints.folder("babyai-goto"))["figures"]
+    assert card["success"] >= 0.95
+    task = load("babyai-goto", device="cpu")
+    _near(evaluate_goto(task, 60, maps=False)["success"], card["success"], 60)
+    found = evaluate_goto(task, 12)["pointing"]
+    _near(found["own"], card["pointing"]["own"], 12)  # steps of an episode are alike
+    assert found["random"] < 0.1
 
 
 @pytest.mark.data

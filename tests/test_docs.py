@@ -105,3 +105,13 @@ def test_methods_documented_in_the_readme_are_those_there_are() -> None:
 def test_the_contract_needs_three_methods() -> None:
     assert mmgradcam.Task.__abstractmethods__ == {"encode", "targets", "score"}
     assert issubclass(Classes, mmgradcam.Task)
+
+
+def test_the_card_of_the_policy_tells_the_figures_of_its_config() -> None:
+    folder = checkpoints.folder("babyai-goto")
+    config, text = json.loads((folder / "config.json").read_text()), (folder / "README.md").read_text()
+    figures = config["figures"]
+    assert f"Episodes won: **{figures['success']:.1%}**" in text
+    for name in ("own", "centre", "random", "agent", "swapped", "follows"):
+        assert f"{figures['pointing'][name]:.1%}" in text
+    assert f"**{config['method']}** at **{' x '.join(config['taps'])}**" in text

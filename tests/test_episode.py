@@ -109,6 +109,16 @@ def test_the_same_picture_told_otherwise_has_another_map() -> None:
         explain(mind.at({**seen, "mission": "make coffee"}), mind.picture(seen))
 
 
+def test_an_action_is_not_held_against_itself() -> None:
+    mind = policy()
+    (step,) = play(open_world(WORLD), mind, 1, seed=3)
+    taken, *_, last = sorted(range(7), key=lambda i: -step.values[i])
+    second = sorted(range(7), key=lambda i: -step.values[i])[1]
+    for against, expected in [(taken, second), (last, last)]:
+        (held,) = play(open_world(WORLD), mind, 1, seed=3, against=ACTIONS[against])
+        assert held.explanation.labels[1] == f"{ACTIONS[taken]} rather than {ACTIONS[expected]}"
+
+
 def test_a_world_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     world = make_goto()
     for seed in range(60):  # some rooms are drawn anew, which MiniGrid tells

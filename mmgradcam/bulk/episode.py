@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from mmgradcam.clips import Clip
 from mmgradcam.data.goto import TILE, quiet
@@ -87,7 +88,8 @@ def play(world: Any, policy: Policy, steps: int | None = None, seed: int = 0, **
         policy: who plays.
         steps: the most; by default as many as the world allows.
         seed: of the world.
-        **how: what `explain` is to be asked with, such as `against="left"` or `method=layercam`.
+        **how: what `explain` is to be asked with, such as `against="left"` or `method=layercam`. Where the action explained is
+            the one it is to be held against, it is held against the best of the others.
 
     Raises:
         InputError: the world's actions are not discrete, or fewer than the policy's.
@@ -103,13 +105,25 @@ def play(world: Any, policy: Policy, steps: int | None = None, seed: int = 0, **
             raise InputError(
                 f"the policy takes action {best}, the world has {world.action_space.n}; they do not belong together"
             )
-        explanation = explain(policy.at(seen), policy.picture(seen), **how)
+        explanation = explain(policy.at(seen), policy.picture(seen), **_against_another(policy, values, how))
         told = str(seen["mission"]) if isinstance(seen, dict) and "mission" in seen else ""
         seen, reward, over, cut, _ = world.step(best)
         taken += 1
         yield Step(explanation, values.tolist(), best, float(reward), bool(over or cut), told)
         if over or cut:
             return
+
+
+def _against_another(policy: Policy, values: Tensor, how: dict[str, Any]) -> dict[str, Any]:
+    """An action held against itself is held against the best of the others instead."""
+    ranked = [policy.called(i) for i in values.argsort(descending=True).tolist()]
+    own = how["action"] if "action" in how else ranked[0]
+    if "against" not in how or str(how["against"]) not in (
+        str(own),
+        *(str(i) for i, n in enumerate(policy.actions) if n == own),
+    ):
+        return how
+    return {**how, "against": next(name for name in ranked if name != own)}
 
 
 def film_of(steps: Iterable[Step], policy: Policy, title: str) -> Film:
@@ -125,7 +139,7 @@ def film_of(steps: Iterable[Step], policy: Policy, title: str) -> Film:
     tracks = []
     for i, target in enumerate(first.targets):
         alike = all(step.explanation.labels[i] == target.label for step in played)
-        label = target.label if alike else ("the action taken" if i == 0 else f"choice {i + 1}")
+        label = target.label if alike else ("the action taken" if i == 0 else "rather than another")
         tracks.append(Track(label, np.stack([step.explanation[i].heat() for step in played])))
     moments = []
     for n, step in enumerate(played):
