@@ -235,7 +235,9 @@ def recipe_of(kept: dict[str, Any], taken: str) -> str:
     """One line for each training that the weights went through, the `taken` of one being what the next began with."""
     lines = []
     for part in kept["recipe"]:
-        settings = [f"--{k}" if v is True else f"--{k} {_set(v)}" for k, v in part["settings"].items() if v not in (False, [])]
+        settings = [
+            f"--{k}" if v is True else f"--{k} {_set(v)}" for k, v in part["settings"].items() if v is not False and v != []
+        ]
         after = f", beginning with the {taken} of the line above," if lines else ""
         lines.append(
             f"  - `{' '.join(settings)}`{after} taken after {part['epochs']} epochs, {part['minutes']:.0f} minutes on one CPU core"

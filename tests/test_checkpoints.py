@@ -26,7 +26,7 @@ OF_PHOTOS = [name for name in checkpoints.names() if name.startswith("photo-")]
 
 def test_the_models_promised_are_there() -> None:
     assert OF_SCENES == ["scenes-captioner", "scenes-captioner-transformer", "scenes-vqa", "scenes-vqa-transformer"]
-    assert OF_PHOTOS == ["photo-captioner", "photo-captioner-small", "photo-vqa"]
+    assert OF_PHOTOS == ["photo-captioner", "photo-captioner-small", "photo-captioner-transformer", "photo-vqa"]
     sizes = [(checkpoints.folder(name) / "model.safetensors").stat().st_size for name in checkpoints.names()]
     assert max(sizes) < 10 * 2**20
     assert sum(sizes) < 25 * 2**20
