@@ -15,7 +15,7 @@ from mmgradcam.data.motion import MOTIONS
 from mmgradcam.metrics import average_drop, increase, shown_only, shown_only_of_clip, win
 from mmgradcam.pictures import Fit
 from mmgradcam.tasks import Video, load
-from mmgradcam.tasks.nets.clips import MeanHead
+from mmgradcam.tasks.nets.clips import SliceHead
 
 
 def test_the_figures_are_those_worked_out_by_hand() -> None:
@@ -52,7 +52,7 @@ class Moves(nn.Module):
 
 def test_a_map_of_what_changes_peaks_on_what_moves() -> None:
     torch.manual_seed(0)
-    head = MeanHead(1, len(MOTIONS))
+    head = SliceHead(1, len(MOTIONS))
     head.out.weight.data.fill_(1.0)
     task = Video(Moves(), head, MOTIONS, Fit((64, 64)), length=16)
     figures = evaluate_motion(task, 6, "validation")

@@ -23,7 +23,7 @@ from mmgradcam.film import Film, Moment, Track
 from mmgradcam.pictures import Fit
 from mmgradcam.tasks import Layer, Video
 from mmgradcam.tasks.hub import frames
-from mmgradcam.tasks.nets.clips import ClipEncoder, MeanHead
+from mmgradcam.tasks.nets.clips import ClipEncoder, SliceHead
 
 
 def clip(count: int = 6, size: tuple[int, int] = (48, 32)) -> Clip:
@@ -38,7 +38,7 @@ def clip(count: int = 6, size: tuple[int, int] = (48, 32)) -> Clip:
 
 def video() -> Video:
     torch.manual_seed(0)
-    encoder, head = ClipEncoder((4, 6)), MeanHead(6, 3)
+    encoder, head = ClipEncoder((4, 6)), SliceHead(6, 3)
     return Video(encoder.eval(), head.eval(), ["left", "right", "up"], Fit((32, 48)), length=8)
 
 
@@ -117,12 +117,12 @@ def test_maps_over_time_are_those_of_the_formula_on_the_3d_grid(method: Any) -> 
         torch.testing.assert_close(made.maps[k], method(features, gradient)[0])
 
 
-def test_grad_cam_of_a_mean_head_is_its_class_weights_on_the_features() -> None:
+def test_a_clip_s_score_is_the_mean_of_its_moments() -> None:
     task = video()
-    features = task.encode(task.prepare(clip()).pixels[None]).detach()[0]
-    weight = task.head.out.weight.detach()[1] / features[0].numel()  # type: ignore[union-attr, operator]
-    expected = torch.relu((weight[:, None, None, None] * features).sum(0))
-    torch.testing.assert_close(explain(task, clip(), classes=["right"], method=gradcam)[0].map, expected)
+    features = task.encode(task.prepare(clip()).pixels[None]).detach()
+    said = task.head.out(features)  # type: ignore[operator]
+    moments = [said[0, :, t].flatten(1).exp().mean(1).log() for t in range(4)]
+    torch.testing.assert_close(task.head(features)[0], torch.stack(moments).mean(0))
 
 
 def test_heat_is_linear_between_the_middles_of_cells_in_time() -> None:

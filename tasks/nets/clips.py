@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -26,16 +27,28 @@ class ClipEncoder(nn.Module):
         return features
 
 
-class MeanHead(nn.Module):
-    """Mean over time and place, and one linear layer."""
+class SliceHead(nn.Module):
+    """Every moment tells the class by the cells that say it most, and the mean over time decides.
+
+    So the evidence lies where something moves, in every frame: a mean over all of time and place could do with a few frames.
+
+    Args:
+        channels: C of the features.
+        classes: how many.
+    """
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.out = nn.Linear(channels, classes)
+        self.out = nn.Conv3d(channels, classes, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        scores: Tensor = self.out(features.flatten(2).mean(2))
+        scores: Tensor = self.moments(features).mean(2)
         return scores
+
+    def moments(self, features: Tensor) -> Tensor:
+        """(B, C, t, rows, columns) -> (B, classes, t) scores of each moment, a soft maximum over place."""
+        said = self.out(features).flatten(3)
+        return said.logsumexp(3) - math.log(said.shape[3])
 
 
 def _block(ins: int, outs: int, stride: tuple[int, int, int]) -> nn.Sequential:
