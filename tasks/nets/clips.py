@@ -47,7 +47,7 @@ class SliceHead(nn.Module):
 
     def moments(self, features: Tensor) -> Tensor:
         """(B, C, t, rows, columns) -> (B, classes, t) scores of each moment, a soft maximum over place."""
-        said = self.out(features).flatten(3)
+        said: Tensor = self.out(features).flatten(3)
         return said.logsumexp(3) - math.log(said.shape[3])
 
 
