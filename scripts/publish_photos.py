@@ -277,11 +277,7 @@ def answers_table(figures: Figures) -> str:
         for k, v in figures["accuracy"].items()
         if k != "all"
     )
-    none = {"own": float("nan")}
-    points = "".join(
-        f"| {k} | {v['own']:.1f} | {v.get('right', none)['own']:.1f} | {v.get('given', none)['own']:.1f} | {v['centre']:.1f} | {v['count']:,} |\n"
-        for k, v in figures["pointing"].items()
-    )
+    points = "".join(point_row(kind, found) for kind, found in figures["pointing"].items())
     a, c = figures["accuracy"]["all"], figures["counts"]
     return f"""{c["questions"]:,} questions that the captions and their phrases give rise to, balanced; an answer is right if a caption of the photo
 gives it. For {c["unanswerable"]:,} of them the model has no right answer in its list, and they count as wrong; {c["unread"]:,} more have a word it
@@ -292,12 +288,19 @@ does not know and are not asked.
 | **all** | **{a:.1f}** | {figures["blind"]["all"]:.1f} | {figures["guess"]["all"]:.1f} |
 {kinds}
 How many percent of the maps peak in a box of what the right answer rests on: maps of the model's own answers, of those alone that
-were right, and of the right answer whatever the model says:
+were right, and of the right answer whatever the model says, where it knows one. Beside each what the centre point scores there, and how
+many questions these are:
 
-| kind | own | where right | right answer | centre | questions |
-| --- | --- | --- | --- | --- | --- |
+| kind | own, centre | where right, centre | right answer, centre | questions |
+| --- | --- | --- | --- | --- |
 {points}
 """
+
+
+def point_row(kind: str, found: Figures) -> str:
+    parts = [found, found.get("right"), found.get("given")]
+    cells = ["-" if f is None else f"{f['own']:.1f}, {f['centre']:.1f} ({f['count']:,})" for f in parts]
+    return f"| {kind} | {' | '.join(cells)} | {found['count']:,} |\n"
 
 
 def methods_table(rows: list[Figures], best: Figures, vqa: bool) -> str:
