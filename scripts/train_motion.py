@@ -234,7 +234,7 @@ Sports-1M, another model and other clips:
 
 | | average drop (lower is better) | increase | win | paper: drop | paper: increase | paper: win |
 | --- | --- | --- | --- | --- | --- | --- |
-| gradcam | {ours["gradcam"]} | 95.26 | 0.84 | 5.91 |
+| gradcam | {ours["gradcam"]} | 95.26 | 0.84 | - |
 | gradcam_pp | {ours["gradcam_pp"]} | 59.79 | 6.68 | 94.09 |
 
 ## Which method, at which layer

@@ -115,3 +115,14 @@ def test_the_card_of_the_policy_tells_the_figures_of_its_config() -> None:
     for name in ("own", "centre", "random", "agent", "swapped", "follows"):
         assert f"{figures['pointing'][name]:.1%}" in text
     assert f"**{config['method']}** at **{' x '.join(config['taps'])}**" in text
+
+
+def test_the_card_of_the_model_of_clips_tells_the_figures_of_its_config() -> None:
+    folder = checkpoints.folder("clips-motion")
+    config, text = json.loads((folder / "config.json").read_text()), (folder / "README.md").read_text()
+    figures, place = config["figures"], config["figures"]["localization"]["motion"]
+    assert f"Motions told right: **{figures['accuracy']['all']:.1%}**" in text
+    assert f"**{place['peak']:.1%}** of {place['count']:,} frames" in text
+    for found in figures["faithfulness"].values():
+        assert f"{found['average_drop']:.2f} | {found['increase']:.2f} | {found['win']:.2f}" in text
+    assert f"**{config['method']}** at **{' x '.join(config['taps']) or 'the features'}**" in text

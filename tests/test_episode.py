@@ -149,6 +149,7 @@ class Grey(nn.Module):
 
 def test_a_game_of_atari_through_the_same_call() -> None:
     pytest.importorskip("ale_py", reason="ale-py is not installed")
+    pytest.importorskip("cv2", reason="opencv, which gymnasium's preprocessing of Atari needs, is not installed")
     steps = list(play(open_world("ALE/Pong-v5"), Policy(Grey(), "conv.1", unit="Q-value"), 2))
     assert steps[0].explanation.picture.size == (84, 84)
     assert steps[0].explanation.maps.shape == (1, 20, 20)
