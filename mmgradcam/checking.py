@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from mmgradcam.clips import Clip
 from mmgradcam.engine import Encoded, encode, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.layouts import of_picture
@@ -47,7 +48,7 @@ def check(task: Task, picture: Any = None, **query: Any) -> list[Finding]:
 
     Args:
         task: any task.
-        picture: what to try it on, as for `explain`; by default one that is made up.
+        picture: what to try it on, as for `explain`; by default one that is made up. A task of clips needs a `Clip`.
         **query: what to ask, as for `explain`.
 
     Returns:
@@ -124,20 +125,20 @@ class _Trial:
             self.scored(pixels, encoded.features.detach(), targets)
             self.apart(encoded.features.detach(), targets)
             self.reached(encoded, targets)
-            self.upright()
+            self.upright(picture)
             self.heavy(encoded.features.detach(), targets)
 
     def prepared(self, picture: Any) -> Tensor:
         """(1, 3, h, w) on the model's device."""
         if isinstance(picture, Tensor):
             return picture.detach()[None].to(self.device())
-        image = open_picture(picture)
-        made = self.tried("prepare", "it gets an RGB Pillow image", lambda: self.task.prepare(image))
+        image: Any = picture if isinstance(picture, Clip) else open_picture(picture)
+        made = self.tried("prepare", "it gets an RGB Pillow image, or a Clip", lambda: self.task.prepare(image))
         pixels = getattr(made, "pixels", None)
         if not isinstance(pixels, Tensor) or pixels.dim() not in (3, 4) or not pixels.is_floating_point():
             got = made if pixels is None else pixels
             self.stop("prepare", f"returned {kind_of(got)}; return Prepared(pixels, box) with pixels of floats, (3, h, w)")
-        if pixels.shape[-3] != 3 and pixels.shape[-1] == 3:
+        if 3 not in (pixels.shape[-3], pixels.shape[0]) and pixels.shape[-1] == 3:
             self.stop(
                 "prepare", f"returned pixels {tuple(pixels.shape)}, channels last; return (3, h, w): pixels.permute(2, 0, 1)"
             )
@@ -306,16 +307,16 @@ class _Trial:
                 "draw the same map",
             )
 
-    def upright(self) -> None:
+    def upright(self, picture: Any) -> None:
         """Puts noise into one corner after another and looks for where the features change."""
         seen = []
         for x, y in ((0, 0), (1, 0), (0, 1)):
-            change = self.changed(x, y)
+            change = None if isinstance(picture, Clip) else self.changed(x, y)
             if change is None:
                 self.say(
                     "orientation",
                     None,
-                    "could not be told: the grid is not a plane of at least 2 x 2, or did not change where the picture did",
+                    "could not be told: of a clip, a grid that is no plane, or one that did not change where the picture did",
                 )
                 return
             rows, columns = change.shape

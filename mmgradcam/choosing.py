@@ -38,7 +38,7 @@ class Map:
 
 
 def load_asked(model: str, device: str, asked: str | None = None, encoder: Path | None = None) -> Task:
-    """A model by name, which must be one that can be asked with caption=, question= or classes=."""
+    """A model by name, which must be one that can be asked with a caption, question or classes, about clips or observations."""
     from rich.console import Console
 
     with Console(stderr=True).status(f"loading {model}"):
@@ -51,7 +51,8 @@ def load_asked(model: str, device: str, asked: str | None = None, encoder: Path 
         commands = {"caption": "caption", "question": "vqa", "classes": "classify", "clips": "video", "observations": "policy"}
         wanted = asked if asked in ("clips", "observations") else f"{asked}="
         fitting = " or ".join(f"`mmgradcam {command}`" for key, command in commands.items() if key in takes)
-        raise InputError(f"{model} is a {type(task).__name__} model, expected one asked with {wanted}; try {fitting}")
+        hint = f"; try {fitting}" if fitting else f"; its `targets` would need a parameter {asked}"
+        raise InputError(f"{model} is a {type(task).__name__} model, expected one asked with {wanted}{hint}")
     return task
 
 

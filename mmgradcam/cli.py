@@ -137,7 +137,7 @@ def classify(
 @app.command()
 def video(
     films: Annotated[list[Path], typer.Argument(help="Films: MP4, WebM, GIF, ..., or folders of frames.", metavar="FILM...")],
-    model: Annotated[str, typer.Option(help="torchvision:NAME (r3d_18, ...) or a folder.")],
+    model: Annotated[str, typer.Option(help="torchvision:NAME (r3d_18, ...), clips-motion, FILE.py:NAME or a folder.")],
     classes: Classes = None,
     top: Top = None,
     against: Against = None,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,8 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 ANIMATED = {".gif", ".webp", ".apng", ".png"}
 RATE = 8.0
 """Frames per second, where nothing says how many."""
+SIDE, MOST_FRAMES = 640, 240
+"""Longest side of a file's frames, and how many are held."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,16 @@ class Clip:
 def open_clip(source: Any) -> Clip:
     """A clip of a film file (MP4, WebM, AVI, ...), an animated GIF, WebP or PNG, a folder of pictures, or pictures.
 
+    Frames of files come at most 640 pixels wide or tall, and of a long film every second, fourth, ... so that there are at most
+    240, over all of its time: no model of clips sees more.
+
     Args:
         source: a path, a `Clip`, or a list of whatever `explain` takes for a picture. Files of a folder are ordered by name,
             numbers in names by their value.
 
     Raises:
-        InputError: there is no such file, it is damaged or empty, its frames differ in size or are too many pixels, or a film
-            file is given and PyAV is not installed.
+        InputError: there is no such file, it is damaged or empty, its frames differ in size, or a film file is given and PyAV
+            is not installed.
     """
     if isinstance(source, Clip):
         return source
@@ -81,65 +87,69 @@ def open_clip(source: Any) -> Clip:
         files = sorted((f for f in path.iterdir() if f.suffix.lower() in PICTURES), key=_in_order)
         if not files:
             raise InputError(f"{path}: no pictures in the folder; expected frames as PNG, JPEG, ...")
-        _few_enough(path, len(files), open_picture(files[0]).size)
-        return Clip(tuple(open_picture(file) for file in files), name=path.name)
-    if path.suffix.lower() in ANIMATED:
-        return _animated(path)
-    return _film(path)
+        return _gathered((open_picture(file) for file in files), RATE, path)
+    return _animated(path) if path.suffix.lower() in ANIMATED else _film(path)
 
 
 def _in_order(path: Path) -> tuple[list[tuple[int, int | str]], str]:
-    parts: list[tuple[int, int | str]] = []
-    text = ""
-    for char in path.stem + " ":
-        if text and char.isdigit() != text[-1].isdigit():
-            parts.append((0, int(text)) if text.isdigit() else (1, text))
-            text = ""
-        text += char
-    return parts, path.name
+    pieces = re.findall(r"\d+|\D+", path.stem)
+    return [(0, int(piece)) if piece.isdigit() else (1, piece) for piece in pieces], path.name
 
 
-def _few_enough(path: Path, count: int, size: tuple[int, int]) -> None:
-    if count * size[0] * size[1] > 8 * MOST_PIXELS:
-        raise InputError(f"{path}: {count} frames of {size[0]} x {size[1]} are too many to hold; cut or shrink the film first")
+def _gathered(frames: Iterable[Image.Image], rate: float, path: Path) -> Clip:
+    """Frames made small and few enough to hold; every other is dropped, and again, whenever there are too many."""
+    kept: list[Image.Image] = []
+    every = 1
+    for i, frame in enumerate(frames):
+        if i % every:
+            continue
+        if max(frame.size) > SIDE:
+            frame = frame.copy()
+            frame.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        kept.append(frame)
+        if len(kept) > MOST_FRAMES:
+            kept, every = kept[::2], 2 * every
+    return Clip(tuple(kept), rate / every, path.name)
 
 
 def _animated(path: Path) -> Clip:
     try:
         with Image.open(path) as picture:
-            _few_enough(path, getattr(picture, "n_frames", 1), picture.size)
-            frames, waits = [], []
+            if picture.width * picture.height > MOST_PIXELS:
+                raise InputError(
+                    f"{path}: {picture.width} x {picture.height} is over {MOST_PIXELS:,} pixels; make it smaller first"
+                )
+            waits = []
             for frame in ImageSequence.Iterator(picture):
-                frames.append(frame.convert("RGB"))
+                frame.load()  # only then WebP tells how long it stays
                 waits.append(float(frame.info.get("duration") or 1000 / RATE))
+            shortest = min(waits)  # a frame that stays longer stands for several
+            frames = (
+                whole
+                for frame, wait in zip(ImageSequence.Iterator(picture), waits, strict=True)
+                for whole in [frame.convert("RGB")] * round(wait / shortest)
+            )
+            return _gathered(frames, 1000 / shortest, path)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: the file is damaged or no animated picture ({error}); save or download it again") from None
-    shortest = min(waits)
-    times = [round(wait / shortest) for wait in waits]  # a frame that stays longer stands for several
-    _few_enough(path, sum(times), frames[0].size)
-    even = tuple(frame for frame, count in zip(frames, times, strict=True) for _ in range(count))
-    return Clip(even, 1000 * len(even) / sum(waits), path.name)
 
 
 def _film(path: Path) -> Clip:
     av = _av(f"{path}: to read films")
-    frames: list[Image.Image] = []
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise InputError(f"{path}: there is no picture in the file, only sound or text")
             stream = container.streams.video[0]
-            _few_enough(path, stream.frames, (stream.codec_context.width, stream.codec_context.height))
-            for frame in container.decode(stream):
-                frames.append(frame.to_image())
-                _few_enough(path, len(frames), frames[0].size)
             rate = float(stream.average_rate or RATE)
+            return _gathered((frame.to_image() for frame in container.decode(stream)), rate, path)
     except (av.FFmpegError, ValueError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise InputError(f"{path}: the file is damaged or no film ({reason}); save or download it again") from None
-    if not frames:
-        raise InputError(f"{path}: the film has no frames; save or download it again")
-    return Clip(tuple(frames), rate, path.name)
 
 
 def _av(what: str) -> Any:

@@ -200,8 +200,12 @@ def clip_text(text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, wid
     return text + "…"
 
 
-def png(picture: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Pillow's formats of the endings that pictures can be written with."""
+
+
+def encoded(picture: Image.Image, suffix: str = ".png") -> bytes:
+    """A picture as the bytes of a file, by its ending."""
     data = io.BytesIO()
-    picture.save(data, "PNG")
+    picture.save(data, FORMATS[suffix.lower()])
     return data.getvalue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -326,13 +325,13 @@ class Explanation:
             return self.film().save(path)
         if path.suffix.lower() in (".html", ".htm"):
             return write_files({path: report.page(self).encode()})
-        if path.suffix.lower() in _FORMATS:
-            return write_files({path: _encoded(self.overlay() if len(self) == 1 else self.panels(), path.suffix)})
+        if path.suffix.lower() in draw.FORMATS:
+            return write_files({path: draw.encoded(self.overlay() if len(self) == 1 else self.panels(), path.suffix)})
         if path.suffix:
             raise InputError(f"{path}: expected a folder, or a name that ends in .html, .png, .jpg, .webp or .npz")
         if self.clip is not None:
             return write_files({**self.film().files(path, film), **record.files(self, path)})
-        pages = {path / "words.png": draw.png(self.panels()), path / "index.html": report.page(self).encode()}
+        pages = {path / "words.png": draw.encoded(self.panels()), path / "index.html": report.page(self).encode()}
         return write_files({**pages, **record.files(self, path)})
 
     @staticmethod
@@ -358,16 +357,7 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         picture = self.overlay() if len(self) == 1 else self.panels()
-        return f'<img alt="" src="data:image/png;base64,{base64.b64encode(_encoded(picture, ".png")).decode()}">'
-
-
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-
-
-def _encoded(picture: Image.Image, suffix: str) -> bytes:
-    data = io.BytesIO()
-    picture.save(data, _FORMATS[suffix.lower()])
-    return data.getvalue()
+        return f'<img alt="" src="data:image/png;base64,{base64.b64encode(draw.encoded(picture, ".png")).decode()}">'
 
 
 def problem_of(map_: Tensor, flat: bool) -> str | None:

@@ -129,7 +129,7 @@ class Film:
         if path.suffix.lower() in (".html", ".htm"):
             return write_files({path: self.page().encode()})
         if path.suffix.lower() == ".png":
-            return write_files({path: draw.png(self.strip())})
+            return write_files({path: draw.encoded(self.strip())})
         if path.suffix:
             raise InputError(f"{path}: expected a folder, or a name that ends in .html, .png, .gif, .webp or .mp4")
         return write_files(self.files(path, film))
@@ -137,7 +137,7 @@ class Film:
     def files(self, folder: Path, film: str = ".gif") -> dict[Path, bytes]:
         """What `save` writes into a folder."""
         return {
-            folder / "strip.png": draw.png(self.strip()),
+            folder / "strip.png": draw.encoded(self.strip()),
             folder / f"film{film}": encoded(self.frames(), self.clip.rate, film),
             folder / "index.html": self.page().encode(),
         }

@@ -41,14 +41,15 @@ BLEU = 1.0
 class Lesson:
     """What both lessons share: the heads of other runs, and what they think."""
 
+    made: type[EvidenceCaptioner] | type[EvidenceAnswerer]
+    """Of which class its heads are."""
     teachers: Sequence[nn.Module] = ()
 
     def learn_from(self, runs: Sequence[Path], device: torch.device) -> None:
         """Takes the heads of finished runs of the same lesson for teachers."""
         self.teachers = []
         for run in runs:
-            made = EvidenceCaptioner if isinstance(self, Captions) else EvidenceAnswerer
-            head = made(**json.loads((run / "about.json").read_text())["head"])
+            head = self.made(**json.loads((run / "about.json").read_text())["head"])
             head.load_state_dict(torch.load(run / "best.pt", map_location=device, weights_only=True)["head"])
             self.teachers = [*self.teachers, head.to(device).eval()]
 
@@ -56,7 +57,7 @@ class Lesson:
 class Captions(Lesson):
     """Captions are learned word by word, with the words before given, some of them hidden."""
 
-    score = "bleu4"
+    score, made = "bleu4", EvidenceCaptioner
     each = 5
     """Captions of a photo in a step."""
 
@@ -178,7 +179,7 @@ class Captions(Lesson):
 class Answers(Lesson):
     """Questions made of captions and phrases, or VQA v2's own; an answer is drawn from those that are right."""
 
-    score = "accuracy"
+    score, made = "accuracy", EvidenceAnswerer
     each = 8
     """Questions about a photo in a step."""
     often = 20

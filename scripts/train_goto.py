@@ -10,9 +10,6 @@ on from last.pt in `--out`.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -22,13 +19,15 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
+from training import keep, rate_at, resumed
 
 from mmgradcam import methods
 from mmgradcam.bulk.goto import evaluate_goto
-from mmgradcam.data.goto import ACTIONS, advice, make_goto, mission, picture, room_of, steps_to
+from mmgradcam.data.goto import ACTIONS, WORLD, advice, from_above, mission, picture, room_of, steps_to
 from mmgradcam.data.splits import SPLITS
 from mmgradcam.tasks import load
-from mmgradcam.tasks.loading import build, parts, save
+from mmgradcam.tasks.loading import build, save
+from mmgradcam.tasks.loading import parts as parts_of
 from mmgradcam.tasks.nets.goto import GoToHead, GoToNet, GridEncoder
 from mmgradcam.tasks.vocabulary import Vocabulary, tokenize
 
@@ -50,7 +49,7 @@ def samples(seeds: range, folder: Path) -> Samples:
         best = np.unpackbits(kept["best"], axis=-1, count=len(ACTIONS)).astype(bool)
         return kept["pictures"], torch.from_numpy(kept["told"]), torch.from_numpy(kept["at"]), torch.from_numpy(best)
     folder.mkdir(parents=True, exist_ok=True)
-    world = make_goto(render=False)
+    world = from_above(WORLD, render=False)
     pictures, told, at, best = [], [], [], []
     for seed in seeds:
         world.reset(seed=seed)
@@ -106,17 +105,12 @@ def as_input(pictures: np.ndarray[Any, Any]) -> Tensor:
 
 
 def train(given: argparse.Namespace) -> GoToNet:
-    held = samples(range(SPLITS["validation"], SPLITS["validation"] + 200), given.out)
+    held = samples(range(SPLITS["validation"], SPLITS["validation"] + given.held), given.out)
     net = made(given)
     average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
     optimizer = torch.optim.AdamW(net.parameters(), lr=given.rate, weight_decay=0.01)
-    step, last = 0, given.out / "last.pt"
-    if last.exists():
-        kept = torch.load(last, weights_only=True)
-        net.load_state_dict(kept["net"])
-        average.load_state_dict(kept["average"])
-        optimizer.load_state_dict(kept["optimizer"])
-        step = kept["step"]
+    parts = {"net": net, "average": average, "optimizer": optimizer}
+    step = resumed(given.out, **parts)
     begin, part = time.time(), None
     while step < given.steps:
         which = step * given.batch // (given.chunk * EACH)
@@ -125,9 +119,7 @@ def train(given: argparse.Namespace) -> GoToNet:
             part = (which, samples(range(start, start + given.chunk), given.out))
         rows = np.sort(np.random.default_rng([given.seed, step]).choice(len(part[1][0]), given.batch, replace=False))
         for group in optimizer.param_groups:
-            group["lr"] = (
-                given.rate * min(1.0, (step + 1) / 200) * (0.01 + 0.495 * (1 + math.cos(math.pi * step / given.steps)))
-            )
+            group["lr"] = rate_at(step, given.steps, given.rate, 200)
         loss = loss_of(net, part[1], rows)
         optimizer.zero_grad()
         loss.backward()
@@ -138,12 +130,7 @@ def train(given: argparse.Namespace) -> GoToNet:
         if step % 250 == 0 or step == given.steps:
             row = {"step": step, "seconds": round(time.time() - begin), "loss": round(loss.item(), 4)}
             row["right"] = right(average.module, held)
-            print(json.dumps(row), flush=True)
-            with (given.out / "log.csv").open("a", newline="") as file:
-                csv.writer(file).writerow(row.values())
-            states = {"net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save({**states, "step": step}, given.out / "part.pt")
-            (given.out / "part.pt").replace(last)
+            keep(given.out, row, **parts)
     return average.module.eval()
 
 
@@ -169,7 +156,7 @@ def publish(net: GoToNet, given: argparse.Namespace) -> None:
     }
     folder = CHECKPOINTS / "babyai-goto"
     task = build(config)
-    parts(task)["net"].load_state_dict(net.state_dict())
+    parts_of(task)["net"].load_state_dict(net.state_dict())
     save(task, config, folder)
     rows = []
     for layer in LAYERS:
@@ -251,7 +238,11 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--held", type=int, default=200, help="rooms of the validation split that the curve is of")
     parser.add_argument("--choose-on", type=int, default=40)
     parser.add_argument("--measure-on", type=int, default=500)
+    parser.add_argument("--until", choices=("train", "card"), default="card")
     given = parser.parse_args()
-    publish(train(given), given)
+    net = train(given)
+    if given.until == "card":
+        publish(net, given)

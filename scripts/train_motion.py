@@ -9,9 +9,7 @@ goes on from last.pt there.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from training import keep, rate_at, resumed
 
 from mmgradcam import methods
 from mmgradcam.bulk.motion import evaluate_motion
@@ -99,25 +98,18 @@ def right(net: Net, data: np.ndarray[Any, Any], kinds: Tensor) -> float:
 
 def train(given: argparse.Namespace) -> Net:
     data, kinds = clips("train", given.count, given.out)
-    held, told = clips("validation", 400, given.out)
+    held, told = clips("validation", given.held, given.out)
     torch.manual_seed(given.seed)
     net = Net()
     optimizer = torch.optim.AdamW(net.parameters(), lr=given.rate, weight_decay=0.02)
-    step, last = 0, given.out / "last.pt"
-    if last.exists():
-        kept = torch.load(last, weights_only=True)
-        net.load_state_dict(kept["net"])
-        optimizer.load_state_dict(kept["optimizer"])
-        step = kept["step"]
+    step = resumed(given.out, net=net, optimizer=optimizer)
     begin = time.time()
     while step < given.steps:
         rng = np.random.default_rng([given.seed, step])
         rows = np.sort(rng.choice(len(data), given.batch, replace=False))
         x, y = changed(prepared(data[rows]), kinds[rows], rng)
         for group in optimizer.param_groups:
-            group["lr"] = (
-                given.rate * min(1.0, (step + 1) / 100) * (0.01 + 0.495 * (1 + math.cos(math.pi * step / given.steps)))
-            )
+            group["lr"] = rate_at(step, given.steps, given.rate, 100)
         with torch.autocast("cpu", torch.bfloat16):
             moments = net.head.moments(net.encoder(x)).float()
         each = F.cross_entropy(moments, y[:, None].expand(-1, moments.shape[2]))  # every moment shall tell it
@@ -133,11 +125,7 @@ def train(given: argparse.Namespace) -> Net:
                 "loss": round(loss.item(), 3),
                 "right": right(net, held, told),
             }
-            print(json.dumps(row), flush=True)
-            with (given.out / "log.csv").open("a", newline="") as file:
-                csv.writer(file).writerow(row.values())
-            torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, given.out / "part.pt")
-            (given.out / "part.pt").replace(last)
+            keep(given.out, row, net=net, optimizer=optimizer)
     return net.eval()
 
 
@@ -262,7 +250,11 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--held", type=int, default=400, help="clips of the validation split that the curve is of")
     parser.add_argument("--choose-on", type=int, default=150)
     parser.add_argument("--measure-on", type=int, default=1000)
+    parser.add_argument("--until", choices=("train", "card"), default="card")
     given = parser.parse_args()
-    publish(train(given), given)
+    net = train(given)
+    if given.until == "card":
+        publish(net, given)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ import torch
 from photo_data import HELD, features, fit_of
 from photo_lessons import HEADS, Answers, Captions, prime
 from torch import nn
+from training import rate_at
 
 from mmgradcam.tasks.nets.backbone import Backbone
 from mmgradcam.tasks.nets.encoder import Encoder
@@ -132,7 +132,7 @@ def train(given: argparse.Namespace) -> None:
         rng = np.random.default_rng([given.seed, 1, step])
         x = torch.from_numpy(np.array(grids[int(rng.integers(len(grids)))][rows])).to(device).float()
         for group in optimizer.param_groups:
-            group["lr"] = given.rate * min(1.0, (step + 1) / 200) * (0.01 + 0.495 * (1 + math.cos(math.pi * step / steps)))
+            group["lr"] = rate_at(step, steps, given.rate, 200)
         with torch.autocast(device.type, torch.bfloat16):
             spoken, found = (lesson.rewarded if given.reward else lesson.losses)(head, x, rows, rng)  # type: ignore
         optimizer.zero_grad()

@@ -30,8 +30,8 @@ class Policy(Task):
     predicts and scores, recorded from the layer on. Frames that are stacked as channels share one map.
 
     Query: `action=` by name or number explains that action instead of the one the policy takes; `against=` also why not that
-    one, by the difference of their scores; `top=K` the K best; `value=True` also the value of the state, of a policy that has
-    one.
+    one, by the difference of their scores (the action taken, where it is that one itself, is held against the best of the
+    others); `top=K` the K best; `value=True` also the value of the state, of a policy that has one.
 
     Args:
         net: maps observations to scores of the actions (B, A), or to a pair of those and the state's value (B,). It gets the
@@ -43,6 +43,9 @@ class Policy(Task):
         scale: what pixels are divided by.
         layout: makes (B, C, *grid) of the layer's output, if it puts out tokens.
         others: makes tensors (1, ...) of the other entries of an observation, by key; by default numbers become tensors.
+
+    Attributes:
+        seen: (A,) scores of all actions as the bound observation was first looked at; None before.
     """
 
     seam = "scores"
@@ -68,6 +71,7 @@ class Policy(Task):
         self.taps = (Tap(modules[layer] if isinstance(layer, str) else layer, layout),)
         self._others = others or _tensors
         self._observation: Any = None
+        self.seen: Tensor | None = None
 
     def at(self, observation: Any) -> Policy:
         """The same policy, bound to one observation: an array (h, w, channels) or (channels, h, w), or a dict with one.
@@ -76,7 +80,7 @@ class Policy(Task):
             InputError: there is no image in the observation.
         """
         bound = copy.copy(self)
-        bound._observation = observation
+        bound._observation, bound.seen = observation, None
         self._pixels(observation)
         return bound
 
@@ -100,6 +104,8 @@ class Policy(Task):
             raise ModelError(f"{self.name}: expected (B, A) scores of the actions, got {got}")
         if self.unit == "log-probability":
             scores = scores.log_softmax(-1)
+        if self.seen is None and self._observation is not None:
+            self.seen = scores[0].detach().float().cpu()
         if value is None:
             value = scores.new_full((len(scores),), torch.nan)
         return torch.cat([scores, value.view(-1, 1)], 1)
@@ -122,6 +128,8 @@ class Policy(Task):
         made = [self._target(index, scores) for index in chosen]
         if against is not None:
             other = self._index(against, len(scores))
+            if other == chosen[0] and action is None:
+                other = int(scores.index_fill(0, torch.tensor(other, device=scores.device), -torch.inf).argmax())
             if other == chosen[0]:
                 raise InputError(f"against: {self.called(other)!r} is the action itself; name another one")
             made.insert(1, Target(f"{self.called(chosen[0])} rather than {self.called(other)}", (chosen[0], other)))

@@ -37,6 +37,18 @@ def data() -> Path:
     return Path(os.environ.get("MMGRADCAM_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+@pytest.fixture(scope="session")
+def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder of the hub, tiny and random, as a folder."""
+    from transformers import MobileNetV2Config, MobileNetV2ImageProcessor, MobileNetV2Model
+
+    folder = tmp_path_factory.mktemp("hub") / "mobilenet"
+    torch.manual_seed(0)
+    MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.35, image_size=64)).save_pretrained(folder)
+    MobileNetV2ImageProcessor().save_pretrained(folder)
+    return folder
+
+
 class Linear(nn.Module):
     """Features that are what a convolution and a ReLU make of the picture; a head of pooling and one linear layer."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,8 +14,9 @@ from torchvision.models import resnet18
 
 from mmgradcam import InputError, ModelError, Target, Task, explain
 from mmgradcam.checking import Finding, check
+from mmgradcam.data.motion import make_motion, render_motion
 from mmgradcam.pictures import Prepared
-from mmgradcam.tasks import Layer, load
+from mmgradcam.tasks import Layer, Policy, load
 
 
 class Good(Task):
@@ -59,6 +61,20 @@ def test_the_bundled_models_are_found_good(name: str) -> None:
     findings = check(load(name, device="cpu"), **query)
     assert [str(f) for f in findings if f.ok is False] == []
     assert any(f.name == "scores" and f.ok for f in findings) == ("transformer" in name or "captioner" in name or "vqa" in name)
+
+
+def test_tasks_of_clips_and_of_observations_are_tried_too() -> None:
+    motion = render_motion(make_motion(3))
+    findings = check(load("clips-motion", device="cpu"), motion.clip, classes=["grows", "shrinks"])
+    assert [str(f) for f in findings if f.ok is False] == []
+    assert findings[0].said == "3 x 16 x 64 x 64 pixels become 16 channels on a grid of 16 x 32 x 32"
+    with pytest.raises(InputError, match="explains clips"):
+        check(load("clips-motion", device="cpu"))
+    mind = load("babyai-goto", device="cpu")
+    assert isinstance(mind, Policy)
+    seen = {"image": np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8), "mission": "go to the red ball"}
+    findings = check(mind.at(seen), mind.picture(seen), top=3)
+    assert [str(f) for f in findings if f.ok is False] == []
 
 
 def test_a_whole_model_is_tried_at_its_layer() -> None:

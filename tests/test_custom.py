@@ -164,6 +164,8 @@ def test_check_on_the_command_line(tmp_path: Path) -> None:
     done = run("check", f"{tmp_path}/good.py:Mine", ROOT / "mmgradcam/data/example.png", "--ask", "what=a=b")
     assert done.returncode == 0, done.stdout
     assert "'a=b'" in done.stdout
+    done = run("caption", ROOT / "mmgradcam/data/example.png", "--model", f"{tmp_path}/good.py:Mine")
+    assert "its `targets` would need a parameter caption" in done.stderr
     done = run("check", f"{tmp_path}/good.py:Mine", "--ask", "what")
     assert done.returncode == 1
     assert "expected KEY=VALUE" in done.stderr

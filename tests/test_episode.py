@@ -21,9 +21,9 @@ from mmgradcam.tasks.vocabulary import Vocabulary
 
 pytest.importorskip("minigrid", reason="minigrid is not installed")
 
-from mmgradcam.bulk.episode import film_of, open_world, play, returns_of, save
+from mmgradcam.bulk.episode import film_of, open_world, play, save
 from mmgradcam.bulk.goto import evaluate_goto
-from mmgradcam.data.goto import ACTIONS, FAR, WORLD, Room, best_actions, make_goto, mission, picture, room_of, steps_to
+from mmgradcam.data.goto import ACTIONS, FAR, WORLD, Room, best_actions, from_above, mission, picture, room_of, steps_to
 
 WORDS = ("a", "go", "the", "to", "blue", "green", "grey", "purple", "red", "yellow", "ball", "box", "key")
 
@@ -34,7 +34,7 @@ def policy() -> Policy:
 
 
 def test_the_picture_is_what_the_environment_draws_and_the_best_way_wins() -> None:
-    world = make_goto()
+    world = from_above(WORLD)
     for seed in range(20):
         seen, _ = world.reset(seed=seed)
         agent = world.unwrapped
@@ -82,7 +82,7 @@ def test_an_episode_is_explained_step_by_step_and_saved(tmp_path: Path) -> None:
         assert step.explanation[0].score == pytest.approx(step.values[ACTIONS.index("drop")], abs=1e-5)
     film = film_of(steps, mind, "an episode")
     assert [track.label for track in film.tracks] == ["drop", "drop rather than left"]
-    assert "the map explains drop" in film.moments[0].said
+    assert film.moments[0].said.endswith("; the map explains drop; drop rather than left")
     np.testing.assert_array_equal(film.tracks[1].heats[2], steps[2].explanation[1].heat())
     names = {path.name for path in save(steps, film, tmp_path / "episode")}
     assert names == {"strip.png", "film.gif", "index.html", "episode.json", "maps.npz"}
@@ -100,7 +100,7 @@ def test_an_episode_is_explained_step_by_step_and_saved(tmp_path: Path) -> None:
 
 
 def test_the_same_picture_told_otherwise_has_another_map() -> None:
-    mind, world = policy(), make_goto()
+    mind, world = policy(), from_above(WORLD)
     seen, _ = world.reset(seed=1)
     bound = [mind.at({**seen, "mission": said}) for said in ("go to the red ball", "go to a blue key")]
     maps = [explain(task, mind.picture(seen), action="left", method=hirescam).map for task in bound]
@@ -119,18 +119,21 @@ def test_an_action_is_not_held_against_itself() -> None:
         assert held.explanation.labels[1] == f"{ACTIONS[taken]} rather than {ACTIONS[expected]}"
 
 
+def test_a_step_is_looked_at_once() -> None:
+    mind, runs = policy(), []
+    mind.net.register_forward_hook(lambda *_: runs.append(1))
+    values = [step.values for step in play(open_world(WORLD), mind, 3, seed=3, against="left")]
+    assert len(runs) == 3
+    world = open_world(WORLD)
+    seen, _ = world.reset(seed=3)
+    np.testing.assert_allclose(values[0], mind.values(seen), atol=1e-5)
+
+
 def test_a_world_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    world = make_goto()
+    world = from_above(WORLD)
     for seed in range(60):  # some rooms are drawn anew, which MiniGrid tells
         world.reset(seed=seed)
     assert capsys.readouterr().out == ""
-
-
-def test_rewards_are_summed_without_explaining() -> None:
-    world = make_goto()
-    found = returns_of(world, policy(), [0, 1])
-    assert len(found) == 2
-    assert all(0 <= one <= 1 for one in found)
 
 
 class Grey(nn.Module):
@@ -214,13 +217,13 @@ def test_a_map_on_what_was_meant_is_counted_so(monkeypatch: pytest.MonkeyPatch) 
 
     def pointing(task: Policy, picture: object, **_: object) -> list[Told]:
         said = task._observation["mission"].split()
-        found = torch.zeros(8, 8)
+        task.seen, found = torch.zeros(7), torch.zeros(8, 8)
         x, y = room_of(world[0]).named(said[-2], said[-1])[0]
         found[y, x] = 1
         return [Told(found)]
 
-    world = [make_goto()]
-    monkeypatch.setattr(goto, "make_goto", lambda: world[0])
+    world = [from_above(WORLD)]
+    monkeypatch.setattr(goto, "from_above", lambda _: world[0])
     monkeypatch.setattr(goto, "explain", pointing)
     found = evaluate_goto(policy(), 2, "validation")["pointing"]
     assert (found["own"], found["swapped"], found["follows"], found["agent"], found["moved"]) == (1, 0, 1, 0, 1)

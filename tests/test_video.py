@@ -72,10 +72,20 @@ def test_a_folder_of_frames_is_read_in_the_order_of_its_numbers(tmp_path: Path) 
     assert [frame.getpixel((0, 0))[0] for frame in open_clip(tmp_path).frames] == [2, 9, 10, 100]  # type: ignore[index]
 
 
+def test_a_long_film_is_thinned_out_over_all_of_its_time(tmp_path: Path) -> None:
+    for i in range(500):
+        Image.new("RGB", (1000, 20), (i // 2, 0, 0)).save(tmp_path / f"{i}.bmp")
+    made = open_clip(tmp_path)
+    assert made.size == (640, 13)
+    assert [frame.getpixel((0, 0))[0] for frame in made.frames] == [4 * i // 2 for i in range(125)]  # type: ignore[index]
+    assert made.rate == 2.0
+
+
 def test_what_is_no_clip_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.gif").write_bytes(b"GIF89a nothing")
     (tmp_path / "none.mp4").write_bytes(b"")
+    (tmp_path / "sound.txt").write_text("no film at all")
     Image.new("RGB", (16, 16)).save(tmp_path / "empty" / "a.txt.png")
     Image.new("RGB", (16, 20)).save(tmp_path / "empty" / "b.png")
     for source, said in [
@@ -83,6 +93,7 @@ def test_what_is_no_clip_is_one_clear_line(tmp_path: Path) -> None:
         (tmp_path / "broken.gif", "damaged or no animated picture"),
         (tmp_path / "empty", "expected frames of one size, got 16 x 16, 16 x 20"),
         ([], "expected at least one frame"),
+        (tmp_path / "sound.txt", "damaged or no film"),
         (3, "expected a film file"),
     ]:
         with pytest.raises(InputError, match=said):

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from mmgradcam.clips import Clip
-from mmgradcam.data.goto import TILE, quiet
+from mmgradcam.data.goto import from_above
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.explanation import Explanation
@@ -62,11 +61,7 @@ def open_world(name: str) -> Any:
 
     try:
         if name.startswith(("MiniGrid-", "BabyAI-")):
-            import minigrid  # noqa: F401  # registers the worlds
-            from minigrid.wrappers import RGBImgObsWrapper
-
-            shown: Any = RGBImgObsWrapper
-            return shown(quiet(gymnasium.make(name, highlight=False)), tile_size=TILE)
+            return from_above(name)
         if name.startswith("ALE/"):
             import ale_py
 
@@ -88,8 +83,7 @@ def play(world: Any, policy: Policy, steps: int | None = None, seed: int = 0, **
         policy: who plays.
         steps: the most; by default as many as the world allows.
         seed: of the world.
-        **how: what `explain` is to be asked with, such as `against="left"` or `method=layercam`. Where the action explained is
-            the one it is to be held against, it is held against the best of the others.
+        **how: what `explain` is to be asked with, such as `against="left"` or `method=layercam`.
 
     Raises:
         InputError: the world's actions are not discrete, or fewer than the policy's.
@@ -99,31 +93,21 @@ def play(world: Any, policy: Policy, steps: int | None = None, seed: int = 0, **
     seen, _ = world.reset(seed=seed)
     taken = 0
     while steps is None or taken < steps:
-        values = policy.values(seen)
-        best = int(values.argmax())
+        bound = policy.at(seen)
+        explanation = explain(bound, policy.picture(seen), **how)
+        assert bound.seen is not None
+        values = bound.seen.tolist()
+        best = values.index(max(values))
         if best >= world.action_space.n:
             raise InputError(
                 f"the policy takes action {best}, the world has {world.action_space.n}; they do not belong together"
             )
-        explanation = explain(policy.at(seen), policy.picture(seen), **_against_another(policy, values, how))
         told = str(seen["mission"]) if isinstance(seen, dict) and "mission" in seen else ""
         seen, reward, over, cut, _ = world.step(best)
         taken += 1
-        yield Step(explanation, values.tolist(), best, float(reward), bool(over or cut), told)
+        yield Step(explanation, values, best, float(reward), bool(over or cut), told)
         if over or cut:
             return
-
-
-def _against_another(policy: Policy, values: Tensor, how: dict[str, Any]) -> dict[str, Any]:
-    """An action held against itself is held against the best of the others instead."""
-    ranked = [policy.called(i) for i in values.argsort(descending=True).tolist()]
-    own = how["action"] if "action" in how else ranked[0]
-    if "against" not in how or str(how["against"]) not in (
-        str(own),
-        *(str(i) for i, n in enumerate(policy.actions) if n == own),
-    ):
-        return how
-    return {**how, "against": next(name for name in ranked if name != own)}
 
 
 def film_of(steps: Iterable[Step], policy: Policy, title: str) -> Film:
@@ -146,29 +130,14 @@ def film_of(steps: Iterable[Step], policy: Policy, title: str) -> Film:
         values = [(policy.called(k), value) for k, value in enumerate(step.values)]
         won = f", reward {step.reward:.3g}" if step.reward else ""
         told = f"{step.told}: " if step.told else ""
-        shown = (
-            f"; the map explains {step.explanation.labels[0]}"
-            if step.explanation.labels[0] != policy.called(step.taken)
-            else ""
-        )
+        own, *more = step.explanation.labels
+        shown = f"; the map explains {own}" if own != policy.called(step.taken) else ""
+        shown += "".join(f"; {label}" for label in more)
         moments.append(Moment(f"step {n + 1}: {told}{policy.called(step.taken)}{won}{shown}", values, step.taken))
     about = first.about
     note = f"{about.method} at {about.seam}, model {about.model}; the {about.unit} of an action. Heat is scaled in each frame."
     clip = Clip(tuple(step.explanation.picture for step in played), RATE, title)
     return Film(clip, tracks, title, note, moments, f"{about.unit} of every action")
-
-
-def returns_of(world: Any, policy: Policy, seeds: Iterable[int]) -> list[float]:
-    """The sum of rewards of an episode for each seed, nothing explained."""
-    made = []
-    for seed in seeds:
-        seen, _ = world.reset(seed=seed)
-        total, over, cut = 0.0, False, False
-        while not (over or cut):
-            seen, reward, over, cut, _ = world.step(int(policy.values(seen).argmax()))
-            total += float(reward)
-        made.append(total)
-    return made
 
 
 def save(steps: Sequence[Step], film: Film, folder: Path, suffix: str = ".gif") -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmgradcam.data.goto import TILE, Room, make_goto, mission, room_of
+from mmgradcam.data.goto import TILE, WORLD, Room, from_above, mission, room_of
 from mmgradcam.data.splits import seeds
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
@@ -52,7 +52,7 @@ def evaluate_goto(
     """
     if not isinstance(task, Policy) or task.image != "image":
         raise InputError(f"evaluate: expected a policy of an image and a mission, got {type(task).__name__}")
-    world = make_goto()
+    world = from_above(WORLD)
     won, lengths, rows = [], [], []
     numbers: Iterable[int] = seeds(split, limit)
     for seed in progress(numbers, limit) if progress else numbers:
@@ -61,9 +61,11 @@ def evaluate_goto(
         wanted = world.unwrapped.instrs.desc
         goal, over, cut, reward, count = (str(wanted.color), str(wanted.type)), False, False, 0.0, 0
         while not (over or cut):
-            best = int(task.values(seen).argmax())
             if maps:
-                rows += _held(task, world, seen, goal, best, rng, {"method": method, "taps": taps})
+                best, found = _held(task, world, seen, goal, rng, {"method": method, "taps": taps})
+                rows += found
+            else:
+                best = int(task.values(seen).argmax())
             seen, reward, over, cut, _ = world.step(best)
             count += 1
         won.append(reward > 0)
@@ -79,32 +81,33 @@ def evaluate_goto(
 
 
 def _held(
-    task: Policy, world: Any, seen: Any, goal: tuple[str, str], taken: int, rng: np.random.Generator, how: dict[str, Any]
-) -> list[tuple[float, ...]]:
-    """One row of figures for a step, or none where there is no other object to be sent to."""
+    task: Policy, world: Any, seen: Any, goal: tuple[str, str], rng: np.random.Generator, how: dict[str, Any]
+) -> tuple[int, list[tuple[float, ...]]]:
+    """The action taken, and one row of figures for the step, or none where there is no other object to be sent to."""
     room: Room = room_of(world)
+    bound = task.at(seen)
+    own = explain(bound, task.picture(seen), **how)[0].map.clamp(min=0)
+    assert bound.seen is not None
+    taken = int(bound.seen.argmax())
     others = sorted({(color, kind) for color, kind, _ in room.things} - {goal})
     if not others:
-        return []
+        return taken, []
     other = others[int(rng.integers(len(others)))]
-    found, cells = [], []
-    for said in (str(seen["mission"]), mission(room, *other)):
-        told = {**seen, "mission": said}
-        raw = explain(task.at(told), task.picture(told), action=taken, **how)[0].map.clamp(min=0)
-        found.append(raw / raw.sum().clamp(min=1e-12))
-        cells.append(_peak(raw, seen["image"].shape[0] // TILE))
-    meant, instead = ({(x, y) for x, y in room.named(*one)} for one in (goal, other))
+    told = task.at({**seen, "mission": mission(room, *other)})
+    instead = explain(told, task.picture(seen), action=taken, **how)[0].map.clamp(min=0)
+    shares = [raw / raw.sum().clamp(min=1e-12) for raw in (own, instead)]
+    here, there = (_peak(raw, seen["image"].shape[0] // TILE) for raw in (own, instead))
+    meant, sent = (set(room.named(*one)) for one in (goal, other))
     width, height = room.cells.shape[:2]
-    agent = tuple(int(v) for v in world.unwrapped.agent_pos)
-    return [
+    return taken, [
         (
-            cells[0] in meant,
-            cells[1] in meant,
-            cells[1] in instead,
-            cells[0] == agent,
+            here in meant,
+            there in meant,
+            there in sent,
+            here == tuple(int(v) for v in world.unwrapped.agent_pos),
             (width // 2, height // 2) in meant,
             len(meant) / (width * height),
-            float((found[0] - found[1]).abs().sum()) / 2,
+            float((shares[0] - shares[1]).abs().sum()) / 2,
         )
     ]
 

@@ -31,8 +31,12 @@ FAR = 10_000
 Pixels = npt.NDArray[np.uint8]
 
 
-def make_goto(render: bool = True) -> Any:
-    """The environment, its observations with a picture of the whole room, 64 x 64, under "image".
+def from_above(name: str, render: bool = True) -> Any:
+    """A world of MiniGrid whose observations have a picture of all of it, 8 pixels a cell, under "image".
+
+    Args:
+        name: its id.
+        render: else observations are the world's own, which is faster.
 
     Raises:
         InputError: gymnasium or minigrid is not installed.
@@ -43,21 +47,17 @@ def make_goto(render: bool = True) -> Any:
         from minigrid.wrappers import RGBImgObsWrapper
     except ImportError:
         raise InputError("gymnasium and minigrid are needed: pip install gymnasium minigrid") from None
-    world = quiet(gymnasium.make(WORLD, highlight=False))
-    shown: Any = RGBImgObsWrapper
-    return shown(world, tile_size=TILE) if render else world
-
-
-def quiet(world: Any) -> Any:
-    """The environment, without what MiniGrid prints while it looks for a room that can be solved."""
-    import gymnasium
 
     class Quiet(gymnasium.Wrapper):
+        """Without what MiniGrid prints while it looks for a room that can be solved."""
+
         def reset(self, **how: Any) -> Any:
             with redirect_stdout(io.StringIO()):
                 return super().reset(**how)
 
-    return Quiet(world)
+    shown: Any = RGBImgObsWrapper
+    world = Quiet(gymnasium.make(name, highlight=False))
+    return shown(world, tile_size=TILE) if render else world
 
 
 @dataclass(frozen=True)
