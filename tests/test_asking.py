@@ -12,7 +12,8 @@ from PIL import Image
 
 from mmgradcam import InputError
 from mmgradcam.data.asking import askable, balanced, questions_about
-from mmgradcam.data.photos import Photos, Phrase, Question, read_answers, read_captions
+from mmgradcam.data.photos import Photos, read_answers, read_captions
+from mmgradcam.data.records import Phrase, Question
 
 CAPTIONS = [
     "a man in a red shirt is riding a bike down the street".split(),  # noqa: SIM905

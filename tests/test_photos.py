@@ -16,9 +16,10 @@ from PIL import Image
 from torch import nn
 
 from mmgradcam import InputError, explain, hirescam
-from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos, mask_of
+from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
 from mmgradcam.data.asking import singular
 from mmgradcam.data.photos import Photos
+from mmgradcam.data.records import mask_of
 from mmgradcam.pictures import Fit
 from mmgradcam.tasks import VQA, Captioning, load
 from mmgradcam.tasks.loading import save

@@ -93,7 +93,7 @@ def test_a_training_goes_on_where_it_was_stopped(name: str, tmp_path: Path) -> N
             [sys.executable, *map(str, [*told, "--steps", steps])], capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stderr
-    rows = list(csv.reader((tmp_path / "out" / "log.csv").open()))
+    rows = list(csv.reader((tmp_path / "out" / "log.csv").read_text().splitlines()))
     assert [row[0] for row in rows] == ["2", "3"]
     assert torch.load(tmp_path / "out" / "last.pt", weights_only=True)["step"] == 3
 

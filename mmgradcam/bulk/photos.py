@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from mmgradcam.data.asking import askable, balanced, questions_about, singular
-from mmgradcam.data.photos import Photo, Photos, Phrase, Question
+from mmgradcam.data.photos import Photos
+from mmgradcam.data.records import Photo, Phrase, Question, mask_of
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.metrics import Localization, bleu4, cider, meteor
-from mmgradcam.pictures import Box
 from mmgradcam.task import Method, Task
 from mmgradcam.tasks import VQA, Captioning
 from mmgradcam.tasks.vocabulary import tokenize
@@ -262,20 +262,6 @@ class _Asked:
                 places[name].add(heats[i], mask)
         for heat, found in zip(heats[len(self.phrases) :], self.named, strict=True):
             nouns.add(heat, mask_of(chain(*(phrase.boxes for phrase in found)), heat.shape))
-
-
-def mask_of(boxes: Iterable[Box], shape: tuple[int, ...]) -> Any:
-    """(H, W) bool: the pixels of boxes in fractions of the photo."""
-    mask = np.zeros(shape, bool)
-    for x0, y0, x1, y1 in boxes:
-        mask[_pixels(y0, y1, shape[0]), _pixels(x0, x1, shape[1])] = True
-    return mask
-
-
-def _pixels(low: float, high: float, size: int) -> slice:
-    """Pixels whose middle lies between two fractions of a side; one at least."""
-    first = min(int(np.ceil(low * size - 0.5)), size - 1)
-    return slice(max(first, 0), max(int(np.floor(high * size - 0.5)), first) + 1)
 
 
 def _percent(figures: dict[str, float], name: str) -> float | None:

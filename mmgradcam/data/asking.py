@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mmgradcam.data.photos import Phrase, Question
+from mmgradcam.data.records import Phrase, Question
 from mmgradcam.pictures import iou
 
 COLORS = ["red", "blue", "green", "yellow", "white", "black", "brown", "orange", "pink", "purple", "gray", "tan", "blond"]

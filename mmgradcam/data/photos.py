@@ -17,40 +17,11 @@ from typing import Any
 
 from PIL import Image
 
+from mmgradcam.data.records import Photo, Phrase, Question
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Box, open_picture
+from mmgradcam.pictures import open_picture
 
 COLUMNS = {"image", "captions", "phrases"}
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """Words of a caption that name something, and where it is.
-
-    Attributes:
-        caption: which of the photo's captions.
-        first: index of its first word there.
-        last: index of its last, inclusive.
-        types: people, animals, bodyparts, clothing, vehicles, instruments, scene, other.
-        boxes: where, in fractions of the photo's width and height; several where it names several things.
-    """
-
-    caption: int
-    first: int
-    last: int
-    text: str
-    types: tuple[str, ...]
-    boxes: tuple[Box, ...]
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A photo, upright and in its own shape, with what people wrote of it, word by word."""
-
-    name: str
-    image: Image.Image
-    captions: tuple[tuple[str, ...], ...]
-    phrases: tuple[Phrase, ...]
 
 
 class Photos:
@@ -200,23 +171,6 @@ def read_answers(data: Path, images: Path | None = None) -> Answered:
     files = [folder / f"COCO_{subset}_{number:012d}.jpg" for number in asked]
     words = [[answer.split() for one in some for answer in one.answers] for some in asked.values()]
     return Answered(_Files(files), words, list(asked.values()))
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question of a picture.
-
-    Attributes:
-        text: as "what color is the shirt".
-        kind: which kind of question it is.
-        answers: what is right, the likeliest first.
-        boxes: where the answer is to be seen, in fractions of the picture; none where nobody said.
-    """
-
-    text: str
-    kind: str
-    answers: tuple[str, ...]
-    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
