@@ -23,7 +23,7 @@ from mmgradcam.version import __version__
 if TYPE_CHECKING:
     from mmgradcam.checking import Finding, check
     from mmgradcam.errors import InputError, ModelError
-    from mmgradcam.explaining import explain
+    from mmgradcam.explaining import compare, explain
     from mmgradcam.explanation import Explanation
     from mmgradcam.methods import (
         ablation_cam,
@@ -71,6 +71,7 @@ __all__ = [
     "ablation_cam",
     "cam",
     "check",
+    "compare",
     "counterfactual",
     "deconvnet",
     "eigencam",

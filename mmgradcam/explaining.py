@@ -6,23 +6,21 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from mmgradcam.clips import Clip
 from mmgradcam.engine import Encoded, check_finite, encode, scores, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explanation import About, Explanation, problem_of
 from mmgradcam.layouts import of_picture
 from mmgradcam.methods import gradcam, product
-from mmgradcam.pictures import Box, open_picture
 from mmgradcam.probe import AskingMethod, Probe, asks, places_of
 from mmgradcam.seam import find_tap, left_as_found
 from mmgradcam.task import Fusion, Method, Query, Target, Task, hidden_by
+from mmgradcam.views import View, view_of
 
 AnyMethod = Method | AskingMethod
 Ask = Callable[[Tensor, Sequence[Query]], Sequence[Sequence[Target]]]
@@ -92,64 +90,54 @@ def explain(
     """
     many = isinstance(inputs, (list, tuple)) or (isinstance(inputs, Tensor) and inputs.dim() == 4)
     sources = list(inputs) if many else [inputs]
-    if each is not None and len(each) != len(sources):
-        raise InputError(f"each: expected one query per picture, {len(sources)}, got {len(each)}")
-    if hidden := hidden_by(task):
-        raise ModelError(f"{type(task).__name__}: its attribute {hidden[0]!r} hides Task.{hidden[0]}; call it something else")
-    queries = [{**query, **(each[i] if each else {})} for i in range(len(sources))]
-    how = _How(
-        task,
-        method or task.method or gradcam,
-        tuple(task.taps if taps is None else taps),
-        fuse or task.fuse or product,
-        autocast,
-        memory,
-        batch,
-        create_graph,
-        reliance,
-    )
-    made = how.explain([_view(task, source) for source in sources], queries, task.targets_of_each)
+    chosen: tuple[AnyMethod, ...] = (method or task.method or gradcam,)
+    places, fusion = tuple(task.taps if taps is None else taps), fuse or task.fuse or product
+    how = _How(task, chosen, places, fusion, autocast, memory, batch, create_graph, reliance)
+    made = [one for (one,) in how.all(sources, each, query)]
     return made if many else made[0]
 
 
-@dataclass(frozen=True)
-class _View:
-    """A picture as the user knows it and as the model sees it."""
+def compare(
+    task: Task,
+    inputs: Sequence[Any],
+    methods: Sequence[AnyMethod],
+    *,
+    taps: Sequence[Any] | None = None,
+    fuse: Fusion | None = None,
+    each: Sequence[Query] | None = None,
+    autocast: torch.dtype | None = None,
+    memory: int | None = None,
+    batch: int = 16,
+    reliance: bool = False,
+    **query: Any,
+) -> list[list[Explanation]]:
+    """Explains the same targets by several methods: one encode per picture for all of them, one backward for all gradient ones.
 
-    picture: Image.Image
-    """Of a clip, its middle frame."""
-    name: str
-    pixels: Tensor
-    box: Box | tuple[Box, ...]
-    prepared: bool = False
-    """The user gave the pixels, not the picture."""
-    size: tuple[int, int] | None = None
-    clip: Clip | None = None
+    Args:
+        task: the model, seen as a `Task`.
+        inputs: pictures, each as of `explain`.
+        methods: as of `explain`.
+        taps: as of `explain`, for all methods.
+        fuse: as of `explain`.
+        each: one query per picture, added to `query`.
+        autocast: as of `explain`.
+        memory: as of `explain`.
+        batch: pictures encoded together.
+        reliance: as of `explain`.
+        **query: what to explain.
 
+    Returns:
+        For each picture, one explanation per method, in their order.
 
-def _view(task: Task, source: Any) -> _View:
-    if isinstance(source, Tensor):
-        if source.dim() != 3 or source.shape[0] not in (1, 3) or not source.is_floating_point():
-            raise InputError(f"expected a prepared tensor (3, h, w) of floats, got {tuple(source.shape)} of {source.dtype}")
-        if not torch.isfinite(source).all():
-            raise InputError("the tensor holds values that are not finite")
-        return _View(_picture_of(source), "", source.detach(), (0.0, 0.0, 1.0, 1.0), prepared=True)
-    if isinstance(source, Clip):
-        seen = task.prepare(source)  # type: ignore[arg-type]  # a task of clips takes those
-        return _View(source.frames[len(source) // 2], source.name, seen.pixels, seen.box, clip=source)
-    picture = open_picture(source)
-    prepared = task.prepare(picture)
-    return _View(
-        picture, Path(source).name if isinstance(source, (str, Path)) else "", prepared.pixels, prepared.box, size=prepared.size
-    )
-
-
-def _picture_of(pixels: Tensor) -> Image.Image:
-    """A prepared tensor as a picture to draw on: its range stretched to 0..255."""
-    values = pixels.detach().float().cpu().expand(3, -1, -1)
-    low, high = values.min(), values.max()
-    scaled = (values - low) / (high - low if high > low else 1) * 255
-    return Image.fromarray(scaled.round().byte().permute(1, 2, 0).numpy())
+    Raises:
+        InputError: the picture or the query cannot be used, or there is no method.
+        ModelError: the task's model gives no usable gradient or score.
+    """
+    if not methods:
+        raise InputError("compare: expected at least one method, got none")
+    places, fusion = tuple(task.taps if taps is None else taps), fuse or task.fuse or product
+    how = _How(task, tuple(methods), places, fusion, autocast, memory, batch, False, reliance)
+    return how.all(list(inputs), each, query)
 
 
 @dataclass(frozen=True)
@@ -168,7 +156,7 @@ class _How:
     """What one call of `explain` was told."""
 
     task: Task
-    method: AnyMethod
+    methods: tuple[AnyMethod, ...]
     taps: tuple[Any, ...]
     fuse: Fusion
     autocast: torch.dtype | None
@@ -179,11 +167,23 @@ class _How:
     blank: list[Tensor] = field(default_factory=list, compare=False)
     """The pixels of the last picture that showed nothing, and its features."""
 
-    def explain(self, views: Sequence[_View], queries: Sequence[Query], ask: Ask) -> list[Explanation]:
+    def all(self, sources: list[Any], each: Sequence[Query] | None, query: Query) -> list[list[Explanation]]:
+        """Of each picture, an explanation by each method."""
+        if each is not None and len(each) != len(sources):
+            raise InputError(f"each: expected one query per picture, {len(sources)}, got {len(each)}")
+        if hidden := hidden_by(self.task):
+            raise ModelError(
+                f"{type(self.task).__name__}: its attribute {hidden[0]!r} hides Task.{hidden[0]}; call it something else"
+            )
+        queries = [{**query, **(each[i] if each else {})} for i in range(len(sources))]
+        return self.explain([view_of(self.task, source) for source in sources], queries, self.task.targets_of_each)
+
+    def explain(self, views: Sequence[View], queries: Sequence[Query], ask: Ask) -> list[list[Explanation]]:
         """Explains pictures in batches of equal size."""
-        made: list[Explanation] = []
-        if self.graph and asks(self.method):
-            raise InputError(f"create_graph: {_name(self.method)} asks the model again and has no graph; use a gradient method")
+        made: list[list[Explanation]] = []
+        if self.graph and asks(self.methods[0]):
+            name = _name(self.methods[0])
+            raise InputError(f"create_graph: {name} asks the model again and has no graph; use a gradient method")
         with (
             torch.enable_grad() if self.graph else left_as_found(self.task.modules()),
             torch.autocast(_device(self.task).type, enabled=False),
@@ -196,7 +196,7 @@ class _How:
                 made += self._batch(alike[:count], queries[start : start + count], ask)
         return made
 
-    def _batch(self, views: Sequence[_View], queries: Sequence[Query], ask: Ask) -> list[Explanation]:
+    def _batch(self, views: Sequence[View], queries: Sequence[Query], ask: Ask) -> list[list[Explanation]]:
         modules = self.task.modules()
         taps = [find_tap(tap, modules) for tap in self.taps]
         pixels = torch.stack([v.pixels for v in views]).to(_device(self.task))
@@ -209,41 +209,48 @@ class _How:
             targets = ask(encoded.features.detach(), told)
         if not any(targets):
             raise InputError(f"{self.task.name or type(self.task).__name__}: there is nothing to explain")
-        drawn = self._asked(pixels, encoded, targets) if asks(self.method) else self._drawn(encoded, targets)
-        check_finite(self.task, drawn.scores, [target for some in targets for target in some])
+        gradient = [method for method in self.methods if not asks(method)]
+        by = dict(zip(gradient, self._drawn(encoded, targets, gradient), strict=True)) if gradient else {}
+        drawn = [by[m] if m in by else self._asked(m, pixels, encoded, targets) for m in self.methods]
+        check_finite(self.task, drawn[0].scores, [target for some in targets for target in some])
+        ends = list(accumulate(map(len, targets)))
+        rows = [slice(end - len(some), end) for end, some in zip(ends, targets, strict=True)]
         if self.reliance:
-            ends = list(accumulate(map(len, targets)))
-            seen = [drawn.scores[end - len(some) : end].detach() for end, some in zip(ends, targets, strict=True)]
-            features = encoded.features.detach()
-            targets = [self._relied(v, features[b : b + 1], targets[b], seen[b]) for b, v in enumerate(views)]
+            features, seen = encoded.features.detach(), drawn[0].scores.detach()
+            targets = [self._relied(v, features[b : b + 1], targets[b], seen[rows[b]]) for b, v in enumerate(views)]
         seam = " x ".join(tap.name for tap in taps) or self.task.seam
-        made, at = [], 0
-        for b, (view, query) in enumerate(zip(views, queries, strict=True)):
-            rows = slice(at, at := at + len(targets[b]))
-            problems = [problem_of(m, bool(f)) for m, f in zip(drawn.maps[rows].detach(), drawn.flat[rows], strict=True)]
-            about = About(
-                self.task.name or type(self.task).__name__, self.task.unit, _name(self.method), seam, dict(query),
-                image_name=view.name,
-            )  # fmt: skip
-            made.append(
-                Explanation(
-                    view.picture,
-                    view.box,
-                    targets[b],
-                    drawn.maps[rows],
-                    drawn.scores[rows],
-                    None if drawn.words is None else drawn.words[rows],
-                    problems,
-                    about,
-                    self.task,
-                    self._again(view, query),
-                    None if drawn.spread is None else drawn.spread[rows],
-                    view.clip,
-                )
-            )
-        return made
+        return [
+            [
+                self._made(view, query, targets[b], one, rows[b], method, seam)
+                for method, one in zip(self.methods, drawn, strict=True)
+            ]
+            for b, (view, query) in enumerate(zip(views, queries, strict=True))
+        ]
 
-    def _relied(self, view: _View, features: Tensor, targets: Sequence[Target], told: Tensor) -> Sequence[Target]:
+    def _made(
+        self, view: View, query: Query, targets: Sequence[Target], drawn: _Drawn, rows: slice, method: AnyMethod, seam: str
+    ) -> Explanation:
+        """One picture's explanation by one method, out of a batch's rows."""
+        problems = [problem_of(m, bool(f)) for m, f in zip(drawn.maps[rows].detach(), drawn.flat[rows], strict=True)]
+        about = About(
+            self.task.name or type(self.task).__name__, self.task.unit, _name(method), seam, dict(query), image_name=view.name
+        )
+        return Explanation(
+            view.picture,
+            view.box,
+            targets,
+            drawn.maps[rows],
+            drawn.scores[rows],
+            None if drawn.words is None else drawn.words[rows],
+            problems,
+            about,
+            self.task,
+            self._again(view, query, method),
+            None if drawn.spread is None else drawn.spread[rows],
+            view.clip,
+        )
+
+    def _relied(self, view: View, features: Tensor, targets: Sequence[Target], told: Tensor) -> Sequence[Target]:
         """The targets, each with what it relies on the picture; `told` are their scores."""
         if not targets:
             return targets
@@ -258,37 +265,43 @@ class _How:
             return targets
         return [replace(t, reliance=gained) for t, gained in zip(targets, (own - blind).tolist(), strict=True)]
 
-    def _blank(self, view: _View) -> Tensor:
+    def _blank(self, view: View) -> Tensor:
         """(1, C, *grid) features of grey in place of the picture: of the mean color, where the user gave the pixels."""
         if view.prepared:
             pixels = view.pixels.mean((1, 2), keepdim=True).expand_as(view.pixels)
         else:
             grey: Any = Image.new("RGB", view.picture.size, (128, 128, 128))
-            pixels = _view(self.task, replace(view.clip, frames=(grey,) * len(view.clip)) if view.clip else grey).pixels
+            pixels = view_of(self.task, replace(view.clip, frames=(grey,) * len(view.clip)) if view.clip else grey).pixels
         if not self.blank or not torch.equal(self.blank[0], pixels):
             made = encode(self.task, pixels[None].to(_device(self.task)), [], self.autocast)
             self.blank[:] = [pixels, made.features.detach()]
         return self.blank[1]
 
-    def _drawn(self, encoded: Encoded, targets: Sequence[Sequence[Target]]) -> _Drawn:
-        """All rows of a batch by a gradient method, image by image and target by target."""
-        order, maps, scores, flat, words = [], [], [], [], []
+    def _drawn(self, encoded: Encoded, targets: Sequence[Sequence[Target]], methods: Sequence[AnyMethod]) -> list[_Drawn]:
+        """All rows of a batch by gradient methods, image by image and target by target."""
+        order: list[tuple[int, int]] = []
+        maps: list[list[Tensor]] = [[] for _ in methods]
+        scores, flat, words = [], [], []
         for part in slopes(self.task, encoded, targets, self.memory):
             order += part.rows
-            drawn = [self._map(a, g) for a, g in part.places]
-            maps.append(drawn[0] if len(drawn) == 1 else self.fuse(drawn))
+            for method, into in zip(methods, maps, strict=True):
+                drawn = [self._map(method, a, g) for a, g in part.places]
+                into.append(drawn[0] if len(drawn) == 1 else self.fuse(drawn))
             scores.append(part.scores.float())
             flat.append(torch.stack([_zero(g.detach()) for _, g in part.places]).all(0))
             if part.words is not None:
                 words.append(part.words)
         latest = {row: i for i, row in enumerate(order)}
         place = torch.tensor([latest[row] for row in sorted(latest)])
-        all_maps, all_scores, all_flat = (torch.cat(x) if self.graph else torch.cat(x).cpu() for x in (maps, scores, flat))
-        return _Drawn(
-            all_maps[place], all_scores[place], all_flat.cpu()[place], _cat_padded(words)[place] if words else None, None
-        )
 
-    def _asked(self, pixels: Tensor, encoded: Encoded, targets: Sequence[Sequence[Target]]) -> _Drawn:
+        def sorted_rows(parts: Sequence[Tensor]) -> Tensor:
+            return (torch.cat(list(parts)) if self.graph else torch.cat(list(parts)).cpu())[place]
+
+        read = _cat_padded(words)[place] if words else None
+        told, empty = sorted_rows(scores), torch.cat(flat).cpu()[place]
+        return [_Drawn(sorted_rows(some), told, empty, read, None) for some in maps]
+
+    def _asked(self, method: AnyMethod, pixels: Tensor, encoded: Encoded, targets: Sequence[Sequence[Target]]) -> _Drawn:
         """All rows of a batch by a method that asks the model again, image by image."""
         taps = [replace(tap, outputs=[]) for tap in encoded.taps]
         maps, scores, spread = [], [], []
@@ -299,11 +312,11 @@ class _How:
                 self.task, pixels[b : b + 1], some, places_of(encoded, b), taps, encoded.features.detach()[b : b + 1],
                 self.fuse, self.autocast, self.memory, self.batch,
             )  # fmt: skip
-            drawn = self.method(probe)  # type: ignore[call-arg, arg-type]
+            drawn = method(probe)  # type: ignore[call-arg, arg-type]
             for each in drawn if isinstance(drawn, tuple) else (drawn,):
                 if not isinstance(each, Tensor) or each.dim() < 2 or len(each) != len(some):
                     got = tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__
-                    raise ModelError(f"method {_name(self.method)}: expected maps ({len(some)}, *grid), got {got}")
+                    raise ModelError(f"method {_name(method)}: expected maps ({len(some)}, *grid), got {got}")
             first, second = drawn if isinstance(drawn, tuple) else (drawn, None)
             maps.append(first.float().cpu())
             scores.append(probe.base().cpu())
@@ -313,22 +326,22 @@ class _How:
         flat = torch.zeros(len(all_maps), dtype=torch.bool)
         return _Drawn(all_maps, torch.cat(scores), flat, None, torch.cat(spread) if spread else None)
 
-    def _again(self, view: _View, query: Query) -> Callable[[Target], Explanation]:
+    def _again(self, view: View, query: Query, method: AnyMethod) -> Callable[[Target], Explanation]:
         source = view.pixels if view.prepared else view.clip or view.picture
 
         def again(target: Target) -> Explanation:
-            anew = replace(_view(self.task, source), name=view.name)
-            return self.explain([anew], [query], lambda features, queries: [[target]])[0]
+            anew = replace(view_of(self.task, source), name=view.name)
+            return replace(self, methods=(method,)).explain([anew], [query], lambda features, queries: [[target]])[0][0]
 
         return again
 
-    def _map(self, features: Tensor, gradients: Tensor) -> Tensor:
+    def _map(self, method: AnyMethod, features: Tensor, gradients: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.graph):
-            drawn = self.method(features, gradients)  # type: ignore[call-arg, arg-type]
+            drawn = method(features, gradients)  # type: ignore[call-arg, arg-type]
         expected = (features.shape[0], *features.shape[2:])
         if not isinstance(drawn, Tensor) or tuple(drawn.shape) != expected:
             got = tuple(drawn.shape) if isinstance(drawn, Tensor) else type(drawn).__name__
-            raise ModelError(f"method {_name(self.method)}: expected maps {expected}, got {got}")
+            raise ModelError(f"method {_name(method)}: expected maps {expected}, got {got}")
         return drawn.float()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from conftest import Bent, Classes, Encoder, tiny_captioner, tiny_vqa
 from torch import Tensor, nn
 
-from mmgradcam import InputError, ModelError, Tap, Target, explain, gradcam, hirescam, layercam
+from mmgradcam import InputError, ModelError, Tap, Target, compare, explain, gradcam, hirescam, layercam, rise
 from mmgradcam.engine import encode, slopes
 from mmgradcam.layouts import channels_last, tokens
 from mmgradcam.tasks import Layer
@@ -53,6 +54,23 @@ def test_maps_and_scores_are_those_of_an_unsplit_forward_and_backward(classes: C
 def test_the_encoder_runs_once_per_picture(classes: Classes) -> None:
     explain(classes, pictures(5), batch=2)
     assert classes.encodes == [2, 2, 1]
+
+
+def test_all_methods_share_one_encode_and_draw_what_they_draw_alone(classes: Classes) -> None:
+    methods = [gradcam, functools.partial(rise, count=8), layercam]
+    made = compare(classes, pictures(3), methods[::2], classes=[2, 0])
+    assert classes.encodes == [3], "one batch, once"
+    with_rise = compare(classes, pictures(1), methods, classes=[2, 0])
+    for b, several in enumerate(made):
+        for method, one in zip(methods[::2], several, strict=True):
+            alone = explain(classes, pictures(3)[b], method=method, classes=[2, 0])
+            assert torch.equal(one.maps, alone.maps)
+            assert torch.equal(one.scores, alone.scores)
+            assert one.about == alone.about
+    assert [one.about.method for one in with_rise[0]] == ["gradcam", "rise(count=8)", "layercam"]
+    assert torch.equal(with_rise[0][1].maps, explain(classes, pictures(1)[0], method=methods[1], classes=[2, 0]).maps)
+    with pytest.raises(InputError, match="at least one method, got none"):
+        compare(classes, pictures(1), [])
 
 
 def test_a_batch_is_a_loop(classes: Classes) -> None:

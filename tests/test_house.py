@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS: list[set[str]] = [
     {"errors", "version", "pictures", "regions", "task", "seam", "layouts", "draw", "store", "relus", "trying", "clips"},
-    {"engine", "explanation", "report", "probe", "record", "film"},
+    {"engine", "explanation", "report", "probe", "record", "film", "views"},
     {"methods"},
     {"explaining", "checking"},
     {"metrics", "data"},
@@ -120,7 +120,7 @@ def test_the_engine_is_the_only_place_with_a_backward() -> None:
 def test_the_public_names_are_these() -> None:
     assert mmgradcam.__all__ == [
         "Explanation", "Finding", "InputError", "ModelError", "Probe", "Tap", "Target", "Task", "Word", "__version__",
-        "ablation_cam", "cam", "check", "counterfactual", "deconvnet", "eigencam", "eigengradcam", "explain", "fullgrad",
+        "ablation_cam", "cam", "check", "compare", "counterfactual", "deconvnet", "eigencam", "eigengradcam", "explain", "fullgrad",
         "gradcam", "gradcam_pp", "gradcam_pp_code", "gradient_x_input", "guided_backprop", "guided_gradcam",
         "guided_gradcam_pp", "hirescam", "integrated_gradients", "layercam", "mean", "normgrad", "occlusion", "product", "rise",
         "score_cam", "smooth", "smooth_gradcam_pp", "xgradcam",

@@ -1,0 +1,73 @@
+"""A picture as the user knows it and as the model sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmgradcam.clips import Clip
+from mmgradcam.errors import InputError
+from mmgradcam.pictures import Box, open_picture
+from mmgradcam.task import Task
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture as the user knows it and as the model sees it.
+
+    Attributes:
+        picture: RGB; of a clip, its middle frame.
+        name: its file's.
+        pixels: (3, h, w) or whatever the task's `prepare` makes.
+        box: the rectangle of the picture that the pixels show, in fractions; of tiles, one each.
+        prepared: the user gave the pixels, not the picture.
+        size: width and height, where the model's prompt depends on them.
+        clip: where the user gave one.
+    """
+
+    picture: Image.Image
+    name: str
+    pixels: Tensor
+    box: Box | tuple[Box, ...]
+    prepared: bool = False
+    size: tuple[int, int] | None = None
+    clip: Clip | None = None
+
+
+def view_of(task: Task, source: Any) -> View:
+    """Opens a picture and prepares it for the model.
+
+    Args:
+        task: whose `prepare`.
+        source: as for `explain`.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    if isinstance(source, Tensor):
+        if source.dim() != 3 or source.shape[0] not in (1, 3) or not source.is_floating_point():
+            raise InputError(f"expected a prepared tensor (3, h, w) of floats, got {tuple(source.shape)} of {source.dtype}")
+        if not torch.isfinite(source).all():
+            raise InputError("the tensor holds values that are not finite")
+        return View(_picture_of(source), "", source.detach(), (0.0, 0.0, 1.0, 1.0), prepared=True)
+    if isinstance(source, Clip):
+        seen = task.prepare(source)  # type: ignore[arg-type]  # a task of clips takes those
+        return View(source.frames[len(source) // 2], source.name, seen.pixels, seen.box, clip=source)
+    picture = open_picture(source)
+    prepared = task.prepare(picture)
+    return View(
+        picture, Path(source).name if isinstance(source, (str, Path)) else "", prepared.pixels, prepared.box, size=prepared.size
+    )
+
+
+def _picture_of(pixels: Tensor) -> Image.Image:
+    """A prepared tensor as a picture to draw on: its range stretched to 0..255."""
+    values = pixels.detach().float().cpu().expand(3, -1, -1)
+    low, high = values.min(), values.max()
+    scaled = (values - low) / (high - low if high > low else 1) * 255
+    return Image.fromarray(scaled.round().byte().permute(1, 2, 0).numpy())
