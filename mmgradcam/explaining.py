@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, overload
 
 import torch
@@ -245,7 +246,7 @@ class _How:
             problems,
             about,
             self.task,
-            self._again(view, query, method),
+            Again(replace(self, methods=(method,)), view, query),
             None if drawn.spread is None else drawn.spread[rows],
             view.clip,
         )
@@ -326,15 +327,6 @@ class _How:
         flat = torch.zeros(len(all_maps), dtype=torch.bool)
         return _Drawn(all_maps, torch.cat(scores), flat, None, torch.cat(spread) if spread else None)
 
-    def _again(self, view: View, query: Query, method: AnyMethod) -> Callable[[Target], Explanation]:
-        source = view.pixels if view.prepared else view.clip or view.picture
-
-        def again(target: Target) -> Explanation:
-            anew = replace(view_of(self.task, source), name=view.name)
-            return replace(self, methods=(method,)).explain([anew], [query], lambda features, queries: [[target]])[0][0]
-
-        return again
-
     def _map(self, method: AnyMethod, features: Tensor, gradients: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.graph):
             drawn = method(features, gradients)  # type: ignore[call-arg, arg-type]
@@ -343,6 +335,33 @@ class _How:
             got = tuple(drawn.shape) if isinstance(drawn, Tensor) else type(drawn).__name__
             raise ModelError(f"method {_name(method)}: expected maps {expected}, got {got}")
         return drawn.float()
+
+
+@dataclass(frozen=True)
+class Again:
+    """The way an explanation was made, to make others like it."""
+
+    how: _How
+    view: View
+    query: Query
+
+    def __call__(self, target: Target) -> Explanation:
+        return self.how.explain([self.view], [self.query], lambda features, queries: [[target]])[0][0]
+
+    def of(
+        self, targets: Sequence[Sequence[Target]], pixels: Sequence[Tensor], how: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[Explanation]:
+        """Explains given targets of other pixels, a list of targets for each.
+
+        Args:
+            targets: for each picture, its targets.
+            pixels: pictures as the model sees them.
+            how: `task`, `taps` or `methods` to take instead of the explanation's own.
+        """
+        alike = replace(self.how, graph=False, reliance=False, blank=[], **how)
+        asked, views = iter(targets), [replace(self.view, pixels=one) for one in pixels]
+        made = alike.explain(views, [self.query] * len(views), lambda features, queries: [next(asked) for _ in queries])
+        return [one for (one,) in made]
 
 
 def _zero(gradients: Tensor) -> Tensor:

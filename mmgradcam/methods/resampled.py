@@ -56,7 +56,7 @@ def smooth(method: Method | AskingMethod, count: int = COUNT, sigma: float = SIG
         A method that gives (K, *grid) means and standard deviations.
     """
 
-    def smoothed(probe: Probe) -> Drawn:
+    def smoothed(probe: Probe, seed: int = seed) -> Drawn:
         copies = noisy(probe.pixels, count, sigma, seed)
         return _mean_and_deviation(_maps(probe, method, copies), len(probe.targets), count)
 
