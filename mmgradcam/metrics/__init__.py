@@ -1,21 +1,60 @@
 """Measures of explanations and captions, each a function."""
 
+from mmgradcam.metrics.agreement import (
+    agreement_with_attention,
+    agreement_with_boxes,
+    agreement_with_clicks,
+    rank_correlation,
+)
+from mmgradcam.metrics.boxes import box_iou, box_of, loc_delta, localization_error, localized, pixel_box
 from mmgradcam.metrics.captions import CiderD, bleu4, cider, meteor
+from mmgradcam.metrics.extents import f1_iou, func_iou, obj_iou, otsu
 from mmgradcam.metrics.faithfulness import average_drop, increase, shown_only, shown_only_of_clip, win
-from mmgradcam.metrics.localization import Localization, centre_in, inside_outside, peak_in, random_in
+from mmgradcam.metrics.localization import (
+    Localization,
+    centre_in,
+    energy_inside,
+    inside_outside,
+    peak_in,
+    pointing_with_reject,
+    random_in,
+    reject_threshold,
+)
+from mmgradcam.metrics.seeds import class_ious, mean_iou, save_seed, seed_mask
 
 __all__ = [
     "CiderD",
     "Localization",
+    "agreement_with_attention",
+    "agreement_with_boxes",
+    "agreement_with_clicks",
     "average_drop",
     "bleu4",
+    "box_iou",
+    "box_of",
     "centre_in",
     "cider",
+    "class_ious",
+    "energy_inside",
+    "f1_iou",
+    "func_iou",
     "increase",
     "inside_outside",
+    "loc_delta",
+    "localization_error",
+    "localized",
+    "mean_iou",
     "meteor",
+    "obj_iou",
+    "otsu",
     "peak_in",
+    "pixel_box",
+    "pointing_with_reject",
     "random_in",
+    "rank_correlation",
+    "reject_threshold",
+    "save_seed",
+    "seed_mask",
     "shown_only",
     "shown_only_of_clip",
     "win",
