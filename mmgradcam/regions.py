@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
+Whole = npt.NDArray[np.intp]
 PixelBox = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels, the far edges exclusive."""
 
@@ -24,9 +25,8 @@ def fill_holes(mask: Mask) -> Mask:
     x0, y0, x1, y1 = mask_box(mask)
     inside = filled[y0:y1, x0:x1]
     runs, segments = _segments(np.pad(~inside, 1, constant_values=True), diagonal=False)
-    for (y, left, right), segment in zip(runs, segments, strict=True):
-        if segment != segments[0]:
-            inside[y - 1, left - 1 : right - 1] = True
+    for y, left, right in runs[segments != segments[0]].tolist():
+        inside[y - 1, left - 1 : right - 1] = True
     return filled
 
 
@@ -36,35 +36,35 @@ def segment_boxes(mask: Mask) -> list[PixelBox]:
     >>> segment_boxes(np.array([[1, 0, 0], [0, 0, 1], [0, 1, 1]], dtype=bool))
     [(1, 1, 3, 3), (0, 0, 1, 1)]
     """
-    found: dict[int, list[int]] = {}
-    for (y, x0, x1), segment in zip(*_segments(mask, diagonal=True), strict=True):
-        s = found.setdefault(segment, [0, x0, y, x1, y + 1])
-        s[0] += x1 - x0
-        s[1:] = [min(s[1], x0), min(s[2], y), max(s[3], x1), max(s[4], y + 1)]
-    return [(s[1], s[2], s[3], s[4]) for s in sorted(found.values(), key=lambda s: -s[0])]
+    runs, segments = _segments(mask, diagonal=True)
+    if len(runs) == 0:
+        return []
+    order = np.argsort(segments, kind="stable")
+    ys, lefts, rights = runs[order].T
+    firsts = np.flatnonzero(np.diff(segments[order], prepend=-1))
+    sizes = np.add.reduceat(rights - lefts, firsts)
+    corners = [np.minimum.reduceat(lefts, firsts), np.minimum.reduceat(ys, firsts)]
+    corners += [np.maximum.reduceat(rights, firsts), np.maximum.reduceat(ys, firsts) + 1]
+    boxes = np.stack(corners, 1)[np.argsort(-sizes, kind="stable")]
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes.tolist()]
 
 
-def _segments(mask: Mask, diagonal: bool) -> tuple[list[tuple[int, int, int]], list[int]]:
-    """Runs of true pixels, row by row as (y, x0, x1), and which connected segment each belongs to."""
-    parents: list[int] = []
-
-    def root(i: int) -> int:
-        while parents[i] != i:
-            parents[i] = i = parents[parents[i]]
-        return i
-
-    runs: list[tuple[int, int, int]] = []
-    above: list[int] = []
-    for y, row in enumerate(mask):
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], row.astype(np.int8), [0]))))
-        here = []
-        for x0, x1 in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            i = len(runs)
-            runs.append((y, x0, x1))
-            parents.append(i)
-            here.append(i)
-            for j in above:
-                if runs[j][1] < x1 + diagonal and runs[j][2] > x0 - diagonal:
-                    parents[root(j)] = root(i)
-        above = here
-    return runs, [root(i) for i in range(len(runs))]
+def _segments(mask: Mask, diagonal: bool) -> tuple[Whole, Whole]:
+    """(R, 3) runs of true pixels, row by row as y, x0, x1, and (R,) the first run of the connected segment of each."""
+    wide = mask.shape[1] + 2
+    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8).ravel(), prepend=0)
+    starts, ends = np.flatnonzero(steps > 0), np.flatnonzero(steps < 0)
+    reach = int(diagonal)
+    first = np.searchsorted(ends, starts - wide - reach, side="right")
+    last = np.searchsorted(starts, ends - wide + reach, side="left")
+    touching = np.maximum(last - first, 0)
+    below = np.repeat(np.arange(len(starts)), touching)
+    above = np.arange(len(below)) - np.repeat(np.cumsum(touching) - touching, touching) + np.repeat(first, touching)
+    roots = np.arange(len(starts))
+    while (parted := roots[below] != roots[above]).any():
+        one, other = roots[below[parted]], roots[above[parted]]
+        np.minimum.at(roots, np.maximum(one, other), np.minimum(one, other))
+        while (shorter := roots[roots] != roots).any():
+            roots[shorter] = roots[roots[shorter]]
+    ys = starts // wide
+    return np.stack([ys, starts - ys * wide - 1, ends - ys * wide - 1], 1), roots

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -121,10 +122,16 @@ def save_seed(mask: Labels, path: str | Path) -> Path:
     if path.suffix.lower() != ".png":
         raise InputError(f"{path}: expected a name that ends in .png, since other formats would change the labels")
     image = Image.fromarray(mask.astype(np.uint8))
-    image.putpalette([value for label in range(256) for value in voc_colour(label)])
+    image.putpalette(_palette())
     data = io.BytesIO()
     image.save(data, "PNG")
     return write_files({path: data.getvalue()})[0]
+
+
+@cache
+def _palette() -> list[int]:
+    """Red, green and blue of the 256 labels in a row."""
+    return [value for label in range(256) for value in voc_colour(label)]
 
 
 def voc_colour(label: int) -> tuple[int, int, int]:
