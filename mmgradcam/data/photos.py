@@ -37,7 +37,7 @@ class Photos:
     def __init__(self, rows: Any) -> None:
         import datasets
 
-        self.rows = _read(Path(rows)) if isinstance(rows, (str, Path)) else rows
+        self.rows = read_parquet(Path(rows)) if isinstance(rows, (str, Path)) else rows
         missing = COLUMNS - set(self.rows.column_names)
         if missing:
             raise InputError(f"photos: expected columns {', '.join(sorted(COLUMNS))}; missing {', '.join(sorted(missing))}")
@@ -66,15 +66,21 @@ class Photos:
         return [(_captions(row), _phrases(row)) for row in self.rows.select_columns(wanted)]
 
 
-def _read(path: Path) -> Any:
+def read_parquet(path: Path) -> Any:
+    """The rows of a Parquet file, or of all those in a folder, in the order of their names.
+
+    Raises:
+        InputError: no such file, or it is not Parquet.
+    """
     import datasets
 
-    if not path.is_file():
+    files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    if not files:
         raise InputError(f"{path}: no such file; expected a Parquet file of photos")
     quiet = datasets.utils.are_progress_bars_disabled()
     datasets.utils.disable_progress_bars()
     try:
-        return datasets.load_dataset("parquet", data_files=str(path), split="train")
+        return datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
     except Exception as error:  # the library fails in many ways
         raise InputError(f"{path}: expected a Parquet file of photos ({' '.join(str(error).split())[:160]})") from None
     finally:

@@ -1,0 +1,103 @@
+"""A data set as a stream of photos: malformed records are counted and named, and never stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import ParseError
+
+from mmgradcam.data.records import Photo
+from mmgradcam.errors import InputError
+
+MALFORMED = (ValueError, LookupError, TypeError, OSError, ParseError)
+"""What reading a record raises where the record is to blame; an `InputError` is a ValueError."""
+
+
+@dataclass(frozen=True)
+class Stray:
+    """An entry of an index that belongs to no picture, or whose picture cannot be told."""
+
+    name: str
+    reason: str
+
+
+class Source:
+    """Photos of a data set, read one by one, each when it is asked for.
+
+    Args:
+        name: what it is called in reports.
+        records: what is known of each record before it is read; a `Stray` where that is not enough.
+        read: makes a photo of a record; an error that it raises says what is wrong with the record.
+        called: what a record is called in `bad`.
+
+    Attributes:
+        bad: "RECORD: reason" of the malformed records met so far in the iteration that was begun last.
+    """
+
+    def __init__(
+        self, name: str, records: Sequence[Any], read: Callable[[Any], Photo], called: Callable[[Any], str] = str
+    ) -> None:
+        self.name = name
+        self.bad: list[str] = []
+        self._records, self._read, self._called = records, read, called
+
+    def __len__(self) -> int:
+        """Records, malformed ones counted."""
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Photo]:
+        return (photo for photo in self.since(0) if photo is not None)
+
+    def since(self, start: int) -> Iterator[Photo | None]:
+        """From record `start` on, one item per record, None for a malformed one, so that a run can go on where it stopped.
+
+        Args:
+            start: number of the first record, from 0; from the number of records on nothing is left.
+
+        Raises:
+            InputError: `start` is negative.
+        """
+        if start < 0:
+            raise InputError(f"{self.name}: expected a record number from 0 on, got {start}")
+        bad: list[str] = []
+        self.bad = bad
+        return (self._photo(i, bad) for i in range(start, len(self)))
+
+    def _photo(self, index: int, bad: list[str]) -> Photo | None:
+        record = self._records[index]
+        if isinstance(record, Stray):
+            bad.append(f"{record.name}: {record.reason}")
+            return None
+        try:
+            return self._read(record)
+        except MALFORMED as error:
+            bad.append(f"{self._called(record)}: {reason(error)}")
+            return None
+
+
+def reason(error: Exception) -> str:
+    """What is wrong with a record, in one line."""
+    said = " ".join(str(error).split())[:240]
+    if isinstance(error, KeyError):
+        return f"{said} is missing"
+    return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
+
+
+def find_folder(tried: Sequence[Path], names: Sequence[str], what: str) -> Path:
+    """The first folder that holds one of the files.
+
+    Args:
+        tried: folders, the likeliest first.
+        names: of some files, relative to the folder.
+        what: said in the error, as "COCO's pictures".
+
+    Raises:
+        InputError: none of them does.
+    """
+    for folder in tried:
+        if any((folder / name).is_file() for name in names[:50]):
+            return folder
+    asked = f"such as {names[0]} " if names else ""
+    raise InputError(f"expected {what}, {asked}in one of {', '.join(map(str, tried))}; name their folder (images)")
