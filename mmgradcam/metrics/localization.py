@@ -18,6 +18,8 @@ Mask = npt.NDArray[np.bool_]
 def peak_in(heat: Heat, mask: Mask) -> bool:
     """True if the largest value of the heat lies inside the mask (the pointing game, Zhang et al. 2016).
 
+    Of several equal ones the first counts; Quantus' PointingGame is content with any, so that empty heat always hits.
+
     Args:
         heat: (H, W), >= 0.
         mask: (H, W).
@@ -49,7 +51,8 @@ def inside_outside(heat: Heat, mask: Mask) -> tuple[float, float]:
 def energy_inside(heat: Heat, mask: Mask) -> float:
     """The share of all heat that lies inside the mask: the energy-based pointing game.
 
-    Quantus' RelevanceMassAccuracy is the same but for an empty mask or map, where it gives nan.
+    Quantus' RelevanceMassAccuracy and AttributionLocalisation are the same but for an empty mask (nan), and the former for
+    an empty map (nan).
 
     Args:
         heat: (H, W), >= 0.

@@ -96,8 +96,8 @@ def class_ious(seeds: Iterable[Labels], truths: Iterable[Labels], classes: int, 
 def mean_iou(seeds: Iterable[Labels], truths: Iterable[Labels], classes: int, ignore: int = 255) -> float:
     """The mean of `class_ious` over the classes that seeds or truths have, background included, 0..1.
 
-    scikit-learn's macro jaccard_score is the same on all pixels in a row; a mean over pictures, which torchmetrics' MeanIoU
-    gives, is not.
+    torchmetrics' JaccardIndex and scikit-learn's macro jaccard_score of all pixels in a row are the same; torchmetrics'
+    MeanIoU is not, since it takes the mean of each picture's.
 
     Args:
         seeds: as of `class_ious`.
