@@ -120,6 +120,39 @@ def scores(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
     return found
 
 
+def paired(task: Task, features: Tensor, targets: Sequence[Target], memory: int | None = None, likely: bool = False) -> Tensor:
+    """Scores N targets, each on its own features, without a graph.
+
+    Args:
+        task: whose head.
+        features: (N, C, *grid).
+        targets: N targets.
+        memory: as for `slopes`.
+        likely: log-probabilities instead of scores.
+
+    Returns:
+        (N,) float32.
+
+    Raises:
+        ModelError: log-probabilities are asked for and the task has none.
+    """
+    size = max(1, (memory or _budget(features)) // (4 * features[0].numel() * features.element_size()))
+    told = likely and task.unit != "log-probability"
+
+    def work(part: list[int]) -> Iterator[Tensor]:
+        asked = [targets[n] for n in part]
+        scored = task.likelihood(features[part], asked) if told else task.score(features[part], asked)
+        if scored is None:
+            raise ModelError(f"{_name(task)} has no probabilities; give it a `likelihood` that returns (K,) log-probabilities")
+        _check_scores(task, scored, asked)
+        yield scored.float()
+
+    with torch.no_grad():
+        found = torch.cat(list(_halving(list(range(len(targets))), size, work)))
+    check_finite(task, found, targets)
+    return found
+
+
 def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], memory: int | None = None) -> Iterator[Slopes]:
     """Brings the gradient of every target to the seam, and on to the taps.
 

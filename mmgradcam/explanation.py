@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError
 from mmgradcam.film import Film, Track
 from mmgradcam.pictures import Box
+from mmgradcam.record import About, Verdict
 from mmgradcam.regions import PixelBox, segment_boxes
 from mmgradcam.store import unpack, write_files
 from mmgradcam.task import Target, Task
@@ -28,29 +28,6 @@ FAINT = math.log(1.5)
 """A target that gains less than this from the picture, or loses, does not rest on it."""
 WORDS = ("log-probability", "word logit")
 """Units of scores of the words of a sentence."""
-
-
-@dataclass(frozen=True)
-class About:
-    """How an explanation was made.
-
-    Attributes:
-        model: the model's name.
-        unit: what a score is.
-        method: the method's name.
-        seam: where the maps were taken.
-        query: what was asked, as given to `explain`.
-        image_name: file name of the picture, or empty.
-        model_hash: SHA-256 of the model's weights, in an explanation that was loaded from a file.
-    """
-
-    model: str
-    unit: str
-    method: str
-    seam: str
-    query: dict[str, Any] = field(default_factory=dict)
-    image_name: str = ""
-    model_hash: str = ""
 
 
 class Explanation:
@@ -76,6 +53,7 @@ class Explanation:
         again: explains another target of the same picture; None once loaded from a file.
         spread: (K, *grid) standard deviation of the maps, where the method gives one.
         clip: the clip that maps (K, t, h, w) are of; `picture` is then its middle frame, and `heat` is over all frames.
+        verdicts: for each target, what a check said of its map (`mmgradcam.metrics.examine`); none where nobody asked.
     """
 
     def __init__(
@@ -92,11 +70,13 @@ class Explanation:
         again: Callable[[Target], Explanation] | None = None,
         spread: Tensor | None = None,
         clip: Clip | None = None,
+        verdicts: Sequence[Verdict | None] = (),
     ) -> None:
         self.picture, self.box, self.about = picture, box, about
         self.targets, self.maps, self.scores, self.words = list(targets), maps, scores, words
         self.problems, self.spread = list(problems), spread
         self._task, self._again, self.clip = task, again, clip
+        self.verdicts = list(verdicts) or [None] * len(self.targets)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -141,7 +121,7 @@ class Explanation:
         return Explanation(
             self.picture, self.box, self.targets[i : i + 1], self.maps[i : i + 1], self.scores[i : i + 1], words,
             self.problems[i : i + 1], self.about, self._task, self._again,
-            None if self.spread is None else self.spread[i : i + 1], self.clip,
+            None if self.spread is None else self.spread[i : i + 1], self.clip, self.verdicts[i : i + 1],
         )  # fmt: skip
 
     def _joined(self, indices: Sequence[int]) -> Explanation:
@@ -152,6 +132,37 @@ class Explanation:
         if self._task is None or self._again is None:
             raise InputError("a joint map needs the model, and this explanation was loaded from a file; explain anew")
         return self._again(self._task.join([self.targets[i] for i in indices]))
+
+    def by(self, method: Any) -> Explanation:
+        """The same targets of the same picture, explained by another method, as of `explain`.
+
+        Raises:
+            InputError: it was loaded from a file, and has no model.
+        """
+        made: Explanation = self.again.of([self.targets], [self.again.view.pixels], {"methods": (method,)})[0]
+        return made
+
+    @property
+    def task(self) -> Task:
+        """The model that was explained.
+
+        Raises:
+            InputError: it was loaded from a file, and has no model.
+        """
+        if self._task is None:
+            raise InputError("this needs the model, and the explanation was loaded from a file; explain anew")
+        return self._task
+
+    @property
+    def again(self) -> Any:
+        """The way it was made, to make others like it: `mmgradcam.explaining.Again`.
+
+        Raises:
+            InputError: it was loaded from a file, and has no model.
+        """
+        if self._again is None:
+            raise InputError("this needs the model, and the explanation was loaded from a file; explain anew")
+        return self._again
 
     @property
     def labels(self) -> list[str]:
@@ -190,6 +201,12 @@ class Explanation:
         """Why the map shows nothing (no gradient, nothing in favour, not finite), or None."""
         self._one()
         return self.problems[0]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What a check said of the map (`mmgradcam.metrics.examine`); None where nobody asked."""
+        self._one()
+        return self.verdicts[0]
 
     @property
     def importances(self) -> list[tuple[str, float]]:
@@ -343,7 +360,7 @@ class Explanation:
         return Explanation(
             Image.fromarray(arrays["picture"]), tuple(made["seam"]["box"]), targets, tensors["maps"], tensors["scores"],
             tensors.get("words"), problems, About(**about), spread=tensors.get("spread"),
-            clip=record.clip_of(made, arrays),
+            clip=record.clip_of(made, arrays), verdicts=record.verdicts_of(made),
         )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:

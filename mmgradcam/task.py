@@ -104,7 +104,10 @@ class Task(ABC):
         return None
 
     def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor | None:
-        """Log-probabilities (K,) of K targets, of (1, C, *grid) features, where a score is something else and there are any."""
+        """Log-probabilities (K,) of K targets, where a score is something else and there are any.
+
+        `features` are (1, C, *grid) of all of them, or (K, C, *grid), one row per target.
+        """
         return None
 
     def join(self, targets: Sequence[Target]) -> Target:

@@ -184,7 +184,9 @@ class Captioning(Task):
         return self._rounds(features, [[target] for target in targets], self._chooser(_each_alone))[0]
 
     def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
-        return torch.cat(self._rounds(features, [targets], _each_alone)).float()
+        if len(features) == 1:
+            return torch.cat(self._rounds(features, [targets], _each_alone)).float()
+        return self._rounds(features, [[target] for target in targets], _each_alone)[0].float()
 
     def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor]:
         rounds = self._rounds(features, targets, self._chooser(_all_at_once))

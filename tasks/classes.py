@@ -58,6 +58,18 @@ def scores_of(logits: Tensor, targets: Sequence[Target]) -> Tensor:
     return torch.where(others >= 0, scores - logits[rows, others.clamp(min=0)], scores)
 
 
+def likelihood_of(logits: Tensor, targets: Sequence[Target], several: bool = False) -> Tensor:
+    """(K or 1, N) logits -> (K,) log-probabilities; of a contrast, the difference of both classes'.
+
+    Args:
+        logits: a row per target, or one for all.
+        targets: as of `targets_of`.
+        several: any number of classes may hold at once.
+    """
+    logits = logits.float().expand(len(targets), -1)
+    return scores_of(torch.nn.functional.logsigmoid(logits) if several else logits.log_softmax(-1), targets)
+
+
 def _index(key: int | str, labels: Sequence[str], count: int) -> int:
     if isinstance(key, str):
         if key not in labels and key.isdigit():

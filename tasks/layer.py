@@ -12,7 +12,7 @@ from mmgradcam.errors import InputError, ModelError
 from mmgradcam.pictures import Prepared, whole
 from mmgradcam.seam import Layout, Tap
 from mmgradcam.task import Target, Task
-from mmgradcam.tasks.classes import scores_of, targets_of
+from mmgradcam.tasks.classes import likelihood_of, scores_of, targets_of
 
 
 class Layer(Task):
@@ -80,3 +80,6 @@ class Layer(Task):
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         return scores_of(features, targets)
+
+    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        return likelihood_of(features, targets, self.several)

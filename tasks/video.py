@@ -12,7 +12,7 @@ from mmgradcam.clips import Clip, open_clip
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.task import Target, Task
-from mmgradcam.tasks.classes import scores_of, targets_of
+from mmgradcam.tasks.classes import likelihood_of, scores_of, targets_of
 
 
 class Video(Task):
@@ -60,6 +60,9 @@ class Video(Task):
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         return scores_of(self.head(features), targets)
+
+    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        return likelihood_of(self.head(features), targets)
 
 
 def fitted(clip: Clip, fit: Fit, length: int) -> Prepared:

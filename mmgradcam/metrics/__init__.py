@@ -20,11 +20,14 @@ from mmgradcam.metrics.localization import (
     random_in,
     reject_threshold,
 )
+from mmgradcam.metrics.perturbation import deletion, extents, insertion, occlusion_correlation, road, shown
 from mmgradcam.metrics.seeds import class_ious, mean_iou, save_seed, seed_mask
+from mmgradcam.metrics.variants import Variants
 
 __all__ = [
     "CiderD",
     "Localization",
+    "Variants",
     "agreement_with_attention",
     "agreement_with_boxes",
     "agreement_with_clicks",
@@ -35,10 +38,13 @@ __all__ = [
     "centre_in",
     "cider",
     "class_ious",
+    "deletion",
     "energy_inside",
+    "extents",
     "f1_iou",
     "func_iou",
     "increase",
+    "insertion",
     "inside_outside",
     "loc_delta",
     "localization_error",
@@ -46,6 +52,7 @@ __all__ = [
     "mean_iou",
     "meteor",
     "obj_iou",
+    "occlusion_correlation",
     "otsu",
     "peak_in",
     "pixel_box",
@@ -53,8 +60,10 @@ __all__ = [
     "random_in",
     "rank_correlation",
     "reject_threshold",
+    "road",
     "save_seed",
     "seed_mask",
+    "shown",
     "shown_only",
     "shown_only_of_clip",
     "win",

@@ -1,0 +1,230 @@
+"""Does the score rest on what the map shows? Parts of the picture are hidden by the map's order, and the model asked again.
+
+All of these are on the task's own score: a word's log-probability or logit, an answer's logit, an action's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmgradcam.methods import occlusion
+from mmgradcam.metrics.agreement import rank_correlation
+from mmgradcam.metrics.variants import Change, Explained, Seen, Variants, blacked, blurred, greyed, variants_of
+
+SHARES = tuple(i / 10 for i in range(11))
+"""Shares of the picture's pixels at which deletion and insertion look."""
+
+
+def deletion(explained: Explained, change: Change = greyed, shares: Sequence[float] = SHARES) -> Tensor:
+    """Area under the score while the hottest pixels are taken away: the lower, the more the score rests on them.
+
+    Source: Petsiuk et al., "RISE", BMVC 2018, section 4.3, on the probability there; on the task's own score here. captum has
+    it not; Quantus' PixelFlipping takes the same curve unintegrated by default.
+
+    Args:
+        explained: explanations, or `Variants`.
+        change: what becomes of pixels taken away.
+        shares: of pixels taken away, in 0..1, ascending.
+
+    Returns:
+        (R,) in units of the score: its mean along the way, by the trapezoid rule.
+    """
+    variants = variants_of(explained)
+    return _area(_curve(variants, change, [1 - share for share in shares], hottest=False), shares)
+
+
+def insertion(explained: Explained, change: Change = blurred, shares: Sequence[float] = SHARES) -> Tensor:
+    """Area under the score while the hottest pixels are put into a blurred picture: the higher, the sooner the score is there.
+
+    Source: as of `deletion`.
+
+    Args:
+        explained: explanations, or `Variants`.
+        change: what stands where nothing is put yet.
+        shares: of pixels put in, in 0..1, ascending.
+
+    Returns:
+        (R,) in units of the score: its mean along the way, by the trapezoid rule.
+    """
+    return _area(_curve(variants_of(explained), change, shares, hottest=True), shares)
+
+
+def road(explained: Explained, shares: Sequence[float] = (0.2, 0.4, 0.6, 0.8)) -> Tensor:
+    """ROAD: the score without the least relevant pixels, less that without the most relevant; halved, mean over shares.
+
+    Removed pixels become the weighted mean of their neighbours, with a little noise, so that the shape of the mask itself gives
+    nothing away. pytorch-grad-cam's ROADCombined is this with the shares 0.1 to 0.9 and its own cut at a percentile.
+
+    Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022.
+
+    Args:
+        explained: explanations, or `Variants`.
+        shares: of pixels removed, in 0..1.
+
+    Returns:
+        (R,) in units of the score: the higher, the better the map's order.
+    """
+    variants = variants_of(explained)
+    relevant_gone = _curve(variants, imputed, [1 - share for share in shares], hottest=False)
+    rest_gone = _curve(variants, imputed, [1 - share for share in shares], hottest=True)
+    return (rest_gone - relevant_gone).mean(1) / 2
+
+
+def shown(explained: Explained, change: Change = blacked) -> tuple[Tensor, Tensor]:
+    """The confidence on the picture, and on the picture times the heat: Y and O of average drop, increase and win.
+
+    Source: Chattopadhyay et al. 2018, section 4.1.
+
+    Args:
+        explained: explanations, or `Variants`, of a task that has probabilities.
+        change: what stands where there is no heat; black in the paper.
+
+    Returns:
+        Probabilities (R,) and (R,).
+
+    Raises:
+        ModelError: the task has no probabilities.
+    """
+    variants = variants_of(explained)
+    heats = [variants.heat(row) for row in range(len(variants))]
+    both = [*((row, torch.ones_like(heat)) for row, heat in enumerate(heats)), *enumerate(heats)]
+    told = variants.ask(both, change, likely=True).exp()
+    return told[: len(variants)], told[len(variants) :]
+
+
+def extents(
+    explained: Explained, quantiles: Sequence[float] = tuple(i / 10 for i in range(11)), change: Change = blacked
+) -> tuple[Tensor, Tensor]:
+    """How much of the picture the map needs: what it keeps above each of its quantiles, and the confidence that leaves.
+
+    Source: Chattopadhyay et al. 2018, section 4.1: relative confidence against the area that is kept.
+
+    Args:
+        explained: explanations, or `Variants`, of a task that has probabilities.
+        quantiles: of the heat, in 0..1; at 0 all is kept.
+        change: what becomes of the rest.
+
+    Returns:
+        Shares of the area (R, Q) that are kept, and (R, Q) confidences over that on the whole picture.
+
+    Raises:
+        ModelError: the task has no probabilities.
+    """
+    variants = variants_of(explained)
+    areas = torch.empty(len(variants), len(quantiles))
+
+    def asked() -> Iterator[tuple[int, Tensor]]:
+        for row in range(len(variants)):
+            heat = variants.heat(row)
+            yield row, torch.ones_like(heat)
+            for q, level in enumerate(torch.quantile(_few(heat), torch.tensor(list(quantiles)))):
+                mask = (heat >= level).float()
+                areas[row, q] = mask.mean()
+                yield row, mask
+
+    told = variants.ask(asked(), change, likely=True).view(len(variants), -1)
+    return areas, (told[:, 1:] - told[:, :1]).exp()
+
+
+def occlusion_correlation(explained: Explained, size: int | None = None) -> Tensor:
+    """Rank correlation of each map with the occlusion map of its target: how the score falls when a patch is greyed.
+
+    Source: Selvaraju et al. 2017, section 5.2 and appendix; .254 for Grad-CAM on VOC 2007.
+
+    Args:
+        explained: explanations, or `Variants`.
+        size: of the patch in pixels of the model's picture; by default a seventh of its shorter side.
+
+    Returns:
+        (R,) in -1..1; of 14 x 14 cells of both maps.
+    """
+    variants = variants_of(explained)
+    found: list[float] = []
+    known: dict[tuple[int, tuple[int, ...]], list[Tensor]] = {}
+    for e, one in enumerate(variants.explanations):
+        seen = variants.seen[e]
+        key = (id(seen), tuple(id(target) for target in one.targets))
+        if key not in known:
+            side = size or max(2, min(seen.shape[-2:]) // 7)
+            occluded = one.by(partial(occlusion, size=side, stride=max(1, side // 2)))
+            known[key] = [Variants([occluded]).heat(k) for k in range(len(one))]
+        for k, other in enumerate(known[key]):
+            heat = variants.heat(variants.rows.index((e, k)))
+            found.append(rank_correlation(heat.numpy(), other.numpy()))
+    return torch.tensor(found)
+
+
+def imputed(seen: Seen, mask: Tensor) -> Tensor:
+    """What is not kept becomes the weighted mean of its neighbours, which may themselves be unknown, and a little noise.
+
+    The linear system of ROAD (weights 1/6 beside, 1/12 across) solved from coarse to fine by Jacobi steps, to the eye exact.
+    """
+    pixels = seen.pixels.float()
+    planes = pixels.reshape(-1, *pixels.shape[-2:])[None]
+    known = mask.float().expand(seen.shape)
+    known = (known[:, None].expand(-1, 3, -1, -1) if seen.tiled else known[None].expand(pixels.shape)).reshape(planes.shape)
+    draw = torch.Generator().manual_seed(0)
+    noise = 0.01 * float(pixels.std()) * torch.randn(planes.shape, generator=draw)
+    made = _filled(planes, known) + noise
+    return torch.where(known > 0.5, planes, made).view(pixels.shape).to(seen.pixels)
+
+
+_NEAR = torch.tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]]) / 12
+
+
+def _filled(planes: Tensor, known: Tensor) -> Tensor:
+    """(1, C, h, w) planes with unknown pixels filled: first on half the resolution, then smoothed here."""
+    if min(planes.shape[-2:]) > 8 and not bool(known.all()):
+        weight = F.avg_pool2d(known, 2, ceil_mode=True)
+        mean = F.avg_pool2d(planes * known, 2, ceil_mode=True) / weight.clamp(min=1e-6)
+        coarse = _filled(mean * (weight > 0), (weight > 0).float())
+        start = F.interpolate(coarse, size=planes.shape[-2:], mode="bilinear", align_corners=False)
+    else:
+        share = known.mean((2, 3), keepdim=True)
+        start = ((planes * known).mean((2, 3), keepdim=True) / share.clamp(min=1e-6)).expand_as(planes)
+    made = torch.where(known > 0, planes, start)
+    count = made.shape[1]
+    weights = _NEAR.expand(count, 1, 3, 3)
+    total = F.conv2d(F.pad(torch.ones_like(made[:, :1]), (1, 1, 1, 1)), _NEAR[None, None])
+    for _ in range(12):
+        near = F.conv2d(F.pad(made, (1, 1, 1, 1)), weights, groups=count) / total
+        made = torch.where(known > 0, planes, near)
+    return made
+
+
+def _curve(variants: Variants, change: Change, shares: Sequence[float], hottest: bool) -> Tensor:
+    """(R, S) scores with those shares of the pixels kept, the hottest of them or the coldest."""
+
+    def asked() -> Iterator[tuple[int, Tensor]]:
+        for row in range(len(variants)):
+            rank = _ranks(variants.heat(row))
+            for share in shares:
+                count = round(share * rank.numel())
+                yield row, ((rank < count) if hottest else (rank >= rank.numel() - count)).float()
+
+    return variants.ask(asked(), change).view(len(variants), len(shares))
+
+
+def _ranks(heat: Tensor) -> Tensor:
+    """Each pixel's place from the hottest (0) on; equal ones in a random order that is the same for every map of that size."""
+    mixed = torch.randperm(heat.numel(), generator=torch.Generator().manual_seed(0))
+    order = mixed[heat.flatten()[mixed].argsort(descending=True, stable=True)]
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(len(order))
+    return ranks.view(heat.shape)
+
+
+def _area(curve: Tensor, shares: Sequence[float]) -> Tensor:
+    at = torch.tensor(list(shares))
+    return torch.trapezoid(curve, at, dim=1) / (at[-1] - at[0])
+
+
+def _few(heat: Tensor) -> Tensor:
+    """The heat as one row, thinned where `torch.quantile` cannot take so much."""
+    row = heat.flatten()
+    return row[:: -(-row.numel() // 2**24)]

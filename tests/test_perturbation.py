@@ -1,0 +1,219 @@
+"""Metrics that ask the model again: values worked by hand on 3 x 3 maps, and how often the encoder runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmgradcam import InputError, ModelError, Target, Task, compare, explain
+from mmgradcam.metrics import (
+    Variants,
+    average_drop,
+    deletion,
+    extents,
+    increase,
+    insertion,
+    occlusion_correlation,
+    road,
+    shown,
+)  # fmt: skip
+from mmgradcam.metrics.variants import blacked, greyed
+from mmgradcam.pictures import Prepared, whole
+from mmgradcam.tasks import load
+
+WEIGHTS = torch.tensor([[9.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]])
+
+
+class Weighing(Task):
+    """The score is the weighted sum of a 3 x 3 picture's red, and so what every pixel is worth is known."""
+
+    unit = "logit"
+
+    def __init__(self) -> None:
+        self.encodes: list[int] = []
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        return whole(image.resize((3, 3), Image.Resampling.NEAREST))
+
+    def encode(self, image: Tensor) -> Tensor:
+        self.encodes.append(len(image))
+        return image[:, :1]
+
+    def targets(self, features: Tensor, signs: Sequence[int] = (1,), **query: Any) -> list[Target]:
+        return [Target(f"sum {s}", s) for s in signs]
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        signs = torch.tensor([t.value for t in targets], dtype=features.dtype)
+        return (features[:, 0] * WEIGHTS).sum((1, 2)) * signs
+
+    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        return torch.nn.functional.logsigmoid(self.score(features, targets) / 10)
+
+
+def own(features: Tensor, gradients: Tensor) -> Tensor:
+    return (features * gradients).sum(1)
+
+
+def backwards(features: Tensor, gradients: Tensor) -> Tensor:
+    return 10 - (features * gradients).sum(1)
+
+
+def white() -> Image.Image:
+    return Image.new("RGB", (9, 9), (255, 255, 255))
+
+
+def test_deletion_and_insertion_are_the_areas_worked_by_hand() -> None:
+    made = explain(Weighing(), white(), method=own)
+    ninths = [i / 9 for i in range(10)]
+    # Hottest first: 45, 36, 28, 21, 15, 10, 6, 3, 1, 0, by the trapezoid rule over ninths.
+    left = [45, 36, 28, 21, 15, 10, 6, 3, 1, 0]
+    area = sum((a + b) / 2 for a, b in zip(left[:-1], left[1:], strict=True)) / 9
+    assert deletion(made, blacked, ninths).item() == pytest.approx(area, rel=1e-5)
+    put = [45 - v for v in left]
+    area = sum((a + b) / 2 for a, b in zip(put[:-1], put[1:], strict=True)) / 9
+    assert insertion(made, blacked, ninths).item() == pytest.approx(area, rel=1e-5)
+    worst = explain(Weighing(), white(), method=backwards)
+    assert deletion(worst, blacked, ninths).item() == pytest.approx(45 - deletion(made, blacked, ninths).item(), rel=1e-5)
+    assert insertion(worst, blacked, ninths).item() == pytest.approx(45 - insertion(made, blacked, ninths).item(), rel=1e-5)
+
+
+def test_middle_grey_stands_for_half_of_what_is_taken_away() -> None:
+    made = explain(Weighing(), white(), method=own)
+    gone = Variants([made]).ask([(0, torch.zeros(3, 3))], greyed)
+    assert gone.item() == pytest.approx(45 * 128 / 255, rel=1e-5)
+
+
+def test_confidences_of_what_is_shown_are_those_of_the_paper() -> None:
+    made = explain(Weighing(), white(), method=own)
+    full, part = shown(made)
+    heat = WEIGHTS / 9
+    expected = 1 / (1 + math.exp(-float((heat * WEIGHTS).sum()) / 10))
+    assert full.item() == pytest.approx(1 / (1 + math.exp(-4.5)), rel=1e-5)
+    assert part.item() == pytest.approx(expected, rel=1e-5)
+    assert average_drop(full.tolist(), part.tolist()) == pytest.approx(100 * (full.item() - expected) / full.item())
+    assert increase(full.tolist(), part.tolist()) == 0
+
+
+def test_extents_keep_what_lies_above_a_quantile() -> None:
+    areas, relative = extents(explain(Weighing(), white(), method=own), (0.0, 0.5, 1.0))
+    assert areas[0].tolist() == pytest.approx([1, 5 / 9, 1 / 9])
+    sigmoid = [1 / (1 + math.exp(-v / 10)) for v in (45, 9 + 8 + 7 + 6 + 5, 9)]
+    assert relative[0].tolist() == pytest.approx([v / sigmoid[0] for v in sigmoid], rel=1e-5)
+
+
+def test_road_prefers_the_right_order() -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3)).astype(np.uint8))
+    good, bad = (explain(Weighing(), picture, method=method) for method in (own, backwards))
+    assert road(good).item() > road(bad).item()
+
+
+def test_imputed_pixels_solve_the_system_of_road() -> None:
+    """Against the linear system of the paper, solved whole: each unknown pixel the weighted mean of its 8 neighbours."""
+    from mmgradcam.metrics.perturbation import _filled
+
+    draw = np.random.default_rng(1)
+    side = 12
+    plane = draw.random((side, side))
+    known = draw.random((side, side)) < 0.4
+    place = {tuple(at): i for i, at in enumerate(np.argwhere(~known))}
+    matrix, right = np.zeros((len(place), len(place))), np.zeros(len(place))
+    for (y, x), i in place.items():
+        total = 0.0
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                near = (y + dy, x + dx)
+                if (dy, dx) == (0, 0) or not (0 <= near[0] < side and 0 <= near[1] < side):
+                    continue
+                weight = 1 / 12 if dy and dx else 1 / 6
+                total += weight
+                if near in place:
+                    matrix[i, place[near]] -= weight
+                else:
+                    right[i] += weight * plane[near]
+        matrix[i, i] += total
+    solved = plane.copy()
+    solved[~known] = np.linalg.solve(matrix, right)
+    ours = _filled(torch.from_numpy(plane)[None, None].float(), torch.from_numpy(known)[None, None].float())[0, 0].numpy()
+    assert np.abs(ours - solved).max() < 0.02
+
+
+def test_occlusion_agrees_with_a_map_that_is_right() -> None:
+    task, picture = load("scenes-captioner", device="cpu"), example()
+    made = compare(task, [picture], [task.method, lambda a, g: -a.norm(dim=1)], caption="a red cube")[0]  # type: ignore[list-item]
+    good, bad = (occlusion_correlation(one) for one in made)
+    assert good.shape == (3,)
+    assert float(good[1:].mean()) > float(bad[1:].mean()) + 0.1
+
+
+def test_the_same_mask_of_the_same_picture_is_encoded_once() -> None:
+    task = Weighing()
+    made = explain(task, [white(), Image.new("RGB", (9, 9), (200, 0, 0))], method=own, signs=[1, 2, 1])
+    variants = Variants(made)
+    task.encodes.clear()
+    deletion(variants, blacked, (0.0, 0.5, 1.0))
+    # Of each picture three masks, which its three targets share: their maps have the same order.
+    assert variants.encodes == sum(task.encodes) == 6
+    assert len(task.encodes) == 1, "all pictures go together"
+    base = variants.base()
+    told = variants.ask([(row, torch.ones(3, 3)) for row in range(6)], blacked)
+    torch.testing.assert_close(told, base)
+
+
+def example() -> Image.Image:
+    from mmgradcam.data import render
+    from mmgradcam.data.scenes import make_scene
+
+    return render.render(make_scene(90001)).image
+
+
+@pytest.mark.parametrize("name", ["scenes-captioner", "scenes-captioner-transformer", "scenes-vqa"])
+def test_bundled_models_are_asked_again(name: str) -> None:
+    task = load(name, device="cpu")
+    query = {"question": "what color is the cube?", "top": 2} if "vqa" in name else {"caption": "a red cube"}
+    made = explain(task, example(), **query)
+    variants = Variants([made])
+    torch.testing.assert_close(
+        variants.ask([(r, torch.ones(variants.seen[0].shape)) for r in range(len(variants))], greyed), variants.base(), atol=1e-3, rtol=1e-3,
+    )  # fmt: skip
+    full, _ = shown(variants)
+    named = [t.probability for t in made.targets]
+    told = [math.exp(v) for v in made.scores.tolist()] if named[0] is None else named
+    assert full.tolist() == pytest.approx(told, abs=1e-3)
+
+
+def test_clips_are_asked_again() -> None:
+    from mmgradcam.data.motion import make_motion, render_motion
+
+    moving = render_motion(make_motion(90003))
+    made = explain(load("clips-motion", device="cpu"), moving.clip)
+    assert deletion(made, shares=(0.0, 0.3)).item() < made.score
+    full, _ = shown(made)
+    assert full.item() == pytest.approx(made.targets[0].probability, abs=1e-3)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_asked_says_why() -> None:
+    class Silent(Weighing):
+        def likelihood(self, features: Tensor, targets: Sequence[Target]) -> None:  # type: ignore[override]
+            return None
+
+    with pytest.raises(ModelError, match="has no probabilities; give it a `likelihood`"):
+        shown(explain(Silent(), white(), method=own))
+    with pytest.raises(InputError, match="at least one explanation, got none"):
+        Variants([])
+    with pytest.raises(InputError, match="of one model, got several"):
+        Variants([explain(Weighing(), white()), explain(Weighing(), white())])
+
+
+def test_an_explanation_from_a_file_says_that_it_has_no_model(tmp_path: Any) -> None:
+    from mmgradcam import Explanation
+
+    explain(Weighing(), white(), method=own).save(tmp_path / "made.npz")
+    with pytest.raises(InputError, match="needs the model"):
+        deletion(Explanation.load(tmp_path / "made.npz"))
