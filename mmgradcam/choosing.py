@@ -22,6 +22,7 @@ class Map:
     noise: int
     layers: list[str] | None
     reliance: bool = False
+    check: bool = False
 
     def method(self, task: Task) -> Any:
         from mmgradcam.methods import gradcam, smooth

@@ -59,6 +59,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Reliance = Annotated[
     bool, typer.Option(help="Say how much more likely each word or answer is with the picture than with a grey one.")
 ]
+Checked = Annotated[
+    bool, typer.Option("--check", help="Say of each map whether it may be trusted: random weights, noise, hiding what is hot.")
+]
 Encoder = Annotated[
     Path | None,
     typer.Option(
@@ -78,6 +81,7 @@ def caption(
     noise: Noise = 0,
     layer: Layers = None,
     reliance: Reliance = True,
+    check: Checked = False,
     out: Out = Path("explanations"),
     encoder: Encoder = None,
     device: Device = "auto",
@@ -86,7 +90,12 @@ def caption(
     task = load_asked(model, device, "caption", encoder) if model else captioner(device, encoder)
     query = {"caption": caption, "prompt": prompt}
     _explain_each(
-        task, images, {k: v for k, v in query.items() if v is not None}, Map(method, noise, layer, reliance), out, show_words
+        task,
+        images,
+        {k: v for k, v in query.items() if v is not None},
+        Map(method, noise, layer, reliance, check),
+        out,
+        show_words,
     )
 
 
@@ -102,6 +111,7 @@ def vqa(
     noise: Noise = 0,
     layer: Layers = None,
     reliance: Reliance = True,
+    check: Checked = False,
     out: Out = Path("explanations"),
     encoder: Encoder = None,
     device: Device = "auto",
@@ -110,7 +120,12 @@ def vqa(
     task = load_asked(model or "photo-vqa", device, "question", encoder)
     query = {"question": question, "answer": answer, "against": against, "top": top}
     _explain_each(
-        task, images, {k: v for k, v in query.items() if v is not None}, Map(method, noise, layer, reliance), out, show_answers
+        task,
+        images,
+        {k: v for k, v in query.items() if v is not None},
+        Map(method, noise, layer, reliance, check),
+        out,
+        show_answers,
     )
 
 
@@ -124,6 +139,7 @@ def classify(
     method: MethodName = None,
     noise: Noise = 0,
     layer: Layers = None,
+    check: Checked = False,
     out: Out = Path("explanations"),
     device: Device = "auto",
 ) -> None:
@@ -131,7 +147,7 @@ def classify(
     task = load_asked(model, device, "classes")
     query = {"classes": classes or None, "top": top, "against": against}
     query = {k: v for k, v in query.items() if v is not None}
-    _explain_each(task, images, query, Map(method, noise, layer), out, show_classes)
+    _explain_each(task, images, query, Map(method, noise, layer, check=check), out, show_classes)
 
 
 @app.command()
@@ -294,12 +310,14 @@ def _explain_each(
 ) -> None:
     """Explains pictures one by one; a bad one is named and the rest go on."""
     from mmgradcam.explaining import explain
+    from mmgradcam.metrics.verdict import examine
 
     chosen, taps = how.method(task), how.taps(task)
     failed = 0
     for image, folder in zip(progress("explaining")(images, len(images)), _folders(images, out), strict=True):
         try:
             explanation = explain(task, opened(image), method=chosen, taps=taps, reliance=how.reliance, **query)
+            explanation = examine(explanation) if how.check else explanation
             written = explanation.save(folder, **form)
         except InputError as error:
             failed += 1

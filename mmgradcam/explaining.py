@@ -15,10 +15,11 @@ from torch import Tensor
 
 from mmgradcam.engine import Encoded, check_finite, encode, scores, slopes
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.explanation import About, Explanation, problem_of
+from mmgradcam.explanation import Explanation, problem_of
 from mmgradcam.layouts import of_picture
 from mmgradcam.methods import gradcam, product
 from mmgradcam.probe import AskingMethod, Probe, asks, places_of
+from mmgradcam.record import About
 from mmgradcam.seam import find_tap, left_as_found
 from mmgradcam.task import Fusion, Method, Query, Target, Task, hidden_by
 from mmgradcam.views import View, view_of

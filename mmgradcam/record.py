@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,52 @@ from mmgradcam.version import __version__
 
 if TYPE_CHECKING:
     from mmgradcam.explanation import Explanation
+
+
+@dataclass(frozen=True)
+class About:
+    """How an explanation was made.
+
+    Attributes:
+        model: the model's name.
+        unit: what a score is.
+        method: the method's name.
+        seam: where the maps were taken.
+        query: what was asked, as given to `explain`.
+        image_name: file name of the picture, or empty.
+        model_hash: SHA-256 of the model's weights, in an explanation that was loaded from a file.
+    """
+
+    model: str
+    unit: str
+    method: str
+    seam: str
+    query: dict[str, Any] = field(default_factory=dict)
+    image_name: str = ""
+    model_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says of a map.
+
+    Attributes:
+        short: in two or three words: "trust it", "rests on little", "do not trust it".
+        why: the reasons in plain words, with their figures, in a line.
+        figures: these figures by name; see `mmgradcam.metrics.examine`.
+    """
+
+    short: str
+    why: str
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def trust(self) -> bool:
+        """Whether the map passed."""
+        return self.short == "trust it"
+
+    def __str__(self) -> str:
+        return f"{self.short}: {self.why}"
 
 
 def describe(made: Explanation) -> dict[str, Any]:
@@ -39,6 +86,7 @@ def describe(made: Explanation) -> dict[str, Any]:
                 "label": target.label, "score": one.score, "probability": target.probability, "value": value,
                 "reliance": target.reliance,
                 "peak": one.peak, "problem": one.problem, "reads": reads,
+                "verdict": None if one.verdict is None else dataclasses.asdict(one.verdict),
             }
         )  # fmt: skip
     about = made.about
@@ -93,6 +141,11 @@ def read(made: Mapping[str, Any]) -> tuple[dict[str, Any], list[Target], list[st
         "query": made["query"], "image_name": made["image"]["name"], "model_hash": made["model"]["sha256"],
     }  # fmt: skip
     return about, targets, [t["problem"] for t in made["targets"]]
+
+
+def verdicts_of(made: Mapping[str, Any]) -> list[Verdict | None]:
+    """Of a description: what checks said of the maps."""
+    return [None if (kept := t.get("verdict")) is None else Verdict(**kept) for t in made["targets"]]
 
 
 def clip_of(made: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Clip | None:

@@ -44,6 +44,12 @@ figure .heat.faint.on{opacity:calc(.3*var(--o))}
 .bar{display:flex;gap:.8rem;align-items:center;margin:.8rem 0;flex-wrap:wrap}
 input{accent-color:var(--on);width:min(20rem,60vw);height:2rem}
 #say{min-height:1.6em;margin:.3rem 0}
+.verdict{margin:.3rem 0;padding:.45rem .7rem;border-left:.3rem solid var(--mark);background:var(--chip);border-radius:.3rem;overflow-wrap:anywhere}
+.verdict,.mark{--mark:#b07a00}
+.verdict.good,.mark.good{--mark:#1c7c3c}
+.verdict.bad,.mark.bad{--mark:#c62828}
+.mark{white-space:nowrap}
+.mark::before{content:"";display:inline-block;width:.7em;height:.7em;margin-right:.45em;border-radius:50%;background:var(--mark)}
 .reads span{padding:.1rem .2rem;border-radius:.25rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}
@@ -54,11 +60,12 @@ footer{color:var(--soft);font-size:.9rem;margin-top:1.2rem;overflow-wrap:anywher
 
 _SCRIPT = """
 const chips=[...document.querySelectorAll('button[data-i]')],heats=[...document.querySelectorAll('.heat')],
-figure=document.querySelector('figure'),say=document.getElementById('say'),reads=[...document.querySelectorAll('.reads')];
+figure=document.querySelector('figure'),say=document.getElementById('say'),reads=[...document.querySelectorAll('.reads')],
+verdicts=[...document.querySelectorAll('.verdict')];
 let kept=-1;
 function show(i){chips.forEach((c,k)=>c.setAttribute('aria-pressed',k===i));heats.forEach((h,k)=>h.classList.toggle('on',k===i));
 figure.classList.toggle('lit',i>=0);say.textContent=i>=0?chips[i].dataset.say:'Point at, tap or tab to a word to see where it looks.';
-reads.forEach((r,k)=>r.hidden=k!==Math.max(i,0));}
+reads.forEach((r,k)=>r.hidden=k!==Math.max(i,0));verdicts.forEach(v=>v.hidden=+v.dataset.of!==i);}
 chips.forEach((c,i)=>{c.addEventListener('pointerenter',e=>{if(e.pointerType==='mouse')show(i)});
 c.addEventListener('focus',()=>{kept=i;show(i)});c.addEventListener('click',()=>{kept=i;show(i)});
 c.addEventListener('keydown',e=>{const d={ArrowRight:1,ArrowDown:1,ArrowLeft:-1,ArrowUp:-1}[e.key];
@@ -75,7 +82,8 @@ def page(explanation: Explanation) -> str:
     about = explanation.about
     question = about.query.get("question")
     title = str(question) if question else explanation.text
-    chips, heats, rows, reads = [], [], [], []
+    chips, heats, rows, reads, verdicts = [], [], [], [], []
+    checked = any(explanation.verdicts)
     for i, one in enumerate(explanation):
         heat = one.heat()
         say = _sentence(one)
@@ -90,7 +98,11 @@ def page(explanation: Explanation) -> str:
         where = f"{peak[0]}, {peak[1]}" if peak else (one.problem or "nowhere")
         reliance = one.targets[0].reliance
         relies = "" if reliance is None else f"<td>{times(reliance)}</td>"
-        rows.append(f"<tr><td>{escape(one.label)}</td><td>{one.score:.3f}</td>{relies}<td>{escape(where)}</td></tr>")
+        rows.append(
+            f"<tr><td>{escape(one.label)}</td><td>{one.score:.3f}</td>{relies}<td>{escape(where)}</td>{_mark(one) if checked else ''}</tr>"
+        )
+        if one.verdict is not None:
+            verdicts.append(f'<p class="verdict{_tone(one)}" data-of="{i}" hidden>{escape(str(one.verdict))}</p>')
         if one.importances:
             hidden = "" if i == 0 else " hidden"
             reads.append(f'<p class="reads"{hidden}>What the answer owes each word: {_tinted(one.importances)}</p>')
@@ -111,13 +123,22 @@ def page(explanation: Explanation) -> str:
 <ul class="chips">{"".join(chips)}</ul>
 <figure style="--o:1;width:min({max(w, 512)}px,72vh*{w / h:.4f})"><img class="base" width="{w}" height="{h}" alt="{escape(title)}" src="{picture_uri(explanation.picture)}">{"".join(heats)}</figure>
 <p id="say" aria-live="polite"></p>
-{"".join(reads)}
+{"".join(verdicts)}{"".join(reads)}
 <div class="bar"><label for="o">heat</label><input id="o" type="range" min="0" max="100" value="100"></div>
-<div class="scroll"><table><thead><tr><th>target</th><th>{escape(about.unit)}</th>{asked}<th>peak (x, y)</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>
+<div class="scroll"><table><thead><tr><th>target</th><th>{escape(about.unit)}</th>{asked}<th>peak (x, y)</th>{"<th>check</th>" if checked else ""}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>
 <footer>{escape(about.method)} at {escape(about.seam)}, model {escape(about.model)}{name}. Each map is scaled to its own maximum: compare
 where words look, not how strongly.{told} Made with mmgradcam.</footer>
 <script>{_SCRIPT}</script></body></html>
 """
+
+
+def _tone(one: Explanation) -> str:
+    short = "" if one.verdict is None else one.verdict.short
+    return {"trust it": " good", "do not trust it": " bad"}.get(short, "")
+
+
+def _mark(one: Explanation) -> str:
+    return "<td></td>" if one.verdict is None else f'<td><span class="mark{_tone(one)}">{escape(one.verdict.short)}</span></td>'
 
 
 def _sentence(one: Explanation) -> str:

@@ -31,6 +31,7 @@ def show_words(explanation: Explanation) -> None:
             one.label, *shown, f"{one.score:.3f}", *[relies(one)] * asked, *peak(one), style="dim" if one.faint else ""
         )
     console.print(table)
+    show_verdicts(explanation)
 
 
 def show_answers(explanation: Explanation) -> None:
@@ -51,6 +52,7 @@ def show_answers(explanation: Explanation) -> None:
     for word, value in explanation[0].importances:
         words.add_row(word, f"{value:+.3f}")
     console.print(words)
+    show_verdicts(explanation)
 
 
 def show_findings(findings: Sequence[Finding]) -> None:
@@ -93,6 +95,20 @@ def show_classes(explanation: Explanation) -> None:
         table.add_row(one.label, "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *peak(one))
     console.print(table)
     console.print(f"maps by {explanation.about.method} at layer {explanation.about.seam}")
+    show_verdicts(explanation)
+
+
+def show_verdicts(explanation: Explanation) -> None:
+    """A line per target that was checked: may its map be trusted, and why?"""
+    from rich.console import Console
+    from rich.text import Text
+
+    colors = {"trust it": "green", "do not trust it": "bold red"}
+    width = max(map(len, explanation.labels), default=0)
+    for one in explanation:
+        if (verdict := one.verdict) is not None:
+            said = (verdict.short, colors.get(verdict.short, "yellow"))
+            Console(highlight=False, soft_wrap=True).print(Text.assemble(f"{one.label:<{width}}  ", said, f": {verdict.why}"))
 
 
 def relies(one: Explanation) -> str:

@@ -1,0 +1,115 @@
+"""May this map be trusted? The sanity checks that one explanation can be put to, in a line of plain words per target."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmgradcam.explanation import Explanation
+from mmgradcam.metrics.likeness import Floats
+from mmgradcam.metrics.sanity import noise_sensitivity, randomized
+from mmgradcam.metrics.variants import Variants, greyed
+from mmgradcam.record import Verdict
+from mmgradcam.task import Task
+
+TRUST, LITTLE, DISTRUST = "trust it", "rests on little", "do not trust it"
+ALIKE, HOLDS, AREA, RANDOM = 0.7, 0.5, 0.2, 8
+
+
+def examine(explanation: Explanation, seed: int = 0) -> Explanation:
+    """Says of each map whether it may be trusted.
+
+    Args:
+        explanation: made by `explain`; its model stays as it is.
+        seed: of the random weights, the noise and the random parts.
+
+    Returns:
+        The same explanation with `verdicts`, which pages, tables and files show.
+
+    Raises:
+        InputError: it was loaded from a file, and has no model.
+        ModelError: the model cannot be copied.
+    """
+    made = copy.copy(explanation)
+    if not explanation.targets:
+        return made
+    weights = randomized(explanation, seed, stages=1)[-1].positive
+    noise = noise_sensitivity(explanation, seed=seed).correlation
+    hot, other = hiding(explanation, seed=seed)
+    unit = "nats" if has_likelihood(explanation.task) else f"of the {explanation.about.unit}"
+    made.verdicts = [
+        verdict_of(one.problem, unit, dict(zip(("weights", "noise", "hot", "other"), map(float, figures), strict=True)))
+        for one, figures in zip(explanation, zip(weights, noise, hot, other, strict=True), strict=True)
+    ]
+    return made
+
+
+def hiding(explanation: Explanation, area: float = AREA, count: int = RANDOM, seed: int = 0) -> tuple[Floats, Floats]:
+    """What it costs to hide the hottest part of the picture, and what a random part of the same area.
+
+    What is hidden turns grey; random parts are blobs, the same for all targets.
+
+    Args:
+        explanation: of K targets, made by `explain`.
+        area: share of the picture that is hidden, in 0..1.
+        count: random parts.
+        seed: of the random parts.
+
+    Returns:
+        (K,) and (K,): log-probability lost, natural logarithm, or score where there is no probability; the second is the mean.
+    """
+    variants, likely = Variants([explanation]), has_likelihood(explanation.task)
+    rows, shape = range(len(explanation)), variants.seen[0].shape
+    masks = [torch.zeros(1, *shape, dtype=torch.bool), random_parts(shape, area, count, seed)]
+    asked = [(k, ~hottest(variants.heat(k), area)) for k in rows]
+    asked += [(k, ~mask) for mask in torch.cat(masks) for k in rows]
+    told = variants.ask([(k, mask.float()) for k, mask in asked], greyed, likely=likely).double().view(-1, len(rows)).numpy()
+    return told[1] - told[0], told[1] - told[2:].mean(0)
+
+
+def hottest(heat: Tensor, area: float) -> Tensor:
+    """(*shape) bool: the share of cells where the heat is largest."""
+    flat = heat.flatten()
+    made = torch.zeros(len(flat), dtype=torch.bool)
+    made[flat.argsort(descending=True, stable=True)[: max(1, round(area * len(flat)))]] = True
+    return made.view(heat.shape)
+
+
+def random_parts(shape: tuple[int, ...], area: float, count: int, seed: int) -> Tensor:
+    """(count, *shape) bool: blobs that cover a share of the cells, the same of every frame or tile."""
+    draw = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 1, 6, 6, generator=draw)
+    fields = F.interpolate(coarse, size=shape[-2:], mode="bicubic", align_corners=False)[:, 0]
+    parts = torch.stack([hottest(field, area) for field in fields])
+    return parts.view(count, *[1] * (len(shape) - 2), *shape[-2:]).expand(count, *shape)
+
+
+def has_likelihood(task: Task) -> bool:
+    """Whether a task can say log-probabilities."""
+    return task.unit == "log-probability" or type(task).likelihood is not Task.likelihood
+
+
+def verdict_of(problem: str | None, unit: str, figures: dict[str, float]) -> Verdict:
+    if problem:
+        return Verdict(DISTRUST, f"the map shows nothing ({problem})", figures)
+    r, held, hot, other = figures["weights"], figures["noise"], figures["hot"], figures["other"]
+    changes = f"when the model's weights are made random (r {_r(r)})"
+    costs = f"hiding its hottest fifth costs {_n(hot)} {unit}, a random fifth {_n(other)}"
+    if r >= ALIKE:
+        return Verdict(DISTRUST, f"little of the map changes {changes}; {costs}", figures)
+    if held < HOLDS:
+        return Verdict(DISTRUST, f"noise that nobody would see makes another map of it (r {_r(held)}); {costs}", figures)
+    if hot <= other:
+        return Verdict(LITTLE, f"{costs}, no less", figures)
+    return Verdict(TRUST, f"the map changes {changes}, holds under noise (r {_r(held)}), and {costs}", figures)
+
+
+def _r(value: float) -> str:
+    return f"{value:.2f}".replace("0.", ".", 1)
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= 0.95 else _r(value)

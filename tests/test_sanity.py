@@ -1,0 +1,317 @@
+"""Sanity checks: figures by hand and by independent libraries, a map that ignores its model called out, the model left as found."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Classes
+from PIL import Image
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from mmgradcam import Explanation, InputError, ModelError, Target, Task, explain, gradcam, hirescam, layercam, rise, smooth
+from mmgradcam.metrics.likeness import spearman, ssim, to_grid
+from mmgradcam.metrics.randomizing import layers_of, reset
+from mmgradcam.metrics.sanity import (
+    methods_agree,
+    noise_sensitivity,
+    randomized,
+    seed_sensitivity,
+    swapped_labels,
+    swapped_pictures,
+)
+from mmgradcam.metrics.verdict import DISTRUST, LITTLE, TRUST, examine, hiding, hottest, random_parts, verdict_of
+from mmgradcam.record import Verdict
+
+
+def test_rank_correlation_by_hand() -> None:
+    one = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]]).expand(3, 3, 3)
+    other = torch.stack([one[0].square(), -one[0], torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])])
+    # Ranks of the last: eight ties at 4.5 and a 9; sum of rank products about the mean 4 * 4 + 4 * .5, norms 60 and 18.
+    np.testing.assert_allclose(spearman(one, other), [1, -1, 18 / (60 * 18) ** 0.5], atol=1e-12)
+    assert spearman(one[:1], torch.zeros(1, 3, 3)).tolist() == [0.0]
+    with pytest.raises(InputError, match=r"of one shape, got \(3, 3, 3\) and \(1, 3, 3\)"):
+        spearman(one, one[:1])
+
+
+def test_rank_correlation_is_that_of_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats", reason="needs scipy to compare with")
+    one, other = torch.randn(4, 6, 7).relu(), torch.randn(4, 6, 7).relu()
+    expected = [stats.spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(one, other, strict=True)]
+    np.testing.assert_allclose(spearman(one, other), expected, atol=1e-12)
+
+
+def test_structural_similarity_by_hand() -> None:
+    one, other = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[5.0, 3.0]]])  # scaled: 0 1 and 1 0; a window of one cell
+    np.testing.assert_allclose(ssim(one, other), [1e-4 / (1 + 1e-4)])
+    np.testing.assert_allclose(ssim(one, 7 * one + 2), [1.0])
+    assert ssim(torch.zeros(1, 4, 3, 3), torch.zeros(1, 4, 3, 3)).tolist() == [1.0]
+
+
+def test_structural_similarity_is_that_of_scikit_image() -> None:
+    metrics = pytest.importorskip("skimage.metrics", reason="needs scikit-image to compare with")
+    one, other = torch.rand(3, 16, 20), torch.rand(3, 16, 20)
+    other[1] = one[1] + 0.2 * other[1]
+    scaled = [[((m - m.min()) / (m.max() - m.min())).double().numpy() for m in maps] for maps in (one, other)]
+    expected = [
+        metrics.structural_similarity(a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0)
+        for a, b in zip(*scaled, strict=True)
+    ]
+    np.testing.assert_allclose(ssim(one, other), expected, atol=1e-6)
+
+
+def test_maps_are_brought_to_a_coarser_grid_by_means() -> None:
+    maps = torch.arange(16.0).view(1, 4, 4)
+    assert to_grid(maps, (2, 2)).tolist() == [[[2.5, 4.5], [10.5, 12.5]]]
+    with pytest.raises(InputError, match="over height and width"):
+        to_grid(torch.zeros(1, 2, 4, 4), (2, 2))
+
+
+class Plain(Task):
+    """Features that are the pixels; one convolution and a layer without `reset_parameters` as the head."""
+
+    def __init__(self) -> None:
+        class Scale(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.by = nn.Parameter(torch.tensor([0.5, -1.5, 2.5, 0.25]))
+
+            def forward(self, x: Tensor) -> Tensor:
+                return x * self.by
+
+        self.head = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Scale())
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def targets(self, features: Tensor) -> list[Target]:
+        return [Target("first", 0), Target("second", 1)]
+
+    def score(self, features: Tensor, targets: list[Target]) -> Tensor:
+        return self.head(features)[torch.arange(len(targets)), torch.tensor([t.value for t in targets])]
+
+
+def edges(features: Tensor, gradients: Tensor) -> Tensor:
+    """An edge detector that calls itself an explanation: it reads no gradient."""
+    grey = features.mean(1)
+    across = (grey.diff(dim=2, prepend=grey[:, :, :1])) ** 2
+    return across + grey.diff(dim=1, prepend=grey[:, :1]) ** 2
+
+
+@pytest.fixture
+def plain() -> Task:
+    return Plain()
+
+
+def test_a_map_that_ignores_the_weights_is_called_out(plain: Task, picture: Image.Image) -> None:
+    bad, good = (explain(plain, picture, method=method) for method in (edges, hirescam))
+    for stage in randomized(bad) + randomized(bad, how="independent"):
+        np.testing.assert_allclose([stage.absolute, stage.positive, stage.ssim], 1.0, atol=1e-6)
+    assert (randomized(good)[-1].positive < 0.6).all()
+    said = examine(bad).verdicts
+    assert [verdict.short for verdict in said if verdict] == [DISTRUST] * 2
+    assert "little of the map changes when the model's weights are made random (r 1.00)" in str(said[0])
+    assert bad.verdicts == [None, None]
+
+
+def test_stages_are_what_making_layers_random_by_hand_gives(classes: Classes, pixels: Tensor) -> None:
+    made = explain(classes, pixels, method=hirescam)
+    layers = layers_of(classes, pixels, made.targets)
+    assert [layer.name for layer in layers] == ["outer", "inner", "norm", "second", "first"]
+    by_hand = copy.deepcopy(classes)
+    for how in ("cascading", "independent"):
+        other = copy.deepcopy(by_hand)
+        stages = randomized(made, seed=5, how=how, stages=None)
+        assert [stage.layers for stage in stages] == [(layer.name,) for layer in layers]
+        for n, (stage, layer) in enumerate(zip(stages, layers, strict=True)):
+            if how == "independent":
+                other = copy.deepcopy(by_hand)
+            with torch.random.fork_rng():
+                torch.manual_seed(5 * 1_000_003 + n)
+                root = other.head if layer.name in ("outer", "inner") else other.encoder
+                getattr(root, layer.name).reset_parameters()
+            expected = explain(other, pixels, method=hirescam)
+            np.testing.assert_allclose(stage.scores, expected.scores, atol=1e-6)
+            np.testing.assert_allclose(stage.absolute, spearman(made.maps.abs(), expected.maps.abs()), atol=1e-9)
+            np.testing.assert_allclose(stage.positive, spearman(made.maps.relu(), expected.maps.relu()), atol=1e-9)
+            np.testing.assert_allclose(stage.ssim, ssim(made.maps.relu(), expected.maps.relu()), atol=1e-9)
+    two = randomized(made, seed=5, stages=2)
+    assert [stage.layers for stage in two] == [("outer", "inner", "norm"), ("second", "first")]
+    np.testing.assert_allclose(two[-1].scores, randomized(made, seed=5, stages=None)[-1].scores)
+
+
+def test_a_layer_without_a_way_of_its_own_gets_normal_numbers_of_its_deviation(plain: Task, picture: Image.Image) -> None:
+    made = explain(plain, picture)
+    assert [(stage.layers, stage.reset) for stage in randomized(made, stages=None)] == [(("4",), 0), (("0",), 1)]
+    layer = nn.Module()
+    layer.weight = nn.Parameter(3 + 2 * torch.randn(100_000))
+    assert not reset(layer, 0, 0)
+    assert layer.weight.mean().item() == pytest.approx(3, abs=0.05)
+    assert layer.weight.std().item() == pytest.approx(2, abs=0.05)
+
+
+def test_the_model_is_left_as_found_and_seeds_decide(classes: Classes, pixels: Tensor) -> None:
+    classes.encoder.train()
+    before, modes = copy.deepcopy(classes.encoder.state_dict()), [m.training for r in classes.modules() for m in r.modules()]
+    made, drawn = explain(classes, pixels, method=hirescam), torch.get_rng_state()
+    found = [examine(made, seed=seed) for seed in (0, 0, 1)]
+    randomized(made, how="independent")
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert all(torch.equal(v, before[k]) for k, v in classes.encoder.state_dict().items())
+    assert [m.training for r in classes.modules() for m in r.modules()] == modes
+    assert all(p.requires_grad and p.grad is None for r in classes.modules() for p in r.parameters())
+    assert found[0].verdicts == found[1].verdicts != found[2].verdicts
+    torch.testing.assert_close(found[0].maps, made.maps)
+
+
+def test_what_cannot_be_checked_says_so(classes: Classes, pixels: Tensor, tmp_path: Path) -> None:
+    made = explain(classes, pixels)
+    made.save(tmp_path / "kept.npz")
+    with pytest.raises(InputError, match="loaded from a file"):
+        examine(Explanation.load(tmp_path / "kept.npz"))
+    with pytest.raises(InputError, match='"cascading" or "independent", got \'up\''):
+        randomized(made, how="up")
+    with pytest.raises(InputError, match="gradcam draws nothing at random"):
+        seed_sensitivity(made)
+    classes.lock = (i for i in range(3))  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match="cannot be copied"):
+        randomized(made)
+
+
+def test_swaps_are_correlations_with_the_other_maps(classes: Classes, pixels: Tensor) -> None:
+    one, two = explain(classes, [pixels, pixels.flip(2)], method=hirescam)
+    maps = one.maps.relu()
+    by_hand = [np.mean([spearman(maps[i][None], maps[k][None])[0] for k in range(3) if k != i]) for i in range(3)]
+    np.testing.assert_allclose(swapped_labels(one), by_hand)
+    assert np.isnan(swapped_labels(one[0])).all()
+    found = swapped_pictures([one, two])
+    np.testing.assert_allclose(found[0], spearman(one.maps.relu(), two.maps.relu()), atol=1e-9)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-9)
+    with pytest.raises(InputError, match="2 pictures or more"):
+        swapped_pictures([one])
+
+
+def test_noise_is_measured_against_the_noise_itself(plain: Task, picture: Image.Image) -> None:
+    from mmgradcam.methods.resampled import noisy
+    from mmgradcam.pictures import to_tensor
+
+    made = explain(plain, picture, method=lambda features, gradients: features.sum(1))
+    x = to_tensor(picture)
+    off = [(copy_ - x).sum(0).norm() / x.sum(0).norm() for copy_ in noisy(x[None], 5, 0.1, 7)]
+    noise = noise_sensitivity(made, sigma=0.1, samples=5, seed=7)
+    np.testing.assert_allclose(noise.most, max(off), rtol=1e-5)
+    assert noise.scores.shape == (5, 2)
+    assert noise_sensitivity(made, sigma=0.0).most.max() == 0
+    np.testing.assert_allclose(noise_sensitivity(made, sigma=0.0).correlation, 1)
+
+
+def test_seeds_and_methods_are_compared(classes: Classes, pixels: Tensor) -> None:
+    few, many = (explain(classes, pixels, method=partial(rise, count=count, cells=3)) for count in (4, 400))
+    assert (seed_sensitivity(many) > seed_sensitivity(few)).all()
+    still = explain(classes, pixels, method=smooth(layercam, 2, sigma=0.0))
+    np.testing.assert_allclose(seed_sensitivity(still), 1)
+    assert (seed_sensitivity(explain(classes, pixels, method=smooth(layercam, 2, sigma=0.5))) < 1).all()
+    several = [explain(classes, pixels, method=method) for method in (hirescam, gradcam)]
+    found = methods_agree([*several, many])
+    assert found.shape == (3, 3, 3)
+    np.testing.assert_allclose(found[0, 1], spearman(several[0].maps.relu(), several[1].maps))
+    np.testing.assert_allclose(found[0, 2], spearman(several[0].maps.relu(), to_grid(many.maps, (4, 4)).relu()))
+    with pytest.raises(InputError, match="the same targets"):
+        methods_agree([several[0], several[1][0]])
+
+
+class Corner(Task):
+    """The mean of the upper left quarter of the picture, and of nothing but it."""
+
+    unit = "log-probability"
+
+    def __init__(self) -> None:
+        self.scale = nn.Conv2d(3, 1, 1)
+        nn.init.constant_(self.scale.weight, 1.0)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.scale(images)
+
+    def targets(self, features: Tensor) -> list[Target]:
+        return [Target("corner")]
+
+    def score(self, features: Tensor, targets: list[Target]) -> Tensor:
+        return features[:, 0, :8, :8].mean((1, 2)) - 3
+
+
+def test_hiding_costs_what_the_part_is_worth() -> None:
+    heat = torch.zeros(10, 10)
+    heat[2, 3] = 1.0
+    assert hottest(heat, 0.01).nonzero().tolist() == [[2, 3]]
+    parts = random_parts((10, 10), 0.2, 4, 0)
+    assert parts.sum((1, 2)).tolist() == [20] * 4
+    assert random_parts((3, 10, 10), 0.2, 4, 0).sum((1, 2, 3)).tolist() == [60] * 4
+    x = torch.zeros(3, 16, 16)
+    x[:, :8, :8] = 1.0
+    made = explain(Corner(), x, method=hirescam)
+    hot, other = hiding(made, area=0.25)
+    assert hot[0] == pytest.approx(3 * (1 - 0.25), abs=1e-5)  # its three channels become the picture's mean, a quarter
+    assert 0 < other[0] < hot[0] / 2
+    cold = explain(Corner(), x, method=lambda features, gradients: torch.relu(1 - features).sum(1))
+    hot, other = hiding(cold, area=0.25)
+    assert hot[0] == pytest.approx(0, abs=1e-6)
+    assert other[0] > 0.05
+
+
+def test_the_rules_of_the_verdict() -> None:
+    good = {"weights": 0.08, "noise": 0.93, "hot": 2.1, "other": 0.3}
+    assert str(verdict_of(None, "nats", good)) == (
+        "trust it: the map changes when the model's weights are made random (r .08), holds under noise (r .93), and "
+        "hiding its hottest fifth costs 2.1 nats, a random fifth .30"
+    )
+    assert verdict_of(None, "nats", good).trust
+    assert verdict_of(None, "nats", {**good, "weights": 0.91}).short == DISTRUST
+    assert verdict_of(None, "nats", {**good, "noise": 0.1}).short == DISTRUST
+    assert verdict_of(None, "nats", {**good, "hot": 0.1}).short == LITTLE
+    assert "(no gradient)" in str(verdict_of("no gradient", "nats", good))
+    assert TRUST != LITTLE
+
+
+EVIL = "</script><img src=x onerror=alert(1)>&\"'"
+
+
+def test_verdicts_are_drawn_escaped_and_kept(classes: Classes, pixels: Tensor, tmp_path: Path) -> None:
+    made = examine(explain(classes, pixels, method=hirescam))
+    made.verdicts[1] = Verdict(EVIL, EVIL, {"weights": 0.5})
+    text = made.save(tmp_path / "page.html")[0].read_text(encoding="utf-8")
+    body = text[text.index("<body>") :]
+    assert "<img src=x" not in body
+    assert unescape(body).count(EVIL) == 3  # as a line under the map, twice, and as a mark in the table
+    assert body.count('<p class="verdict') == 3
+    assert (
+        "verdict"
+        not in (explain(classes, pixels).save(tmp_path / "plain.html")[0].read_text().split("<body>")[1].split("<script>")[0])
+    )
+    made.save(tmp_path / "kept.npz")
+    back = Explanation.load(tmp_path / "kept.npz")
+    assert back.verdicts == made.verdicts
+    assert back[1].verdict == made.verdicts[1]
+    assert [one.verdict for one in made] == made.verdicts
+    assert made.describe()["targets"][1]["verdict"]["figures"] == {"weights": 0.5}
+
+
+def test_the_command_line_checks_on_request(folders: dict[str, Path], tmp_path: Path, picture: Image.Image) -> None:
+    from mmgradcam.cli import app
+
+    picture.save(tmp_path / "photo.png")
+    asked = ["vqa", str(tmp_path / "photo.png"), "--model", str(folders["vqa"]), "--question", "what color is the ball?"]
+    told = {}
+    for check in (False, True):
+        done = CliRunner().invoke(app, [*asked, "--device", "cpu", "--out", str(tmp_path / str(check)), *["--check"] * check])
+        assert done.exit_code == 0, done.output
+        told[check] = (
+            done.output + (tmp_path / str(check) / "photo" / "index.html").read_text().split("<body>")[1].split("<script>")[0]
+        )
+    assert "random" not in told[False]
+    assert told[True].count("made random") + told[True].count("costs") >= 6
