@@ -63,6 +63,7 @@ def test_pointing_with_the_reject_option() -> None:
     assert pointing_with_reject(tops, hits, present, 0.5) == pytest.approx(2 / 5)
     assert pointing_with_reject(tops, hits, present, 0.0) == pytest.approx(2 / 5)
     assert pointing_with_reject(tops, hits, present, 0.6) == pytest.approx(3 / 5)
+    assert pointing_with_reject([1.0], [True], [False], 0.5) == 0.0  # a hit on what is not there
     assert reject_threshold(tops, hits, present) == 0.8
     assert reject_threshold([2.0, 1.0], [False, False], [False, False]) == math.inf
     assert reject_threshold([2.0, 1.0], [True, True], [True, True]) == 1.0
