@@ -42,7 +42,12 @@ def coco(path: Path, images: Path | None = None) -> Source:
     drawn: dict[Any, list[Entry]] = {}
     classes: dict[Any, str] = {}
     try:
-        photos = list({one["id"]: one for one in indices[0]["images"]}.values())
+        listed: dict[Any, Entry] = {}
+        for number, one in enumerate(indices[0]["images"]):
+            if not isinstance(one, dict) or one.get("id") is None or one["id"] in listed:
+                strays.append(Stray(f"entry {number} of images", f"expected an id of its own, got {one!r:.80}"))
+            else:
+                listed[one["id"]] = one
         for index in indices:
             classes.update({one["id"]: str(one["name"]) for one in index.get("categories", ())})
             for number, one in enumerate(index["annotations"]):
@@ -52,11 +57,11 @@ def coco(path: Path, images: Path | None = None) -> Source:
                 (said if "caption" in one else drawn).setdefault(one["image_id"], []).append(one)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected COCO's captions or instances: images and annotations; wrong: {error}") from None
-    known = {one["id"] for one in photos}
-    strays += [Stray(f"image {i}", "it has annotations but is not listed") for i in sorted({*said, *drawn} - known, key=str)]
+    unlisted = sorted({*said, *drawn} - set(listed), key=str)
+    strays += [Stray(f"image {i}", "it has annotations but is not listed") for i in unlisted]
     above = [images, *([images / subset] if subset else [])] if images else []
     beside = [at / name for at in (path.parent, path.parent.parent) for name in (subset, f"images/{subset}", "images", ".")]
-    files = [one["file_name"] for one in photos if "file_name" in one]
+    files = [str(one["file_name"]) for one in listed.values() if "file_name" in one]
     folder = find_folder(above or beside, files, "COCO's pictures")
 
     def read(one: Entry) -> Photo:
@@ -72,7 +77,7 @@ def coco(path: Path, images: Path | None = None) -> Source:
             raise InputError("a caption without words")
         return Photo(name, image, captions, tuple(_phrases(captions, things)), things=tuple(things))
 
-    return Source(f"COCO {subset}", [*photos, *strays], read, lambda one: str(one.get("file_name", one["id"])))
+    return Source(f"COCO {subset}", [*listed.values(), *strays], read, lambda one: str(one.get("file_name", one["id"])))
 
 
 def _by_class(drawn: Sequence[Entry], classes: dict[Any, str]) -> dict[str, list[Entry]]:

@@ -11,6 +11,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.pictures import open_picture
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -36,6 +37,9 @@ def image_folder(place: Path, images: Path | None = None) -> Source:
     known = {path.relative_to(folder).as_posix(): path for path in pictures(folder)}
     if not known:
         raise InputError(f"{folder}: expected pictures ({', '.join(sorted(ENDINGS))}); there are none")
+    tops = {name.split("/")[0].lower() for name in known}
+    if tops <= SPLITS and all(name.count("/") > 1 for name in known):
+        raise InputError(f"{folder}: expected one split, got {', '.join(sorted(tops))}; name its folder in this one")
     rows, strays = _rows(table, set(known)) if table else ({}, [])
 
     def read(name: str) -> Photo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,13 @@ def table(rows: Any, name: str = "") -> Source:
     called = _caller(rows, columns)
     if columns >= COLUMNS:
         photos = Photos(rows)
-        return Source(name, range(len(photos)), lambda i: _checked(photos[i]), called)
+        groups = rows.select_columns(["group"]) if "group" in columns else None
+
+        def photo(index: int) -> Photo:
+            group = str(groups[index]["group"] or "") if groups else ""
+            return replace(_checked(photos[index]), group=group)
+
+        return Source(name, range(len(photos)), photo, called)
     if rows.features["image"] != datasets.Image():
         rows = rows.cast_column("image", datasets.Image())
     said = next((column for column in ("captions", "caption") if column in columns), None)
@@ -64,7 +71,10 @@ def saved(path: Path) -> Source:
     Raises:
         InputError: it cannot be read, or as for `table`.
     """
-    if path.is_file() or not (path / "state.json").is_file():
+    if (path / "dataset_dict.json").is_file():
+        splits = sorted(each.name for each in path.iterdir() if each.is_dir())
+        raise InputError(f"{path}: expected one split of a data set, got {', '.join(splits)}; name its folder in this one")
+    if not (path / "state.json").is_file():
         return table(read_parquet(path), path.stem)
     import datasets
 

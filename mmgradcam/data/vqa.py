@@ -43,7 +43,7 @@ def vqa(path: Path, images: Path | None = None, attention: Path | None = None, l
     strays: list[Stray] = []
     about: dict[int, list[dict[str, Any]]] = {}
     try:
-        text_of = {one["question_id"]: one["question"] for one in questions["questions"]}
+        text_of = {one.get("question_id"): one.get("question") for one in questions["questions"]}
         subset = str(annotations.get("data_subtype") or questions.get("data_subtype") or "val2014")
         for number, one in enumerate(annotations["annotations"]):
             if not isinstance(one, dict) or not {"image_id", "question_id"} <= set(one):
@@ -69,12 +69,11 @@ def vqa(path: Path, images: Path | None = None, attention: Path | None = None, l
         image, frame = open_upright(folder / names[number])
         made = []
         for one in about[number]:
+            text = text_of.get(one["question_id"])
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"question {one['question_id']} has no words in {asked.name}")
             looked = _attention(maps.get(str(one["question_id"]), ()), frame)
-            made.append(
-                Question(
-                    str(text_of[one["question_id"]]), str(one.get("answer_type", "other")), _answers(one), attention=looked
-                )
-            )
+            made.append(Question(text, str(one.get("answer_type", "other")), _answers(one), attention=looked))
         return Photo(str(number), image, questions=tuple(made))
 
     return Source(f"VQA {subset}", [*about, *strays], read, "image {}".format)
