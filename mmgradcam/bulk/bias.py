@@ -1,0 +1,297 @@
+"""Does a model treat two groups of pictures, or two words, differently, and does it look elsewhere for it?"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from mmgradcam.bulk.bias_report import BiasReport, Example
+from mmgradcam.data.records import Mask, Photo, where
+from mmgradcam.errors import InputError
+from mmgradcam.explaining import explain
+from mmgradcam.explanation import Explanation
+from mmgradcam.metrics.groups import Difference, between, corrected, within
+from mmgradcam.probe import AskingMethod
+from mmgradcam.task import Method, Query, Target, Task
+
+Region = Callable[[Photo, tuple[int, int]], Mask | None]
+"""A photo and a (height, width) -> where in it the region is; None where nobody said or there is none."""
+
+FEWEST = 5
+"""Pictures that each group must have for a measure to be compared."""
+EACH = 6
+"""Pictures of each group that the page shows."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one picture is asked.
+
+    Attributes:
+        explain: query for `explain`, whose first target's heat is measured.
+        predict: query under which the model says what it thinks; None: it is not asked.
+        right: labels that are right then.
+    """
+
+    explain: Query
+    predict: Query | None = None
+    right: tuple[str, ...] = ()
+
+
+def ask_class(photo: Photo) -> Asked:
+    """Of a classifier: the photo's class, its first thing."""
+    if not photo.things:
+        raise InputError(
+            f"{photo.name}: expected a photo with its class among its things, got none; write an `ask` of your own"
+        )
+    label = photo.things[0].label
+    return Asked({"classes": [label]}, {}, (label,))
+
+
+def ask_question(photo: Photo) -> Asked:
+    """Of a VQA model: the photo's first question and its first right answer."""
+    if not photo.questions:
+        raise InputError(f"{photo.name}: expected a photo with a question, got none; write an `ask` of your own")
+    one = photo.questions[0]
+    return Asked({"question": one.text, "answer": one.answers[0]}, {"question": one.text}, one.answers)
+
+
+def thing(*labels: str) -> Region:
+    """The region of all of a photo's things of these labels."""
+
+    def region(photo: Photo, shape: tuple[int, int]) -> Mask | None:
+        found = [mask for one in photo.things if one.label in labels and (mask := where(one, shape)) is not None]
+        return np.logical_or.reduce(found) if found else None
+
+    return region
+
+
+def elsewhere(*labels: str) -> Region:
+    """All but the things of these labels, or but all things if none is named: the context."""
+
+    def region(photo: Photo, shape: tuple[int, int]) -> Mask | None:
+        known = thing(*(labels or {one.label for one in photo.things}))(photo, shape)
+        return None if known is None else ~known
+
+    return region
+
+
+def bias_report(
+    task: Task,
+    photos: Iterable[Photo],
+    groups: tuple[str, str],
+    *,
+    ask: Callable[[Photo], Asked] = ask_class,
+    regions: Mapping[str, Region] | None = None,
+    method: Method | AskingMethod | None = None,
+    taps: Sequence[Any] | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
+    batch: int = 32,
+) -> BiasReport:
+    """Holds two groups of pictures against each other: how often the model is right, how sure, and where its heat goes.
+
+    Args:
+        task: any task of pictures.
+        photos: of both groups, as their `group` says; those of others are left out, and counted.
+        groups: names of the two.
+        ask: what each is asked; `ask_class`, `ask_question` or a function of your own.
+        regions: where to look for heat, by name; by default each label of the photos' things, and "elsewhere".
+        method: as for `explain`.
+        taps: as for `explain`.
+        resamples: of the bootstrap and the permutation test.
+        seed: of both.
+        batch: pictures explained together.
+
+    Returns:
+        A `BiasReport`: one row per measure, each with a 95% interval, a p, and Holm's correction for all rows.
+
+    Raises:
+        InputError: no two groups of at least 5 pictures.
+    """
+    kept = _Kept(groups)
+    photos = iter(photos)
+    how: dict[str, Any] = {"method": method, "taps": taps, "batch": batch}
+    for part in _parts(photos, kept, batch):
+        asked = [ask(photo) for photo in part]
+        images = [photo.image for photo in part]
+        made = explain(task, images, each=[a.explain for a in asked], **how)
+        say = [i for i, a in enumerate(asked) if a.predict is not None]
+        told = explain(task, [images[i] for i in say], each=[asked[i].predict or {} for i in say], **how) if say else []
+        said = {i: one.labels[0] for i, one in zip(say, told, strict=True)}
+        for i, (photo, one) in enumerate(zip(part, made, strict=True)):
+            if i in said:
+                kept.add("right", photo, float(said[i] in asked[i].right))
+            if (p := one.targets[0].probability) is not None:
+                kept.add("probability of what is right", photo, p)
+            kept.measure(photo, one[0], regions, said.get(i, ""))
+    return kept.report(resamples, seed)
+
+
+def word_bias_report(
+    task: Task,
+    photos: Iterable[Photo],
+    words: tuple[str, str],
+    *,
+    regions: Mapping[str, Region] | None = None,
+    method: Method | AskingMethod | None = None,
+    taps: Sequence[Any] | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> BiasReport:
+    """Holds two words of a captioner against each other: each caption is scored with its own word and with the other.
+
+    The groups are the photos of which people said the one word and those of which they said the other. Measured are: how much
+    the model prefers the right word, how often it does, where the heat of the contrast goes (the right word's score less the
+    other's, differentiated as one), and what the swap does to the rest of the caption.
+
+    Args:
+        task: a captioner, asked with caption="...".
+        photos: with captions; the first caption that has exactly one of the words, once, counts.
+        words: such as ("man", "woman").
+        regions: as of `bias_report`.
+        method: as for `explain`.
+        taps: as for `explain`.
+        resamples: of the bootstrap and the permutation test.
+        seed: of both.
+
+    Raises:
+        InputError: fewer than 5 photos of a word.
+    """
+    kept, unread = _Kept(words), 0
+    rest: tuple[list[float], list[float]] = [], []
+    for photo in photos:
+        found = _spoken(photo, words)
+        if found is None:
+            kept.others += 1
+            continue
+        caption, at = found
+        own = words.index(caption[at])
+        both = [" ".join((*caption[:at], word, *caption[at + 1 :])) for word in words]
+        try:
+            read = explain(task, [photo.image] * 2, each=[{"caption": c} for c in both], method=method, taps=taps)
+        except InputError:  # a word that the model does not know
+            unread += 1
+            continue
+        if any(one.labels[at] != word for one, word in zip(read, words, strict=True)):
+            unread += 1
+            continue
+        for one, total in zip(read, rest, strict=True):
+            total.append(float(one.scores.sum() - one.scores[at]))
+        pair = read[own].targets[at], read[1 - own].targets[at]
+        one = explain(contrasting(task, *pair), photo.image, method=method, taps=taps)
+        photo = Photo(photo.name, photo.image, things=photo.things, group=words[own])
+        kept.add(f"{task.unit} of the right word less the other's", photo, one.score, share=False)
+        kept.add("prefers the right word", photo, float(one.score > 0))
+        kept.measure(photo, one, regions, "")
+    notes = [f"{unread} captions were left out, which the model cannot read"] if unread else []
+    swapped = f"{task.unit} of the caption's other words, with {words[0]} and with {words[1]}"
+    more = [within(swapped, *rest, resamples=resamples, seed=seed)] if len(rest[0]) >= FEWEST else []
+    return kept.report(resamples, seed, more, notes)
+
+
+def contrasting(task: Task, target: Target, other: Target) -> Task:
+    """The same model, asked for one thing: why the target and not the other; the scores' difference, differentiated as one.
+
+    Args:
+        task: whose model; it is not changed.
+        target: of any of its queries.
+        other: of any of its queries, too.
+    """
+    asked: Any = copy.copy(task)
+    asked.targets_of_each = lambda features, queries: [
+        [Target(f"{target.label} rather than {other.label}", (target, other))] for _ in queries
+    ]
+    asked.scores = lambda features, targets: None
+    asked.words = lambda: None
+    asked.score = lambda features, targets: (
+        task.score(features, [t.value[0] for t in targets]) - task.score(features, [t.value[1] for t in targets])
+    )
+    made: Task = asked
+    return made
+
+
+def _spoken(photo: Photo, words: tuple[str, str]) -> tuple[tuple[str, ...], int] | None:
+    """The first caption that has one of the words once and the other never, and where; lower case."""
+    for caption in photo.captions:
+        lower = tuple(word.lower() for word in caption)
+        at = [i for i, word in enumerate(lower) if word in words]
+        if len(at) == 1:
+            return lower, at[0]
+    return None
+
+
+def _parts(photos: Iterator[Photo], kept: _Kept, size: int) -> Iterator[list[Photo]]:
+    """Batches of photos of the two groups."""
+    while part := list(islice(photos, size)):
+        mine = [photo for photo in part if photo.group in kept.groups]
+        kept.others += len(part) - len(mine)
+        if mine:
+            yield mine
+
+
+@dataclass
+class _Kept:
+    """Values of each measure, by group, as they come in."""
+
+    groups: tuple[str, str]
+    values: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: list[Example] = field(default_factory=list)
+    numbers: set[str] = field(default_factory=set)
+    """The measures that are no shares."""
+    others: int = 0
+    about: Explanation | None = None
+
+    def add(self, what: str, photo: Photo, value: float, share: bool = True) -> None:
+        if not share:
+            self.numbers.add(what)
+        self.values[what][photo.group].append(value)
+
+    def measure(self, photo: Photo, one: Explanation, regions: Mapping[str, Region] | None, said: str) -> None:
+        """Where one target's heat goes."""
+        self.counts[photo.group] += 1
+        self.about = one
+        heat = one.heat()
+        total = float(heat.sum())
+        self.add(EMPTY, photo, float(total == 0))
+        if self.counts[photo.group] <= EACH:
+            self.examples.append(Example(photo.group, photo.name, one.label, said, one.overlay(), one.caption()))
+        if total == 0:
+            return
+        if regions is None:
+            regions = {**{label: thing(label) for label in {t.label for t in photo.things}}, "elsewhere": elsewhere()}
+        for name, region in regions.items():
+            mask = region(photo, (heat.shape[0], heat.shape[1]))
+            if mask is not None:
+                self.add(f"heat on {name}" if name != "elsewhere" else "heat elsewhere", photo, float(heat[mask].sum()) / total)
+
+    def report(self, resamples: int, seed: int, more: Sequence[Difference] = (), notes: Sequence[str] = ()) -> BiasReport:
+        if self.about is None or min(self.counts[group] for group in self.groups) < FEWEST:
+            got = ", ".join(f"{self.counts[group]} of {group!r}" for group in self.groups)
+            raise InputError(f"expected at least {FEWEST} pictures of each group, got {got}, and {self.others} of none")
+        rows, told = [], list(notes)
+        for what, by in self.values.items():
+            first, second = (by[group] for group in self.groups)
+            if what == EMPTY and not any(first + second):
+                continue
+            if min(len(first), len(second)) < FEWEST:
+                told.append(f"{what}: not compared, {len(first)} and {len(second)} pictures")
+                continue
+            rows.append(between(what, first, second, share=what not in self.numbers, resamples=resamples, seed=seed))
+        if self.others:
+            told.append(f"{self.others} pictures of neither group were left out")
+        about = self.about.about
+        return BiasReport(
+            about.model, about.method, about.seam, self.groups, (self.counts[self.groups[0]], self.counts[self.groups[1]]),
+            corrected([*rows, *more]), tuple(told), tuple(self.examples),
+        )  # fmt: skip
+
+
+EMPTY = "maps that show nothing"
