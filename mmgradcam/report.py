@@ -54,7 +54,7 @@ input{accent-color:var(--on);width:min(20rem,60vw);height:2rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}
 th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);white-space:nowrap}
-td:first-child{white-space:normal;overflow-wrap:anywhere}
+td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:5.5rem}
 footer{color:var(--soft);font-size:.9rem;margin-top:1.2rem;overflow-wrap:anywhere}
 """
 
@@ -99,10 +99,12 @@ def page(explanation: Explanation) -> str:
         reliance = one.targets[0].reliance
         relies = "" if reliance is None else f"<td>{times(reliance)}</td>"
         rows.append(
-            f"<tr><td>{escape(one.label)}</td><td>{one.score:.3f}</td>{relies}<td>{escape(where)}</td>{_mark(one) if checked else ''}</tr>"
+            f"<tr><td>{escape(one.label)}</td>{_mark(one) if checked else ''}<td>{one.score:.3f}</td>{relies}<td>{escape(where)}</td></tr>"
         )
         if one.verdict is not None:
-            verdicts.append(f'<p class="verdict{_tone(one)}" data-of="{i}" hidden>{escape(str(one.verdict))}</p>')
+            verdicts.append(
+                f'<p class="verdict{_tone(one)}" data-of="{i}" hidden><b>{escape(one.verdict.short)}</b>: {escape(one.verdict.why)}</p>'
+            )
         if one.importances:
             hidden = "" if i == 0 else " hidden"
             reads.append(f'<p class="reads"{hidden}>What the answer owes each word: {_tinted(one.importances)}</p>')
@@ -125,7 +127,7 @@ def page(explanation: Explanation) -> str:
 <p id="say" aria-live="polite"></p>
 {"".join(verdicts)}{"".join(reads)}
 <div class="bar"><label for="o">heat</label><input id="o" type="range" min="0" max="100" value="100"></div>
-<div class="scroll"><table><thead><tr><th>target</th><th>{escape(about.unit)}</th>{asked}<th>peak (x, y)</th>{"<th>check</th>" if checked else ""}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>
+<div class="scroll"><table><thead><tr><th>target</th>{"<th>check</th>" if checked else ""}<th>{escape(about.unit)}</th>{asked}<th>peak (x, y)</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>
 <footer>{escape(about.method)} at {escape(about.seam)}, model {escape(about.model)}{name}. Each map is scaled to its own maximum: compare
 where words look, not how strongly.{told} Made with mmgradcam.</footer>
 <script>{_SCRIPT}</script></body></html>

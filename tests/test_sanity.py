@@ -17,11 +17,10 @@ from typer.testing import CliRunner
 
 from mmgradcam import Explanation, InputError, ModelError, Target, Task, explain, gradcam, hirescam, layercam, rise, smooth
 from mmgradcam.metrics.likeness import spearman, ssim, to_grid
-from mmgradcam.metrics.randomizing import layers_of, reset
+from mmgradcam.metrics.randomizing import layers_of, randomized, reset, unlearned
 from mmgradcam.metrics.sanity import (
     methods_agree,
     noise_sensitivity,
-    randomized,
     seed_sensitivity,
     swapped_labels,
     swapped_pictures,
@@ -114,6 +113,8 @@ def test_a_map_that_ignores_the_weights_is_called_out(plain: Task, picture: Imag
     for stage in randomized(bad) + randomized(bad, how="independent"):
         np.testing.assert_allclose([stage.absolute, stage.positive, stage.ssim], 1.0, atol=1e-6)
     assert (randomized(good)[-1].positive < 0.6).all()
+    np.testing.assert_allclose(unlearned(bad), 1.0)
+    np.testing.assert_allclose(unlearned(good, [4, 0])[1], randomized(good, seed=0)[-1].positive)
     said = examine(bad).verdicts
     assert [verdict.short for verdict in said if verdict] == [DISTRUST] * 2
     assert "little of the map changes when the model's weights are made random (r 1.00)" in str(said[0])
@@ -268,7 +269,7 @@ def test_the_rules_of_the_verdict() -> None:
     good = {"weights": 0.08, "noise": 0.93, "hot": 2.1, "other": 0.3}
     assert str(verdict_of(None, "nats", good)) == (
         "trust it: the map changes when the model's weights are made random (r .08), holds under noise (r .93), and "
-        "hiding its hottest fifth costs 2.1 nats, a random fifth .30"
+        "hiding its hottest tenth costs 2.1 nats, a random tenth .30"
     )
     assert verdict_of(None, "nats", good).trust
     assert verdict_of(None, "nats", {**good, "weights": 0.91}).short == DISTRUST

@@ -108,3 +108,8 @@ def _window(side: int) -> Tensor:
     size = min(WINDOW, side - 1 + side % 2)
     weights = torch.exp(-((torch.arange(size, dtype=torch.float64) - size // 2) ** 2) / (2 * SPREAD**2))
     return weights / weights.sum()
+
+
+def floats(values: Tensor) -> Floats:
+    """A tensor as an array of float64."""
+    return np.asarray(values.detach().cpu().double().numpy())

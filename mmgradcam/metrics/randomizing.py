@@ -1,4 +1,4 @@
-"""Making the layers of a copy of a model random, from the last that runs to the first."""
+"""The model parameter randomization test: the layers of a copy of a model made random, from the last that runs to the first."""
 
 from __future__ import annotations
 
@@ -7,13 +7,123 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mmgradcam.engine import encode, scores
 from mmgradcam.errors import InputError, ModelError
+from mmgradcam.explaining import Again
+from mmgradcam.explanation import Explanation
+from mmgradcam.metrics.likeness import Floats, floats, spearman, ssim
 from mmgradcam.seam import left_as_found, ran
 from mmgradcam.task import Target, Task
+
+HOW = ("cascading", "independent")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What became of the maps when some layers were made random.
+
+    Attributes:
+        layers: their names, the last to run first.
+        reset: how many of them were made anew by their own `reset_parameters`; the others got normal numbers of the mean and
+            deviation of their own weights.
+        absolute: (K,) rank correlation of the maps' absolute values with those of the explanation.
+        positive: (K,) the same of the maps' positive parts, which is what is drawn.
+        ssim: (K,) structural similarity of the positive parts.
+        scores: (K,) the targets' scores.
+    """
+
+    layers: tuple[str, ...]
+    reset: int
+    absolute: Floats
+    positive: Floats
+    ssim: Floats
+    scores: Floats
+
+
+def again_of(explanation: Explanation) -> Again:
+    """The way an explanation was made.
+
+    Raises:
+        InputError: it was loaded from a file, so that there is no model to ask, or has no targets.
+    """
+    if not explanation.targets:
+        raise InputError("a check needs a target, and this explanation has none")
+    again: Again = explanation.again
+    return again
+
+
+def randomized(explanation: Explanation, seed: int = 0, how: str = "cascading", stages: int | None = 8) -> list[Stage]:
+    """The model parameter randomization test: maps of what the model learned must change when that is thrown away.
+
+    The layers of a copy of the model are made random, in the order from the last that runs down to the first, and the same
+    targets are explained anew by the same method.
+
+    Source: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, section 4.
+
+    Args:
+        explanation: made by `explain`; its model stays as it is.
+        seed: of the random weights.
+        how: "cascading", each stage beside all before it, so that the last is a model that learned nothing; or "independent",
+            each stage alone.
+        stages: at most so many, of layers that follow each other, about equally many in each; None for one per layer.
+
+    Returns:
+        A `Stage` for each, from the head down.
+
+    Raises:
+        InputError: no such way; or the model has no weights.
+        ModelError: the model cannot be copied.
+    """
+    if how not in HOW:
+        raise InputError(f'randomized: expected how="cascading" or "independent", got {how!r}')
+    again = again_of(explanation)
+    task, taps = copied(again.how.task, again.how.taps)
+    layers = layers_of(task, again.view.pixels, explanation.targets)
+    size = len(layers) if stages is None else max(1, min(stages, len(layers)))
+    made = []
+    for part in np.array_split(np.arange(len(layers)), size):
+        some = [layers[i] for i in part]
+        before = [{k: v.clone() for k, v in layer.own().items()} for layer in some]
+        anew = sum(reset(layer.module, seed, int(i)) for i, layer in zip(part, some, strict=True))
+        other = again.of([explanation.targets], [again.view.pixels], {"task": task, "taps": taps})[0]
+        names = tuple(layer.name for layer in some)
+        pairs = [(part_of(explanation.maps), part_of(other.maps)) for part_of in (torch.abs, torch.relu)]
+        absolute, positive = (spearman(*pair) for pair in pairs)
+        made.append(Stage(names, anew, absolute, positive, ssim(*pairs[1]), floats(other.scores)))
+        if how == "independent":
+            for layer, kept in zip(some, before, strict=True):
+                layer.put(kept)
+    return made
+
+
+def unlearned(explanation: Explanation, seeds: Sequence[int] = (0, 1, 2)) -> Floats:
+    """How alike maps are to those of models of the same make that learned nothing: `randomized`'s last stage, several times.
+
+    A single random model may look where the trained one does by chance; an edge detector looks there every time.
+
+    Args:
+        explanation: made by `explain`; its model stays as it is.
+        seeds: of the random models, each of which encodes the picture once.
+
+    Returns:
+        (models, K) rank correlations of the positive maps.
+    """
+    again = again_of(explanation)
+    task, taps = copied(again.how.task, again.how.taps)
+    layers = layers_of(task, again.view.pixels, explanation.targets)
+    learned = [{k: v.clone() for k, v in layer.own().items()} for layer in layers]
+    made = []
+    for seed in seeds:
+        for number, (layer, kept) in enumerate(zip(layers, learned, strict=True)):
+            layer.put(kept)
+            reset(layer.module, seed, number)
+        other = again.of([explanation.targets], [again.view.pixels], {"task": task, "taps": taps})[0]
+        made.append(spearman(torch.relu(explanation.maps), torch.relu(other.maps)))
+    return np.stack(made)
 
 
 @dataclass(frozen=True)

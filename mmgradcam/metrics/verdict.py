@@ -10,17 +10,27 @@ from torch import Tensor
 
 from mmgradcam.explanation import Explanation
 from mmgradcam.metrics.likeness import Floats
-from mmgradcam.metrics.sanity import noise_sensitivity, randomized
+from mmgradcam.metrics.randomizing import unlearned
+from mmgradcam.metrics.sanity import noise_sensitivity
 from mmgradcam.metrics.variants import Variants, greyed
 from mmgradcam.record import Verdict
 from mmgradcam.task import Task
 
 TRUST, LITTLE, DISTRUST = "trust it", "rests on little", "do not trust it"
-ALIKE, HOLDS, AREA, RANDOM = 0.7, 0.5, 0.2, 8
+ALIKE, HOLDS, GAIN = 0.8, 0.6, 0.3
+AREA, RANDOM, MODELS = 0.1, 8, 3
 
 
 def examine(explanation: Explanation, seed: int = 0) -> Explanation:
-    """Says of each map whether it may be trusted.
+    """Says of each map whether it may be trusted, with the figures that say so.
+
+    "do not trust it": it shows nothing; or `weights`, its mean rank correlation with the maps of three models that learned
+    nothing (`unlearned`), is at least .8; or `noise`, its mean rank correlation with the maps under noise of a twentieth of
+    the picture's range (`noise_sensitivity`), is below .6. "rests on little": `hot`, what hiding its hottest tenth costs the
+    target in log-probability, is not at least .3 nats (a factor of 1.35) above `other`, what a random tenth costs on average
+    (`hiding`); so it is with most words such as "a", which owe the picture nothing. Else "trust it". The limits were chosen
+    on the first 41 validation scenes; on others, maps that pass point right far more often (docs/trust.md). A map may pass
+    and yet peak beside the thing: what passed is that its hottest tenth holds what the target rests on.
 
     Args:
         explanation: made by `explain`; its model stays as it is.
@@ -36,7 +46,7 @@ def examine(explanation: Explanation, seed: int = 0) -> Explanation:
     made = copy.copy(explanation)
     if not explanation.targets:
         return made
-    weights = randomized(explanation, seed, stages=1)[-1].positive
+    weights = unlearned(explanation, range(MODELS * seed, MODELS * (seed + 1))).mean(0)
     noise = noise_sensitivity(explanation, seed=seed).correlation
     hot, other = hiding(explanation, seed=seed)
     unit = "nats" if has_likelihood(explanation.task) else f"of the {explanation.about.unit}"
@@ -97,18 +107,20 @@ def verdict_of(problem: str | None, unit: str, figures: dict[str, float]) -> Ver
         return Verdict(DISTRUST, f"the map shows nothing ({problem})", figures)
     r, held, hot, other = figures["weights"], figures["noise"], figures["hot"], figures["other"]
     changes = f"when the model's weights are made random (r {_r(r)})"
-    costs = f"hiding its hottest fifth costs {_n(hot)} {unit}, a random fifth {_n(other)}"
+    costs = f"hiding its hottest tenth costs {_n(hot)} {unit}"
     if r >= ALIKE:
-        return Verdict(DISTRUST, f"little of the map changes {changes}; {costs}", figures)
+        return Verdict(DISTRUST, f"little of the map changes {changes}", figures)
     if held < HOLDS:
-        return Verdict(DISTRUST, f"noise that nobody would see makes another map of it (r {_r(held)}); {costs}", figures)
-    if hot <= other:
-        return Verdict(LITTLE, f"{costs}, no less", figures)
-    return Verdict(TRUST, f"the map changes {changes}, holds under noise (r {_r(held)}), and {costs}", figures)
+        return Verdict(DISTRUST, f"noise that nobody would see makes another map of it (r {_r(held)})", figures)
+    if hot - other < GAIN:
+        return Verdict(LITTLE, f"{costs}, hardly more than a random tenth ({_n(other)})", figures)
+    return Verdict(
+        TRUST, f"the map changes {changes}, holds under noise (r {_r(held)}), and {costs}, a random tenth {_n(other)}", figures
+    )
 
 
 def _r(value: float) -> str:
-    return f"{value:.2f}".replace("0.", ".", 1)
+    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) >= 0.005 else "0"
 
 
 def _n(value: float) -> str:
