@@ -10,6 +10,7 @@ from mmgradcam.metrics.boxes import box_iou, box_of, loc_delta, localization_err
 from mmgradcam.metrics.captions import CiderD, bleu4, cider, meteor
 from mmgradcam.metrics.extents import f1_iou, func_iou, obj_iou, otsu
 from mmgradcam.metrics.faithfulness import average_drop, increase, shown_only, shown_only_of_clip, win
+from mmgradcam.metrics.likeness import spearman, ssim
 from mmgradcam.metrics.localization import (
     Localization,
     centre_in,
@@ -21,8 +22,11 @@ from mmgradcam.metrics.localization import (
     reject_threshold,
 )
 from mmgradcam.metrics.perturbation import deletion, extents, insertion, occlusion_correlation, road, shown
+from mmgradcam.metrics.randomizing import randomized, unlearned
+from mmgradcam.metrics.sanity import methods_agree, noise_sensitivity, seed_sensitivity, swapped_labels, swapped_pictures
 from mmgradcam.metrics.seeds import class_ious, mean_iou, save_seed, seed_mask
 from mmgradcam.metrics.variants import Variants
+from mmgradcam.metrics.verdict import examine, hiding
 
 __all__ = [
     "CiderD",
@@ -40,9 +44,11 @@ __all__ = [
     "class_ious",
     "deletion",
     "energy_inside",
+    "examine",
     "extents",
     "f1_iou",
     "func_iou",
+    "hiding",
     "increase",
     "insertion",
     "inside_outside",
@@ -51,6 +57,8 @@ __all__ = [
     "localized",
     "mean_iou",
     "meteor",
+    "methods_agree",
+    "noise_sensitivity",
     "obj_iou",
     "occlusion_correlation",
     "otsu",
@@ -58,13 +66,20 @@ __all__ = [
     "pixel_box",
     "pointing_with_reject",
     "random_in",
+    "randomized",
     "rank_correlation",
     "reject_threshold",
     "road",
     "save_seed",
     "seed_mask",
+    "seed_sensitivity",
     "shown",
     "shown_only",
     "shown_only_of_clip",
+    "spearman",
+    "ssim",
+    "swapped_labels",
+    "swapped_pictures",
+    "unlearned",
     "win",
 ]
