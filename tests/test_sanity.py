@@ -25,7 +25,7 @@ from mmgradcam.metrics.sanity import (
     swapped_labels,
     swapped_pictures,
 )
-from mmgradcam.metrics.verdict import DISTRUST, LITTLE, TRUST, examine, hiding, hottest, random_parts, verdict_of
+from mmgradcam.metrics.verdict import DISTRUST, LITTLE, TRUST, examine, hiding, hottest, random_parts, verdict_of, within
 from mmgradcam.record import Verdict
 
 
@@ -249,10 +249,13 @@ class Corner(Task):
 def test_hiding_costs_what_the_part_is_worth() -> None:
     heat = torch.zeros(10, 10)
     heat[2, 3] = 1.0
-    assert hottest(heat, 0.01).nonzero().tolist() == [[2, 3]]
-    parts = random_parts((10, 10), 0.2, 4, 0)
-    assert parts.sum((1, 2)).tolist() == [20] * 4
-    assert random_parts((3, 10, 10), 0.2, 4, 0).sum((1, 2, 3)).tolist() == [60] * 4
+    assert hottest(heat, 1).nonzero().tolist() == [[2, 3]]
+    inside = within((-0.25, 0.0, 1.25, 1.0), (2, 10, 12))  # two frames, padded left and right by two cells
+    assert inside.float().mean((0, 1)).tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]
+    parts = random_parts(inside, 32, 4, 0)
+    assert [int(part.sum()) for part in parts] == [32] * 4
+    assert not any((part & ~inside).any() for part in parts)
+    assert (parts[0] != parts[1]).any()
     x = torch.zeros(3, 16, 16)
     x[:, :8, :8] = 1.0
     made = explain(Corner(), x, method=hirescam)

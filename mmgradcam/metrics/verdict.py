@@ -13,6 +13,7 @@ from mmgradcam.metrics.likeness import Floats
 from mmgradcam.metrics.randomizing import unlearned
 from mmgradcam.metrics.sanity import noise_sensitivity
 from mmgradcam.metrics.variants import Variants, greyed
+from mmgradcam.pictures import Box
 from mmgradcam.record import Verdict
 from mmgradcam.task import Task
 
@@ -60,11 +61,11 @@ def examine(explanation: Explanation, seed: int = 0) -> Explanation:
 def hiding(explanation: Explanation, area: float = AREA, count: int = RANDOM, seed: int = 0) -> tuple[Floats, Floats]:
     """What it costs to hide the hottest part of the picture, and what a random part of the same area.
 
-    What is hidden turns grey; random parts are blobs, the same for all targets.
+    What is hidden turns grey, of the hottest part only where there is heat; random parts are blobs, the same for all targets.
 
     Args:
         explanation: of K targets, made by `explain`.
-        area: share of the picture that is hidden, in 0..1.
+        area: share of what the model sees of the picture that is hidden, in 0..1.
         count: random parts.
         seed: of the random parts.
 
@@ -72,29 +73,42 @@ def hiding(explanation: Explanation, area: float = AREA, count: int = RANDOM, se
         (K,) and (K,): log-probability lost, natural logarithm, or score where there is no probability; the second is the mean.
     """
     variants, likely = Variants([explanation]), has_likelihood(explanation.task)
-    rows, shape = range(len(explanation)), variants.seen[0].shape
-    masks = [torch.zeros(1, *shape, dtype=torch.bool), random_parts(shape, area, count, seed)]
-    asked = [(k, ~hottest(variants.heat(k), area)) for k in rows]
-    asked += [(k, ~mask) for mask in torch.cat(masks) for k in rows]
-    told = variants.ask([(k, mask.float()) for k, mask in asked], greyed, likely=likely).double().view(-1, len(rows)).numpy()
+    seen = variants.seen[0]
+    inside = torch.ones(seen.shape, dtype=torch.bool) if seen.tiled else within(seen.view.box, seen.shape)  # type: ignore[arg-type]
+    rows = range(len(explanation))
+    heats = [variants.heat(k) * inside for k in rows]
+    size = max(1, round(area * int(inside.sum())))
+    asked = [(k, hottest(heat, size) & (heat > 0)) for k, heat in enumerate(heats)]
+    parts = [torch.zeros_like(inside), *random_parts(inside, size, count, seed)]
+    asked += [(k, part) for part in parts for k in rows]
+    shown = [(k, (~hidden).float()) for k, hidden in asked]
+    told = variants.ask(shown, greyed, likely=likely).double().view(-1, len(rows)).numpy()
     return told[1] - told[0], told[1] - told[2:].mean(0)
 
 
-def hottest(heat: Tensor, area: float) -> Tensor:
-    """(*shape) bool: the share of cells where the heat is largest."""
-    flat = heat.flatten()
-    made = torch.zeros(len(flat), dtype=torch.bool)
-    made[flat.argsort(descending=True, stable=True)[: max(1, round(area * len(flat)))]] = True
+def within(box: Box, shape: tuple[int, ...]) -> Tensor:
+    """(*shape) bool: the pixels that show the picture, and not what it was padded with; `box` is what all pixels cover."""
+    *_, h, w = shape
+    x0, y0, x1, y1 = box
+    ys, xs = (low + (torch.arange(n) + 0.5) / n * (high - low) for n, low, high in ((h, y0, y1), (w, x0, x1)))
+    made = ((ys > 0) & (ys < 1))[:, None] & ((xs > 0) & (xs < 1))[None]
+    return made.expand(shape)
+
+
+def hottest(heat: Tensor, size: int) -> Tensor:
+    """(*shape) bool: so many cells, where the heat is largest."""
+    made = torch.zeros(heat.numel(), dtype=torch.bool)
+    made[heat.flatten().argsort(descending=True, stable=True)[:size]] = True
     return made.view(heat.shape)
 
 
-def random_parts(shape: tuple[int, ...], area: float, count: int, seed: int) -> Tensor:
-    """(count, *shape) bool: blobs that cover a share of the cells, the same of every frame or tile."""
+def random_parts(inside: Tensor, size: int, count: int, seed: int) -> list[Tensor]:
+    """Blobs of so many of the cells that are inside, (*shape) bool; the same in every frame or tile."""
     draw = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 1, 6, 6, generator=draw)
-    fields = F.interpolate(coarse, size=shape[-2:], mode="bicubic", align_corners=False)[:, 0]
-    parts = torch.stack([hottest(field, area) for field in fields])
-    return parts.view(count, *[1] * (len(shape) - 2), *shape[-2:]).expand(count, *shape)
+    fields = F.interpolate(
+        torch.rand(count, 1, 6, 6, generator=draw), size=inside.shape[-2:], mode="bicubic", align_corners=False
+    )[:, 0]
+    return [hottest(field.expand(inside.shape).masked_fill(~inside, -1e9), size) for field in fields]
 
 
 def has_likelihood(task: Task) -> bool:
