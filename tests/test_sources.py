@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -374,63 +375,82 @@ def test_flickr30k_entities(flickr: Path) -> None:
 # VQA and VQA-HAT
 
 
-@pytest.fixture
-def asked(tmp_path: Path) -> Path:
-    for number in (1, 2):
-        picture(tmp_path / "val2014" / f"COCO_val2014_{number:012d}.jpg")
-    picture(tmp_path / "val2014" / "COCO_val2014_000000000004.jpg")
-    questions = [{"question_id": q, "image_id": q // 1000, "question": f"What is {q}?"} for q in (1000, 1001, 2000, 3000, 4000)]
+def ask(folder: Path, version: int) -> Path:
+    """VQA's files for four photos, the third of which is lost; the fourth has an annotation without a question."""
+    for number in (1, 2, 4):
+        picture(folder / "val2014" / f"COCO_val2014_{number:012d}.jpg")
+    each, prefix = (10, "") if version == 1 else (1000, "v2_")
+    numbers = [each, each + 1, 2 * each, 3 * each, 4 * each]
+    questions = [{"question_id": q, "image_id": q // each, "question": f"What is {q}?"} for q in numbers]
     ten = [{"answer": a} for a in ["Red"] * 5 + ["blue"] * 3 + ["pink"] * 2]
-    given = [
-        {"question_id": q, "image_id": q // 1000, "answers": ten, "multiple_choice_answer": "red", "answer_type": "other"}
-        for q in (1000, 1001, 2000, 3000, 4001)
+    given: list[dict[str, Any]] = [
+        {"question_id": q, "image_id": q // each, "answers": ten, "multiple_choice_answer": "red", "answer_type": "other"}
+        for q in (*numbers[:-1], numbers[-1] + 1)
     ]
     given[1]["answers"] = [{"answer": str(i)} for i in range(10)]
-    write(tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json", {"questions": questions})
-    write(
-        tmp_path / "v2_mscoco_val2014_annotations.json", {"annotations": [*given, {"answers": []}], "data_subtype": "val2014"}
-    )
-    (tmp_path / "vqahat_val").mkdir()
-    for name, value in (("1000_1", 255), ("1000_2", 0), ("9999_1", 255)):
-        map_ = np.full((20, 40), 51, np.uint8)
-        map_[:, :10] = value
-        Image.fromarray(map_).save(tmp_path / "vqahat_val" / f"{name}.png")
-    return tmp_path
+    write(folder / f"{prefix}OpenEnded_mscoco_val2014_questions.json", {"questions": questions})
+    index = {"annotations": [*given, {"answers": []}], "data_subtype": "val2014"}
+    return write(folder / f"{prefix}mscoco_val2014_annotations.json", index)
 
 
-def test_vqa(asked: Path) -> None:
-    source = open_data(asked / "v2_mscoco_val2014_annotations.json")
+@pytest.fixture
+def maps(tmp_path: Path) -> Path:
+    """Where two people looked to answer question 10 of version 1, and somebody to answer question 1000 of version 1."""
+    folder = tmp_path / "vqahat_val"
+    folder.mkdir()
+    for name, value in (("10_1", 255), ("10_2", 0), ("1000_1", 255)):
+        drawn = np.full((20, 40), 51, np.uint8)
+        drawn[:, :10] = value
+        Image.fromarray(drawn).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_vqa(version: int, tmp_path: Path, maps: Path) -> None:
+    path = ask(tmp_path, version)
+    source = open_data(path)
     photos = read(source)
     assert list(photos) == ["1", "2"]
     first, second = photos["1"].questions
-    assert (first.text, first.kind, first.answers) == ("What is 1000?", "other", ("red", "blue"))
+    number = 10 if version == 1 else 1000
+    assert (first.text, first.kind, first.answers) == (f"What is {number}?", "other", ("red", "blue"))
     assert second.answers == ("red",)  # no three agree
     assert second.attention is None
-    assert first.attention is not None
-    assert first.attention.shape == (20, 40)
-    np.testing.assert_allclose(first.attention[0, [0, 9, 10, 39]], [0.5, 0.5, 0.2, 0.2])
+    if version == 2:  # its question 1000 is another one than that of version 1
+        assert first.attention is None
+    else:
+        assert first.attention is not None
+        assert first.attention.shape == (20, 40)
+        np.testing.assert_allclose(first.attention[0, [0, 9, 10, 39]], [0.5, 0.5, 0.2, 0.2])
     bad = dict(line.split(": ", 1) for line in source.bad)
+    questions = path.with_name(path.name.replace("mscoco", "OpenEnded_mscoco").replace("annotations", "questions"))
     assert list(bad) == ["image 3", "image 4", "annotation 5"]
     assert "no such file" in bad["image 3"]
-    assert bad["image 4"] == "question 4001 has no words in v2_OpenEnded_mscoco_val2014_questions.json"
-    assert read(open_data(asked / "v2_OpenEnded_mscoco_val2014_questions.json")).keys() == photos.keys()
+    assert bad["image 4"] == f"question {4 * number + 1} has no words in {questions.name}"
+    assert read(open_data(questions)).keys() == photos.keys()
 
 
-def test_vqa_hat_alone(asked: Path) -> None:
-    (photo,) = open_data(asked / "vqahat_val")
-    assert [one.text for one in photo.questions] == ["What is 1000?"]
-    Image.new("L", (40, 20)).save(asked / "vqahat_val" / "2000_1.png")
-    source = open_data(asked / "vqahat_val")
+def test_vqa_hat_alone(tmp_path: Path, maps: Path) -> None:
+    v2 = ask(tmp_path, 2)
+    with pytest.raises(InputError, match=r"expected VQA's annotations beside the maps, as mscoco_val2014_annotations\.json"):
+        open_data(maps)
+    with pytest.raises(
+        InputError, match=r"expected maps of questions of v2_mscoco_val2014_annotations\.json, of VQA's version 1"
+    ):
+        vqa(v2, attention=maps, looked_at=True)
+    ask(tmp_path, 1)
+    (photo,) = open_data(maps)
+    assert [one.text for one in photo.questions] == ["What is 10?"]
+    Image.new("L", (40, 20)).save(maps / "20_1.png")
+    source = open_data(maps)
     assert list(read(source)) == ["1"]
     assert "black all over" in source.bad[0]
-    (asked / "elsewhere").mkdir()
-    with pytest.raises(InputError, match=r"expected maps of questions of v2_mscoco_val2014_annotations\.json"):
-        vqa(asked / "v2_mscoco_val2014_annotations.json", attention=asked / "elsewhere", looked_at=True)
 
 
-def test_where_people_looked_turns_with_the_picture(asked: Path) -> None:
-    picture(asked / "val2014" / "COCO_val2014_000000000001.jpg", orientation=6)
-    photo = next(iter(open_data(asked / "vqahat_val")))
+def test_where_people_looked_turns_with_the_picture(tmp_path: Path, maps: Path) -> None:
+    ask(tmp_path, 1)
+    picture(tmp_path / "val2014" / "COCO_val2014_000000000001.jpg", orientation=6)
+    photo = next(iter(open_data(maps)))
     attention = photo.questions[0].attention
     assert photo.image.size == (20, 40)
     assert attention is not None
@@ -438,13 +458,14 @@ def test_where_people_looked_turns_with_the_picture(asked: Path) -> None:
     np.testing.assert_allclose(attention[[0, 9, 10, 39], 0], [0.5, 0.5, 0.2, 0.2])
 
 
-def test_broken_files_of_vqa_are_one_line(asked: Path) -> None:
-    write(asked / "v2_mscoco_val2014_annotations.json", {"annotations": 3})
+def test_broken_files_of_vqa_are_one_line(tmp_path: Path) -> None:
+    path = ask(tmp_path, 2)
+    write(path, {"annotations": 3})
     with pytest.raises(InputError, match="expected VQA's annotations and questions"):
-        open_data(asked / "v2_mscoco_val2014_annotations.json")
-    (asked / "v2_OpenEnded_mscoco_val2014_questions.json").unlink()
+        open_data(path)
+    (tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json").unlink()
     with pytest.raises(InputError, match="expected a JSON file"):
-        open_data(asked / "v2_mscoco_val2014_annotations.json")
+        open_data(path)
 
 
 # VOC and ImageNet
@@ -676,3 +697,10 @@ def test_the_photos_on_hand_are_read_whole() -> None:
     photos = list(source.since(950))
     assert (len(source), len(photos), source.bad) == (1000, 50, [])
     assert sum(len(photo.phrases) for photo in photos if photo) > 500
+
+
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    exec(compile(block, "docs/data.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("scene-90000 there is a large purple ring")

@@ -79,7 +79,7 @@ def open_upright(path: Path, size: tuple[int, int] | None = None) -> tuple[Image
 
     Where the size that the annotations tell does not say whether they were drawn on the stored pixels or on the upright
     picture (or tells nothing), the stored pixels are meant: that is how browsers showed pictures until 2020, when these data
-    sets were made, and how COCO's and VOC's own tools read them.
+    sets were made, and how most loaders of them read pictures.
 
     Args:
         path: of the picture.

@@ -32,7 +32,8 @@ def vqa(path: Path, images: Path | None = None, attention: Path | None = None, l
             the same but for OpenEnded and questions. Naming that one does as well.
         images: the folder of the pictures, or the one that holds it; by default val2014, in the folder of the file or above.
         attention: the folder of VQA-HAT's maps, 1234001_1.png; by default vqahat_val or vqahat_train, beside the file or
-            above. The maps of several annotators are averaged.
+            above. The maps of several annotators are averaged. They belong to questions of version 1, whose numbers are the
+            picture's and one digit; version 2 has numbers of its own, and some are by chance those of another question there.
         looked_at: only questions that have such a map.
 
     Raises:
@@ -46,17 +47,17 @@ def vqa(path: Path, images: Path | None = None, attention: Path | None = None, l
         text_of = {one.get("question_id"): one.get("question") for one in questions["questions"]}
         subset = str(annotations.get("data_subtype") or questions.get("data_subtype") or "val2014")
         for number, one in enumerate(annotations["annotations"]):
-            if not isinstance(one, dict) or not {"image_id", "question_id"} <= set(one):
-                strays.append(Stray(f"annotation {number}", "image_id or question_id is missing"))
+            if isinstance(one, dict) and all(isinstance(one.get(key), int) for key in ("image_id", "question_id")):
+                about.setdefault(one["image_id"], []).append(one)
             else:
-                about.setdefault(int(one["image_id"]), []).append(one)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+                strays.append(Stray(f"annotation {number}", "expected the numbers image_id and question_id"))
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected VQA's annotations and questions; wrong: {error}") from None
     maps = _maps(attention or _beside(given, subset))
     if looked_at:
-        about = {i: some for i, each in about.items() if (some := [one for one in each if str(one["question_id"]) in maps])}
+        about = {i: some for i, each in about.items() if (some := [one for one in each if _looked(one, maps)])}
         if not about:
-            raise InputError(f"{attention}: expected maps of questions of {given.name}; there is none")
+            raise InputError(f"{attention}: expected maps of questions of {given.name}, of VQA's version 1; there is none")
     names = {i: f"COCO_{subset}_{i:012d}.jpg" for i in about}
     tried = (
         [images, images / subset]
@@ -72,7 +73,7 @@ def vqa(path: Path, images: Path | None = None, attention: Path | None = None, l
             text = text_of.get(one["question_id"])
             if not isinstance(text, str) or not text.strip():
                 raise InputError(f"question {one['question_id']} has no words in {asked.name}")
-            looked = _attention(maps.get(str(one["question_id"]), ()), frame)
+            looked = _attention(_looked(one, maps), frame)
             made.append(Question(text, str(one.get("answer_type", "other")), _answers(one), attention=looked))
         return Photo(str(number), image, questions=tuple(made))
 
@@ -91,7 +92,7 @@ def hat(folder: Path, images: Path | None = None) -> Source:
     """The questions of VQA-HAT: those of VQA of which it is known where people looked.
 
     Args:
-        folder: of the maps, vqahat_val; VQA's annotations of val2014 lie beside it.
+        folder: of the maps, vqahat_val; the annotations of VQA's version 1, mscoco_val2014_annotations.json, lie beside it.
         images: the folder of the pictures.
 
     Raises:
@@ -99,7 +100,8 @@ def hat(folder: Path, images: Path | None = None) -> Source:
     """
     split = "train" if "train" in folder.name else "val"
     for at in (folder.parent, folder, folder.parent.parent):
-        for path in sorted(at.glob(f"*mscoco_{split}2014_annotations.json")):
+        path = at / f"mscoco_{split}2014_annotations.json"
+        if path.is_file():
             return vqa(path, images, folder, looked_at=True)
     raise InputError(
         f"{folder}: expected VQA's annotations beside the maps, as mscoco_{split}2014_annotations.json; there are none"
@@ -121,6 +123,12 @@ def _maps(folder: Path | None) -> dict[str, list[Path]]:
     for path in sorted(folder.glob(LOOKED)) if folder else ():
         made.setdefault(path.stem.split("_")[0], []).append(path)
     return made
+
+
+def _looked(one: dict[str, Any], maps: dict[str, list[Path]]) -> list[Path]:
+    """The maps of a question, if it is one of version 1."""
+    number = one["question_id"]
+    return maps.get(str(number), []) if number // 10 == one["image_id"] else []
 
 
 def _attention(paths: Sequence[Path], frame: Frame) -> npt.NDArray[np.float32] | None:
