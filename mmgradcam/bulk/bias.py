@@ -91,6 +91,7 @@ def bias_report(
     regions: Mapping[str, Region] | None = None,
     method: Method | AskingMethod | None = None,
     taps: Sequence[Any] | None = None,
+    least: float = 0.01,
     resamples: int = 10_000,
     seed: int = 0,
     batch: int = 32,
@@ -105,6 +106,7 @@ def bias_report(
         regions: where to look for heat, by name; by default each label of the photos' things, and "elsewhere".
         method: as for `explain`.
         taps: as for `explain`.
+        least: the smallest difference of shares that counts, in 0..1: many pictures show that nothing is quite the same.
         resamples: of the bootstrap and the permutation test.
         seed: of both.
         batch: pictures explained together.
@@ -131,7 +133,7 @@ def bias_report(
             if (p := one.targets[0].probability) is not None:
                 kept.add("probability of what is right", photo, p)
             kept.measure(photo, one[0], regions, said.get(i, ""))
-    return kept.report(resamples, seed)
+    return kept.report(least, resamples, seed)
 
 
 def word_bias_report(
@@ -142,6 +144,7 @@ def word_bias_report(
     regions: Mapping[str, Region] | None = None,
     method: Method | AskingMethod | None = None,
     taps: Sequence[Any] | None = None,
+    least: float = 0.01,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> BiasReport:
@@ -158,6 +161,7 @@ def word_bias_report(
         regions: as of `bias_report`.
         method: as for `explain`.
         taps: as for `explain`.
+        least: the smallest difference of shares that counts, in 0..1: many pictures show that nothing is quite the same.
         resamples: of the bootstrap and the permutation test.
         seed: of both.
 
@@ -193,7 +197,7 @@ def word_bias_report(
     notes = [f"{unread} captions were left out, which the model cannot read"] if unread else []
     swapped = f"{task.unit} of the caption's other words, with {words[0]} and with {words[1]}"
     more = [within(swapped, *rest, resamples=resamples, seed=seed)] if len(rest[0]) >= FEWEST else []
-    return kept.report(resamples, seed, more, notes)
+    return kept.report(least, resamples, seed, more, notes)
 
 
 def contrasting(task: Task, target: Target, other: Target) -> Task:
@@ -272,7 +276,9 @@ class _Kept:
             if mask is not None:
                 self.add(f"heat on {name}" if name != "elsewhere" else "heat elsewhere", photo, float(heat[mask].sum()) / total)
 
-    def report(self, resamples: int, seed: int, more: Sequence[Difference] = (), notes: Sequence[str] = ()) -> BiasReport:
+    def report(
+        self, least: float, resamples: int, seed: int, more: Sequence[Difference] = (), notes: Sequence[str] = ()
+    ) -> BiasReport:
         if self.about is None or min(self.counts[group] for group in self.groups) < FEWEST:
             got = ", ".join(f"{self.counts[group]} of {group!r}" for group in self.groups)
             raise InputError(f"expected at least {FEWEST} pictures of each group, got {got}, and {self.others} of none")
@@ -290,7 +296,7 @@ class _Kept:
         about = self.about.about
         return BiasReport(
             about.model, about.method, about.seam, self.groups, (self.counts[self.groups[0]], self.counts[self.groups[1]]),
-            corrected([*rows, *more]), tuple(told), tuple(self.examples),
+            corrected([*rows, *more], least), tuple(told), tuple(self.examples),
         )  # fmt: skip
 
 

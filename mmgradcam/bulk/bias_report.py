@@ -64,7 +64,7 @@ class BiasReport:
     def verdict(self) -> str:
         """What was found, in a sentence or two; that nothing was, with what could have been missed, where nothing was."""
         one, other = self.groups
-        sizes = f"{self.counts[0]} pictures of {one!r} and {self.counts[1]} of {other!r}"
+        sizes = f"{self.counts[0]} pictures of “{one}” and {self.counts[1]} of “{other}”"
         if self.found:
             things = ", ".join(row.what for row in self.found)
             count = len(self.found)
@@ -104,6 +104,7 @@ class BiasReport:
                     "interval": [row.low, row.high],
                     "p": row.p,
                     "p_holm": row.adjusted,
+                    "least": row.least,
                     "found": row.found,
                 }
                 for row in self.rows
@@ -132,7 +133,7 @@ class BiasReport:
 
     def page(self) -> str:
         """One HTML page that fetches nothing; all text from models and users escaped."""
-        title = f"{self.groups[0]} and {self.groups[1]}: does {self.model} treat them alike?"
+        title = f"Does {self.model} treat “{self.groups[0]}” and “{self.groups[1]}” alike?"
         spans = {
             share: max((max(abs(r.low), abs(r.high)) for r in self.rows if r.share is share), default=1.0)
             for share in (True, False)
@@ -179,6 +180,8 @@ h2{font-size:1.15rem;margin:1.6rem 0 .6rem}
 h2 small,.card figcaption{color:var(--soft);font-weight:400;font-size:.9rem}
 .verdict{padding:.7rem .9rem;border-radius:.5rem;background:var(--chip);border-left:.35rem solid var(--line);overflow-wrap:anywhere}
 .verdict.alarm{border-color:#d9480f}
+td:first-child{min-width:11rem}
+tr:not(.found) td:last-child{color:var(--soft)}
 tr.found td{font-weight:600}
 tr.found svg{color:#d9480f}
 td svg{display:block;color:var(--soft)}
@@ -231,7 +234,7 @@ def _p(p: float) -> str:
 
 def _says(row: Difference, groups: tuple[str, str]) -> str:
     if not row.found:
-        return SILENT
+        return f"under {100 * row.least:g} point{'s' * (row.least > 0.01)}" if row.sure else "no difference found"
     if row.paired:
         return "changes with the word"
-    return f"more for {groups[0] if row.difference > 0 else groups[1]}"
+    return f"more for “{groups[0] if row.difference > 0 else groups[1]}”"

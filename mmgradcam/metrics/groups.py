@@ -30,6 +30,7 @@ class Difference:
         adjusted: p after Holm's correction for everything that was tested with it.
         paired: the same pictures twice.
         share: the values are shares, in 0..1.
+        least: the smallest difference that counts.
     """
 
     what: str
@@ -42,6 +43,7 @@ class Difference:
     adjusted: float
     paired: bool = False
     share: bool = False
+    least: float = 0.0
 
     @property
     def difference(self) -> float:
@@ -49,9 +51,14 @@ class Difference:
         return self.first - self.second
 
     @property
-    def found(self) -> bool:
-        """Whether the groups differ: the interval leaves 0 out, and the corrected p is below 0.05."""
+    def sure(self) -> bool:
+        """Whether it is no chance: the interval leaves 0 out, and the corrected p is below 0.05."""
         return self.adjusted < LEVEL and not self.low <= 0 <= self.high
+
+    @property
+    def found(self) -> bool:
+        """Whether the groups differ: it is no chance, and no less than the least that counts."""
+        return self.sure and abs(self.difference) >= self.least
 
 
 def between(
@@ -131,9 +138,15 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def corrected(rows: Sequence[Difference]) -> tuple[Difference, ...]:
-    """The same rows, their p corrected for all of them."""
-    return tuple(replace(row, adjusted=p) for row, p in zip(rows, holm([row.p for row in rows]), strict=True))
+def corrected(rows: Sequence[Difference], least: float = 0.0) -> tuple[Difference, ...]:
+    """The same rows, their p corrected for all of them.
+
+    Args:
+        rows: all that was tested.
+        least: the smallest difference of shares that counts, in 0..1.
+    """
+    adjusted = holm([row.p for row in rows])
+    return tuple(replace(r, adjusted=p, least=least if r.share else r.least) for r, p in zip(rows, adjusted, strict=True))
 
 
 def _made(
