@@ -55,6 +55,9 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}
 th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);white-space:nowrap}
 td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:5.5rem}
+.doubted{outline:2px dashed #c62828;outline-offset:-2px}
+.doubted small,.doubtful{color:#c62828;font-weight:600}
+@media(prefers-color-scheme:dark){.doubted{outline-color:#ff8a80}.doubted small,.doubtful{color:#ff8a80}}
 footer{color:var(--soft);font-size:.9rem;margin-top:1.2rem;overflow-wrap:anywhere}
 """
 
@@ -87,8 +90,12 @@ def page(explanation: Explanation) -> str:
     for i, one in enumerate(explanation):
         heat = one.heat()
         say = _sentence(one)
-        mute = ' class="mute"' if one.problem else ' class="faint"' if one.faint else ""
+        named = " ".join(
+            filter(None, ["mute" if one.problem else "faint" if one.faint else "", "doubted" * one.targets[0].flagged])
+        )
+        mute = f' class="{named}"' if named else ""
         small = f"<small>{one.targets[0].probability:.0%}</small>" if one.targets[0].probability is not None else ""
+        small += f"<small>{doubts(one)}</small>" if one.targets[0].flagged else ""
         chips.append(
             f'<li><button{mute} data-i="{i}" aria-pressed="false" data-say="{escape(say)}">{escape(one.label)}{small}</button></li>'
         )
@@ -99,7 +106,7 @@ def page(explanation: Explanation) -> str:
         reliance = one.targets[0].reliance
         relies = "" if reliance is None else f"<td>{times(reliance)}</td>"
         rows.append(
-            f"<tr><td>{escape(one.label)}</td>{_mark(one) if checked else ''}<td>{one.score:.3f}</td>{relies}<td>{escape(where)}</td></tr>"
+            f"<tr><td>{escape(one.label)}{_doubted(one)}</td>{_mark(one) if checked else ''}<td>{one.score:.3f}</td>{relies}<td>{escape(where)}</td></tr>"
         )
         if one.verdict is not None:
             verdicts.append(
@@ -134,6 +141,18 @@ where words look, not how strongly.{told} Made with mmgradcam.</footer>
 """
 
 
+def doubts(one: Explanation) -> str:
+    """That a word or an answer may be made up, if it is flagged."""
+    target = one.targets[0]
+    if not target.flagged or target.made_up is None:
+        return ""
+    return f"may be made up: P {target.made_up:.2f}".replace("P 0.", "P .")
+
+
+def _doubted(one: Explanation) -> str:
+    return f' <span class="doubtful">{doubts(one)}</span>' if one.targets[0].flagged else ""
+
+
 def _tone(one: Explanation) -> str:
     short = "" if one.verdict is None else one.verdict.short
     return {"trust it": " good", "do not trust it": " bad"}.get(short, "")
@@ -144,7 +163,7 @@ def _mark(one: Explanation) -> str:
 
 
 def _sentence(one: Explanation) -> str:
-    score = f"{one.about.unit} {one.score:.3f}"
+    score = f"{one.about.unit} {one.score:.3f}" + (f"; it {doubts(one)}" if one.targets[0].flagged else "")
     if one.problem:
         return f"“{one.label}”: {one.problem}; no heat is drawn ({score})"
     peak, reliance = one.peak or (0, 0), one.targets[0].reliance

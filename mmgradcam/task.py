@@ -44,6 +44,8 @@ class Target:
         reads: the words of the text the model was given besides the picture; see `Task.words`.
         reliance: how much more likely the picture makes it: its log-probability less that without the picture, natural
             logarithm; None where nobody asked.
+        made_up: how likely the picture does not hold what it says, 0..1 (`mmgradcam.metrics.doubt`); None where nobody asked.
+        flagged: that is more than true words or answers mostly reach.
     """
 
     label: str
@@ -51,6 +53,8 @@ class Target:
     probability: float | None = field(default=None, kw_only=True)
     reads: tuple[Word, ...] = field(default=(), kw_only=True)
     reliance: float | None = field(default=None, kw_only=True)
+    made_up: float | None = field(default=None, kw_only=True)
+    flagged: bool = field(default=False, kw_only=True)
 
 
 class Task(ABC):

@@ -10,6 +10,7 @@ from mmgradcam.metrics.boxes import box_iou, box_of, loc_delta, localization_err
 from mmgradcam.metrics.captions import CiderD, bleu4, cider, meteor
 from mmgradcam.metrics.extents import f1_iou, func_iou, obj_iou, otsu
 from mmgradcam.metrics.faithfulness import average_drop, increase, shown_only, shown_only_of_clip, win
+from mmgradcam.metrics.flag import doubt, flagged, made_up
 from mmgradcam.metrics.likeness import spearman, ssim
 from mmgradcam.metrics.localization import (
     Localization,
@@ -23,6 +24,7 @@ from mmgradcam.metrics.localization import (
 )
 from mmgradcam.metrics.perturbation import deletion, extents, insertion, occlusion_correlation, road, shown
 from mmgradcam.metrics.randomizing import randomized, unlearned
+from mmgradcam.metrics.relying import Prior, language_prior, likelihoods, reliance
 from mmgradcam.metrics.sanity import methods_agree, noise_sensitivity, seed_sensitivity, swapped_labels, swapped_pictures
 from mmgradcam.metrics.seeds import class_ious, mean_iou, save_seed, seed_mask
 from mmgradcam.metrics.variants import Variants
@@ -31,6 +33,7 @@ from mmgradcam.metrics.verdict import examine, hiding
 __all__ = [
     "CiderD",
     "Localization",
+    "Prior",
     "Variants",
     "agreement_with_attention",
     "agreement_with_boxes",
@@ -43,18 +46,23 @@ __all__ = [
     "cider",
     "class_ious",
     "deletion",
+    "doubt",
     "energy_inside",
     "examine",
     "extents",
     "f1_iou",
+    "flagged",
     "func_iou",
     "hiding",
     "increase",
     "insertion",
     "inside_outside",
+    "language_prior",
+    "likelihoods",
     "loc_delta",
     "localization_error",
     "localized",
+    "made_up",
     "mean_iou",
     "meteor",
     "methods_agree",
@@ -69,6 +77,7 @@ __all__ = [
     "randomized",
     "rank_correlation",
     "reject_threshold",
+    "reliance",
     "road",
     "save_seed",
     "seed_mask",

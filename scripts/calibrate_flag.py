@@ -1,0 +1,409 @@
+"""Fits the flag of what is made up, `mmgradcam/metrics/flag.json`, on validation scenes, and measures it on test scenes and photos.
+
+    python scripts/calibrate_flag.py                         # collect, fit, measure; about an hour on one core
+    python scripts/calibrate_flag.py --photos val.parquet    # how it does on photos, too
+
+What is collected is kept in runs/flag and taken up again; figures go to runs/flag/figures.json. Seeds are fixed. Nothing is
+chosen on a test scene.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from flag_data import ROLES, SIDES, lies, wrong
+
+from mmgradcam import Explanation, explain, hirescam
+from mmgradcam.data.captions import judge
+from mmgradcam.data.questions import QUESTION_KINDS, questions_of
+from mmgradcam.data.render import render
+from mmgradcam.data.scenes import Scene, make_scene
+from mmgradcam.data.splits import seeds
+from mmgradcam.metrics.flag import COLUMNS, LIMITS, chances, evidence
+from mmgradcam.metrics.relying import likelihoods
+from mmgradcam.tasks import load
+
+Floats = npt.NDArray[np.float64]
+Fitted = dict[str, Any]
+ALL = ("log p", "reliance", "unsteady", "blur", "swap", "spread")
+"""What is collected: what the flag rests on, and what it might."""
+EVERY_LIMIT = (*LIMITS, (-8.0, 8.0), (-8.0, 8.0), (0.0, 1.0))
+MODELS = {
+    "words": ("scenes-captioner", "scenes-captioner-transformer"),
+    "answers": ("scenes-vqa", "scenes-vqa-transformer"),
+}
+COUNTS = {"lies": (256, 320), "said": (384, 800), "answers": (96, 128)}
+"""Scenes of the validation and the test split."""
+BATCH, SIDE = 32, 128
+SLIPS = 0.2
+"""Share of the weight that what models really say has in the fit; the rest is on what they are made to say. The first is what
+the flag is for, but of few false words; 0.1 to 0.4 do about alike on validation scenes."""
+
+
+@dataclass
+class Row:
+    """One word or answer.
+
+    Attributes:
+        what: "lie", the word put in; "true", the one it was put in for; "other", a further word of the true caption; "after",
+            a true word of the false caption behind the lie; "said", of the model's own caption or answer.
+        role: of the word, or the kind of question.
+    """
+
+    what: str
+    role: str
+    false: bool
+    near: bool
+    picture: int
+    x: Floats
+
+
+@dataclass
+class Rows:
+    """Rows as columns."""
+
+    what: npt.NDArray[np.str_]
+    role: npt.NDArray[np.str_]
+    false: npt.NDArray[np.bool_]
+    near: npt.NDArray[np.bool_]
+    picture: npt.NDArray[np.int64]
+    x: Floats
+
+    def __getitem__(self, which: npt.NDArray[np.bool_]) -> Rows:
+        return Rows(*(column[which] for column in vars(self).values()))
+
+    def __len__(self) -> int:
+        return len(self.false)
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """All rows together; pictures of different parts stay different."""
+    columns = [np.concatenate([vars(part)[name] for part in parts]) for name in Rows.__dataclass_fields__]
+    columns[4] = np.concatenate([part.picture + 1_000_000 * i for i, part in enumerate(parts)])
+    return Rows(*columns)
+
+
+def kept(path: Path, make: Callable[[], Iterator[Row]]) -> Rows:
+    """What was collected before, or else is collected now."""
+    if not path.is_file():
+        start, rows = time.time(), list(make())
+        columns = {name: np.array([getattr(row, name) for row in rows]) for name in Row.__dataclass_fields__}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, **columns)
+        print(f"{path.name}: {len(rows)} rows in {time.time() - start:.0f} s", flush=True)
+    with np.load(path) as saved:
+        return Rows(*(saved[name] for name in Rows.__dataclass_fields__))
+
+
+CHEAP: dict[str, Any] = {"method": hirescam, "taps": ()}
+"""Maps that nobody looks at: their spread is collected of validation lies alone, where it turned out to tell nothing."""
+
+
+def columns_of(explanations: Sequence[Explanation], others: Sequence[Any], maps: bool = False) -> list[Floats]:
+    """(K, 6) of each explanation, in the order of `ALL`; the spread of maps is nan where they are not wanted."""
+    made = []
+    for one, x, rows in zip(explanations, evidence(explanations), likelihoods(explanations, ["blur", *others]), strict=True):
+        gains = rows[0] - rows[1:]
+        extent = spread(one) if maps else np.full(len(one), np.nan)
+        made.append(np.c_[x, gains[0], gains[1:].mean(0), extent])
+    return made
+
+
+def spread(explanation: Explanation) -> Floats:
+    """(K,) entropy of each map's positive part over that of an even one: 0 is one cell, 1 all alike or nothing at all."""
+    flat = explanation.maps.detach().cpu().double().flatten(1).nan_to_num(0.0).clamp(min=0).numpy()
+    total = flat.sum(1, keepdims=True)
+    share = np.divide(flat, total, out=np.full_like(flat, 1 / flat.shape[1]), where=total > 0)
+    return np.asarray(-(share * np.log(np.where(share > 0, share, 1.0))).sum(1) / np.log(flat.shape[1]))
+
+
+def batches(split: str, count: int, start: int = 0) -> Iterator[tuple[int, list[Scene], list[Any]]]:
+    for at in range(0, count, BATCH):
+        scenes = [make_scene(seed) for seed in seeds(split, count, start)[at : at + BATCH]]
+        yield start + at, scenes, [render(scene, SIDE).image for scene in scenes]
+
+
+def others() -> list[Any]:
+    """Scenes that are shown in place of others."""
+    return [render(make_scene(seed), SIDE).image for seed in seeds("train", 3)]
+
+
+def role_of(word: str, role: str) -> str:
+    """The role of a word; of a relation's words, only that which says which claims anything."""
+    return "function" if role == "relation" and word not in SIDES else role
+
+
+def made_to_say(name: str, split: str, count: int) -> Iterator[Row]:
+    """True captions, and each with one word false."""
+    task, instead = load(name, device="cpu"), others()
+    told = lies((make_scene(seed) for seed in seeds(split, count)), seed=0)
+    for at, scenes, pictures in batches(split, count):
+        maps = split == "validation" and at < 96
+        asked = [(i, lie) for i, lie in enumerate(told[at : at + BATCH]) if lie]
+        for lying in (False, True):
+            each = [{"caption": " ".join(lie.words if lying else lie.true.words)} for _, lie in asked]
+            made = explain(task, [pictures[i] for i, _ in asked], each=each, batch=BATCH, **({} if maps else CHEAP))
+            for (i, lie), one, x in zip(asked, made, columns_of(made, instead, maps), strict=True):
+                judged = judge(one.labels, scenes[i])
+                for k, word in enumerate(one.labels):
+                    role = role_of(word, judged.roles[k])
+                    true = role == "function" or bool(judged.refers[k])
+                    what = ("lie" if lying else "true") if k == lie.position else "after" if lying else "other"
+                    if what != "after" or (k > lie.position and true):
+                        yield Row(what, role, what == "lie", lie.near, at + i, x[k])
+
+
+def really_said(name: str, split: str, count: int) -> Iterator[Row]:
+    """The captions the model makes, after the scenes that lies are made of."""
+    task, instead = load(name, device="cpu"), others()
+    for at, scenes, pictures in batches(split, count, start=max(COUNTS["lies"])):
+        made = explain(task, pictures, batch=BATCH, **CHEAP)
+        for i, (one, x) in enumerate(zip(made, columns_of(made, instead), strict=True)):
+            judged = judge(one.labels, scenes[i])
+            for k, word in enumerate(one.labels):
+                role = role_of(word, judged.roles[k])
+                yield Row("said", role, role != "function" and not judged.refers[k], False, at + i, x[k])
+
+
+def answers(name: str, split: str, count: int) -> Iterator[Row]:
+    """Right answers, wrong ones of the right kind, and those the model gives."""
+    task, instead, rng = load(name, device="cpu"), others(), np.random.default_rng(0)
+    for at, scenes, pictures in batches(split, count):
+        asked = [questions_of(scene) for scene in scenes]
+        each = [
+            {
+                "questions": [q.text for q in some for _ in range(3)],
+                "answers": [a for q in some for a in (q.answer, wrong(q, rng), None)],
+            }
+            for some in asked
+        ]
+        made = explain(task, pictures, each=each, batch=BATCH, **CHEAP)
+        for i, (one, x) in enumerate(zip(made, columns_of(made, instead), strict=True)):
+            for k, label in enumerate(one.labels):
+                question, what = asked[i][k // 3], ("true", "lie", "said")[k % 3]
+                yield Row(what, question.kind, label != question.answer, False, at + i, x[k])
+
+
+def photos(data: Path, count: int) -> Iterator[Row]:
+    """Heads of the phrases people wrote of a photo, and of another photo that nobody wrote of this one."""
+    from mmgradcam.data.photos import Photos
+
+    task: Any = load("photo-captioner-small", device="cpu")
+    all_, rng = Photos(data), np.random.default_rng(0)
+    chosen = [all_[int(i)] for i in rng.permutation(len(all_))[: count + 3]]
+    chosen, instead = chosen[:count], [photo.image for photo in chosen[count:]]
+    for i, photo in enumerate(chosen):
+        own = {word for caption in photo.captions for word in caption}
+        for what, source in (("true", photo), ("lie", chosen[(i + 1) % count])):
+            words = source.captions[0]
+            heads = [p.last for p in source.phrases if p.caption == 0 and words[p.last] in task.vocabulary]
+            heads = [k for k in dict.fromkeys(heads) if what == "true" or words[k] not in own]
+            if heads:
+                one = explain(task, photo.image, phrases=[(words, k, k) for k in heads], **CHEAP)
+                (x,) = columns_of([one], instead)
+                yield from (Row(what, "noun", what == "lie", False, i, x[k]) for k in range(len(heads)))
+
+
+def balanced(false: npt.NDArray[np.bool_]) -> Floats:
+    """Weights that add up to 1, half of it on what is false."""
+    return np.where(false, 0.5 / false.sum(), 0.5 / (~false).sum())
+
+
+def lesson(rows: Rows) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
+    """Evidence, truth and weights of what a flag is fitted on: lies beside the truth, and the model's own words or answers."""
+    told, said = pairs(rows), claims(rows)
+    weights = np.r_[(1 - SLIPS) * balanced(told.false), SLIPS * balanced(said.false)]
+    return np.r_[told.x, said.x], np.r_[told.false, said.false], weights
+
+
+def fit(x: Floats, false: npt.NDArray[np.bool_], share: Floats, which: Sequence[int], ridge: float = 0.01) -> Fitted:
+    """Logistic regression by Newton's steps on weighted rows; ridge on the standardised weights."""
+    limits = np.array([EVERY_LIMIT[c] for c in which])
+    x = np.clip(x[:, which], *limits.T)
+    mean = share @ x
+    std = np.maximum(np.sqrt(share @ (x - mean) ** 2), 1e-6)
+    z, penalty = np.c_[np.ones(len(x)), (x - mean) / std], np.diag([0.0] + [ridge] * len(which))
+    weights = np.zeros(1 + len(which))
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-z @ weights))
+        slope, bend = z.T @ (share * (p - false)) + penalty @ weights, (z.T * (share * p * (1 - p))) @ z + penalty
+        weights = weights - np.linalg.solve(bend, slope)
+    bias, *rest = weights.tolist()
+    return {"limits": limits.tolist(), "mean": mean.tolist(), "std": std.tolist(), "bias": bias, "weights": rest}
+
+
+def roc_auc(score: Floats, false: npt.NDArray[np.bool_]) -> float:
+    """The chance that a false statement scores above a true one; a tie is half (Mann-Whitney)."""
+    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[place]
+    n = int(false.sum())
+    return float((rank[false].sum() - n * (n + 1) / 2) / (n * (len(false) - n))) if 0 < n < len(false) else float("nan")
+
+
+def average_precision(score: Floats, false: npt.NDArray[np.bool_]) -> float:
+    """Mean over the false of the precision where it stands, ties broken against them."""
+    found = false[np.lexsort((false, -score))]
+    return float((np.cumsum(found) / np.arange(1, len(found) + 1))[found].mean())
+
+
+def calibration_error(p: Floats, false: npt.NDArray[np.bool_], bins: int = 10) -> float:
+    """Mean over bins of equal width of |mean p - share that is false|, weighted by how many lie in each."""
+    of = np.minimum((p * bins).astype(int), bins - 1)
+    return float(sum((of == b).mean() * abs(p[of == b].mean() - false[of == b].mean()) for b in range(bins) if (of == b).any()))
+
+
+def interval(rows: Rows, score: Floats, draws: int = 500) -> list[float]:
+    """95% of the AUC, by bootstrap over pictures."""
+    rng, (_, of) = np.random.default_rng(0), np.unique(rows.picture, return_inverse=True)
+    members = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of))[:-1])
+    drawn = (np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))]) for _ in range(draws))
+    found = [roc_auc(score[at], rows.false[at]) for at in drawn]
+    return [float(v) for v in np.nanquantile(found, [0.025, 0.975])]
+
+
+def measured(rows: Rows, p: Floats, groups: Sequence[str] = ()) -> dict[str, Any]:
+    """Figures of the flag beside probability alone and reliance alone."""
+    found: dict[str, Any] = {
+        "auc": roc_auc(p, rows.false),
+        "interval": interval(rows, p),
+        "average_precision": average_precision(p, rows.false),
+        "calibration_error": calibration_error(p, rows.false),
+        "alone": {name: roc_auc(-rows.x[:, c], rows.false) for c, name in enumerate(ALL)},
+        "false": int(rows.false.sum()),
+        "true": int((~rows.false).sum()),
+    }
+    found["by"] = {}
+    for group in groups:
+        of = rows.role == group
+        if rows.false[of].any() and not rows.false[of].all():
+            alone = {name: roc_auc(-rows.x[of, c], rows.false[of]) for c, name in enumerate(ALL[:2])}
+            found["by"][group] = {"auc": roc_auc(p[of], rows.false[of]), "alone": alone, "false": int(rows.false[of].sum())}
+    return found
+
+
+def pairs(rows: Rows) -> Rows:
+    return rows[(rows.what == "lie") | (rows.what == "true")]
+
+
+def claims(rows: Rows) -> Rows:
+    """What the model said of itself and can be false."""
+    return rows[(rows.what == "said") & (rows.role != "function")]
+
+
+def ablation(data: dict[str, Rows]) -> dict[str, Any]:
+    """AUC on each model's validation rows of flags on other columns, fitted on the other model's: lies, and what it really said."""
+    sets = {name: (c,) for c, name in enumerate(ALL[:-1])} | {"log p, reliance": (0, 1), "the flag": (0, 1, 2)}
+    sets |= {f"the flag, {ALL[c]}": (0, 1, 2, c) for c in (3, 4)}
+    found: dict[str, Any] = {}
+    for name, which in sets.items():
+        for held in data:
+            fitted = fit(*lesson(joined([data[m] for m in data if m != held])), which)
+            shown = {"lies": pairs(data[held]), "really said": claims(data[held])}
+            figures = {k: roc_auc(chances(fitted, some.x[:, which]), some.false) for k, some in shown.items()}
+            found.setdefault(name, {})[held] = figures
+    with_maps = {m: pairs(rows[np.isfinite(rows.x[:, 5])]) for m, rows in data.items()}
+    if not all(map(len, with_maps.values())):
+        return found
+    for name, which in {"spread": (5,), "lies only": (0, 1, 2), "lies only, spread": (0, 1, 2, 5)}.items():
+        for held, test in with_maps.items():
+            told = joined([with_maps[m] for m in data if m != held])
+            p = chances(fit(told.x, told.false, balanced(told.false), which), test.x[:, which])
+            found.setdefault(name, {})[held] = {"lies": roc_auc(p, test.false)}
+    return found
+
+
+def calibrate(kind: str, out: Path) -> tuple[Fitted, dict[str, Any]]:
+    """Fits the flag of words or of answers on both models' validation rows; measures it, and flags that lack a model."""
+    groups, which = (ROLES, QUESTION_KINDS)[kind == "answers"], list(range(len(COLUMNS)))
+    data: dict[str, dict[str, Rows]] = {"validation": {}, "test": {}}
+    for name in MODELS[kind]:
+        for n, split in enumerate(data):
+            if kind == "words":
+                parts = [
+                    kept(out / f"{name}-{split}-lies.npz", partial(made_to_say, name, split, COUNTS["lies"][n])),
+                    kept(out / f"{name}-{split}-said.npz", partial(really_said, name, split, COUNTS["said"][n])),
+                ]
+                data[split][name] = joined(parts)
+            else:
+                data[split][name] = kept(out / f"{name}-{split}.npz", partial(answers, name, split, COUNTS["answers"][n]))
+
+    def flag_of(names: Sequence[str]) -> Fitted:
+        rows = joined([data["validation"][name] for name in names])
+        made = fit(*lesson(rows), which)
+        true = rows[~rows.false & np.isin(rows.what, ["true", "other"])]
+        return {"columns": list(COLUMNS), **made, "threshold": float(np.quantile(chances(made, true.x[:, which]), 0.95))}
+
+    flags = {"both": flag_of(MODELS[kind]), **{name: flag_of([name]) for name in MODELS[kind]}}
+    figures: dict[str, Any] = {"validation": ablation(data["validation"]), "test": {}}
+    for name, rows in data["test"].items():
+        figures["test"][name] = {}
+        for trained, fitted in flags.items():
+            told, said = pairs(rows), claims(rows)
+            p, q = (chances(fitted, some.x[:, which]) for some in (told, said))
+            every = chances(fitted, rows.x[:, which]) > fitted["threshold"]
+            found = {"made_to_say": measured(told, p, groups), "really_said": measured(said, q, groups)}
+            shares = {"lies": rows.what == "lie", "said and false": (rows.what == "said") & rows.false,
+                      "true words": ~rows.false & np.isin(rows.what, ["true", "other"]), "said and true": (rows.what == "said") & ~rows.false,
+                      "true, after a lie": rows.what == "after", "near": (rows.what == "lie") & rows.near}  # fmt: skip
+            found["flagged"] = {k: float(every[of].mean()) for k, of in shares.items() if of.any()}
+            figures["test"][name][f"fitted on {trained}"] = found
+    return flags["both"], figures
+
+
+def on_photos(fitted: Fitted, rows: Rows) -> dict[str, Any]:
+    """The flag of scenes on photos, and one fitted on the other half of the photos."""
+    which, half = list(range(len(COLUMNS))), rows.picture % 2 == 0
+    own = np.empty(len(rows))
+    for of in (half, ~half):
+        own[of] = chances(fit(rows.x[~of], rows.false[~of], balanced(rows.false[~of]), which), rows.x[of][:, which])
+    p = chances(fitted, rows.x[:, which])
+    flagged = p > fitted["threshold"]
+    return {
+        **measured(rows, p), "fitted_on_photos": measured(rows, own),
+        "flagged": {"false": float(flagged[rows.false].mean()), "true": float(flagged[~rows.false].mean())},
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("runs/flag"))
+    parser.add_argument("--photos", type=Path, help="Parquet of photos with captions and phrases, none of them trained on")
+    parser.add_argument("--count", type=int, default=250, help="photos")
+    parser.add_argument("--only", choices=list(MODELS), help="collect for these alone, and stop")
+    told = parser.parse_args()
+    torch.set_num_threads(1)
+    made, figures = {}, {}
+    for kind in [told.only] if told.only else MODELS:
+        made[kind], figures[kind] = calibrate(kind, told.out)
+        print(json.dumps(figures[kind], indent=1))
+    if told.only:
+        return
+    if told.photos:
+        rows = kept(told.out / "photos.npz", partial(photos, told.photos, told.count))
+        figures["photos"] = on_photos(made["words"], rows)
+        print(json.dumps(figures["photos"], indent=1))
+    path = Path(__file__).parents[1] / "mmgradcam" / "metrics" / "flag.json"
+    path.write_text(json.dumps(_rounded(made), indent=2) + "\n", encoding="utf-8")
+    (told.out / "figures.json").write_text(json.dumps(_rounded(figures), indent=1) + "\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""What words rest on, and whether they are made up: by hand on tasks of a line, and on scenes whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from html import unescape
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmgradcam import Explanation, InputError, Target, Task, explain, hirescam
+from mmgradcam.data.captions import judge
+from mmgradcam.data.render import render
+from mmgradcam.data.scenes import make_scene
+from mmgradcam.data.splits import seeds
+from mmgradcam.metrics.flag import COLUMNS, _fitted, chances, columns, doubt, flagged, made_up, shifted
+from mmgradcam.metrics.relying import language_prior, likelihoods, reliance
+from mmgradcam.report import page
+from mmgradcam.show import show_words
+from mmgradcam.tasks import load
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+try:
+    calibrating: Any = import_module("calibrate_flag")
+    lying: Any = import_module("flag_data")
+finally:
+    sys.path.pop(0)
+
+GREY = 128 / 255
+
+
+class Colors(Task):
+    """Says a color as likely as the picture's mean of it."""
+
+    unit = "log-probability"
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def targets(self, features: Tensor, **query: Any) -> Sequence[Target]:
+        return [Target(name, c) for c, name in enumerate(("red", "green", "blue"))]
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        means = features.mean((2, 3)).clamp(min=1e-6).log()
+        return means[torch.arange(len(targets)), [t.value for t in targets]]
+
+
+class Answers(Colors):
+    """Answers with a color, by the picture's shares of red, green and blue; scores are no log-probabilities."""
+
+    unit = "logit"
+
+    def targets(self, features: Tensor, question: str = "", top: int = 1, answer: str | None = None) -> Sequence[Target]:
+        p = self.likelihood(features, super().targets(features)).exp().tolist()
+        made = [Target(t.label, t.value, probability=p[t.value]) for t in super().targets(features)]
+        return [t for t in made if t.label == answer] or sorted(made, key=lambda t: -p[t.value])[:top]
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        return features.mean((2, 3))[torch.arange(len(targets)), [t.value for t in targets]]
+
+    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        means = features.mean((2, 3)).double().expand(len(targets), -1)
+        return (means / means.sum(1, keepdim=True)).log()[torch.arange(len(targets)), [t.value for t in targets]]
+
+
+def plain(*color: int, size: tuple[int, int] = (12, 9)) -> Image.Image:
+    return Image.new("RGB", size, color)
+
+
+def test_reliance_by_hand() -> None:
+    made = explain(Colors(), plain(204, 51, 102))
+    assert reliance(made) == pytest.approx([math.log(0.8 / GREY), math.log(0.2 / GREY), math.log(0.4 / GREY)], abs=1e-5)
+    assert reliance(made, plain(51, 51, 204, size=(40, 20))) == pytest.approx([math.log(4), 0, -math.log(2)], abs=1e-5)
+    assert reliance(made, "blur") == pytest.approx([0, 0, 0], abs=1e-5)
+    assert reliance(made, lambda pixels: pixels / 2) == pytest.approx([math.log(2)] * 3, abs=1e-5)
+    half = Image.new("RGB", (8, 8), (255, 0, 0))
+    half.paste((0, 0, 255), (4, 0, 8, 8))
+    assert reliance(explain(Colors(), half), plain(255, 255, 255)) == pytest.approx(
+        [-math.log(2), math.log(1e-6), -math.log(2)], abs=1e-4
+    )
+
+
+def test_many_are_as_each_alone_and_are_encoded_together() -> None:
+    task, sizes = Colors(), []
+    pictures = [plain(i + 1, 2 * i + 1, 99, size=(9, 9 if i < 4 else 12)) for i in range(6)]
+    made = explain(task, pictures)
+    alone = [likelihoods([one], ["grey", "blur"])[0] for one in made]
+    task.encode = lambda images: (sizes.append(len(images)), images)[1]  # type: ignore[func-returns-value, method-assign]
+    together = likelihoods(made, ["grey", "blur"], batch=9)
+    assert sizes == [9, 3, 6]
+    np.testing.assert_allclose(np.array(together), np.array(alone), atol=1e-6)
+    np.testing.assert_allclose(reliance(made, "blur"), np.array(alone)[:, 0] - np.array(alone)[:, 2], atol=1e-6)
+
+
+def test_what_explain_noted_needs_no_model(tmp_path: Path) -> None:
+    made = explain(Colors(), plain(204, 51, 102), reliance=True)
+    made.save(tmp_path / "made.npz")
+    assert reliance(Explanation.load(tmp_path / "made.npz")) == pytest.approx(
+        reliance(explain(Colors(), plain(204, 51, 102))), abs=1e-5
+    )
+
+
+def test_of_a_prepared_tensor_it_is_the_mean_color() -> None:
+    pixels = torch.zeros(3, 8, 8)
+    pixels[0, :, :4] = 1
+    assert reliance(explain(Colors(), pixels)) == pytest.approx([0, 0, 0], abs=1e-5)
+    assert reliance(explain(Colors(), pixels), pixels / 4) == pytest.approx([math.log(4), 0, 0], abs=1e-5)
+    with pytest.raises(InputError, match="expected a prepared tensor, as the explanation was made of one, got a picture"):
+        reliance(explain(Colors(), pixels), plain(1, 2, 3))
+
+
+def test_what_cannot_be_said_is_one_line(tmp_path: Path) -> None:
+    class Blind(Colors):
+        unit = "logit"
+
+    made = explain(Blind(), plain(1, 2, 3), reliance=True)
+    with pytest.raises(InputError, match=r"^Blind: reliance needs log-probabilities of its targets, and it has none; .*$"):
+        reliance(made)
+    made.about.query["question"] = "what?"
+    with pytest.raises(InputError, match=r"^Blind: reliance needs log-probabilities"):
+        made_up(made)
+    with pytest.raises(InputError, match='without: expected "grey", "blur" or another picture, got \'gray\''):
+        reliance(explain(Colors(), plain(1, 2, 3)), "gray")
+    explain(Colors(), plain(1, 2, 3)).save(tmp_path / "made.npz")
+    with pytest.raises(InputError, match="needs the model, and the explanation was loaded from a file"):
+        made_up(Explanation.load(tmp_path / "made.npz"))
+    with pytest.raises(
+        InputError, match=r"expected words of a caption or answers to a question, got targets of Answers in logit"
+    ):
+        made_up(explain(Answers(), plain(1, 2, 3)))
+    with pytest.raises(InputError, match=r"expected an explanation of one question's answer"):
+        language_prior(explain(Colors(), plain(1, 2, 3)))
+
+
+def test_the_language_prior_by_hand() -> None:
+    made = explain(Answers(), plain(150, 75, 25), question="which color?")
+    prior = language_prior(made, top=2)
+    assert (prior.answer, prior.others, prior.elsewhere) == ("red", None, ())
+    assert (prior.seen, prior.grey, prior.explained) == pytest.approx((0.6, 1 / 3, 5 / 9), abs=1e-6)
+    assert dict(prior.blind) == pytest.approx({"red": 1 / 3, "green": 1 / 3}, abs=1e-6)
+    prior = language_prior(made, [plain(25, 75, 150), plain(50, 50, 150)], top=2)
+    assert prior.others == pytest.approx((0.1 + 0.2) / 2, abs=1e-6)
+    assert prior.explained == pytest.approx(0.25, abs=1e-6)
+    assert [label for label, _ in prior.elsewhere] == ["blue", "green"]
+    assert [p for _, p in prior.elsewhere] == pytest.approx([0.6, 0.25], abs=1e-6)
+    assert (
+        str(prior)
+        == "red: p 0.60 given the picture, 0.33 given grey, 0.15 given other pictures; without it the likeliest are blue 0.60, green 0.25"
+    )
+
+
+def test_columns_and_shifts_by_hand() -> None:
+    rows = np.log(np.array([[0.8, 0.5], [0.2, 0.5], [0.8, 0.5], [0.4, 0.5], [0.4, 0.5], [0.8, 0.5]]))
+    spread = math.log(2) * math.sqrt(0.4 * 0.6)  # two of five lower by log 2
+    np.testing.assert_allclose(
+        columns(rows), [[math.log(0.8), math.log(4), math.log(spread)], [math.log(0.5), 0, math.log(0.01)]]
+    )
+    pixels = torch.arange(9.0).view(1, 3, 3)
+    assert shifted(pixels, 1 / 3, 0).tolist() == [[[0, 0, 1], [3, 3, 4], [6, 6, 7]]]
+    assert shifted(pixels, -1 / 3, -1 / 3).tolist() == [[[4, 5, 5], [7, 8, 8], [7, 8, 8]]]
+
+
+@pytest.mark.parametrize("kind", ["words", "answers"])
+def test_the_less_likely_the_more_it_is_made_up(kind: str) -> None:
+    fitted = _fitted()[kind]
+    assert fitted["columns"] == list(COLUMNS)
+    for column, rises in ((0, False), (2, True)):
+        x = np.tile([-0.7, 1.0, -3.0], (9, 1))
+        x[:, column] = np.linspace(*fitted["limits"][column], 9)
+        steps = np.diff(chances(fitted, x))
+        assert (steps > 0).all() if rises else (steps < 0).all()
+    p = chances(fitted, np.array([[-50.0, 0, 0], [-12.0, 0, 0]]))
+    assert p[0] == p[1] > 0.5
+
+
+def test_a_contrast_says_nothing() -> None:
+    task = load("scenes-vqa", device="cpu")
+    made = explain(
+        task, render(make_scene(90_000)).image, question="how many things are there?", answer=["1", "4"], against="2"
+    )
+    assert np.isnan(made_up(made)).tolist() == [False, True, False]
+    assert doubt(made).targets[1].made_up is None
+
+
+def test_a_lie_is_one_word_that_is_false() -> None:
+    scenes = [make_scene(seed) for seed in seeds("validation", 60)]
+    told = [(scene, lie) for scene, lie in zip(scenes, lying.lies(scenes, 0), strict=True) if lie]
+    roles = [lie.role for _, lie in told]
+    assert len(told) > 55
+    assert max(map(roles.count, lying.ROLES)) - min(map(roles.count, lying.ROLES)) <= 4
+    for scene, lie in told:
+        assert all(claim.true for claim in judge(lie.true.words, scene).claims)
+        judged = judge(lie.words, scene)
+        assert judged.roles[lie.position] == lie.role
+        assert not judged.refers[lie.position]
+        other = [k for k, (a, b) in enumerate(zip(lie.words, lie.true.words, strict=True)) if a != b]
+        assert other in ([lie.position], [lie.position - 1, lie.position])
+
+
+def test_figures_by_hand() -> None:
+    score, false = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
+    assert calibrating.roc_auc(score, false) == 0.75
+    assert calibrating.roc_auc(np.zeros(4), false) == 0.5
+    assert calibrating.average_precision(score, false) == pytest.approx((1 + 2 / 3) / 2)
+    assert calibrating.calibration_error(score, false) == pytest.approx((0.1 + 0.4 + 0.65 + 0.2) / 4)
+
+
+def test_the_fit_finds_what_made_the_data() -> None:
+    rng = np.random.default_rng(0)
+    x = np.c_[rng.uniform(-8, 0, 20_000), rng.uniform(-6, 6, 20_000), rng.uniform(-4, 1, 20_000)]
+    truth = 1 / (1 + np.exp(-(-2 - 0.8 * x[:, 0] - 0.3 * x[:, 1] + 0.5 * x[:, 2])))
+    fitted = calibrating.fit(x, rng.random(20_000) < truth, np.full(20_000, 1 / 20_000), [0, 1, 2], ridge=0.0)
+    np.testing.assert_allclose(np.array(fitted["weights"]) / fitted["std"], [-0.8, -0.3, 0.5], atol=0.05)
+
+
+@pytest.fixture(scope="module")
+def told() -> list[tuple[Explanation, bool]]:
+    """Of 60 test scenes that nothing was fitted or reported on: a word that is true, and the false one in its place."""
+    task = load("scenes-captioner", device="cpu")
+    scenes = [make_scene(seed) for seed in seeds("test", 60, 5000)]
+    found = [(scene, lie) for scene, lie in zip(scenes, lying.lies(scenes, 1), strict=True) if lie]
+    each = [{"phrases": [(words, lie.position, lie.position) for words in (lie.true.words, lie.words)]} for _, lie in found]
+    return explain(task, [render(scene, 128).image for scene, _ in found], each=each, method=hirescam, taps=(), batch=30)
+
+
+def test_false_words_of_fresh_scenes_are_told_from_true_ones(told: list[Explanation]) -> None:
+    chance = np.array(made_up(told))
+    assert len(chance) > 55
+    true, false = chance.T
+    assert (false[:, None] > true).mean() > 0.85
+    threshold = _fitted()["words"]["threshold"]
+    assert (false > threshold).mean() > 0.75
+    assert (true > threshold).mean() < 0.2
+    assert flagged(told[0]).tolist() == [bool(p > threshold) for p in chance[0]]
+
+
+def test_a_doubted_word_is_marked_where_it_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = make_scene(5)  # a blue cylinder, alone
+    made = explain(load("scenes-captioner", device="cpu"), render(scene, 128).image, caption="a green cylinder", reliance=True)
+    before = [target.made_up for target in made.targets]
+    doubted = doubt(made)
+    assert before == [target.made_up for target in made.targets] == [None] * 3
+    assert [target.flagged for target in doubted.targets] == [False, True, False]
+    said = f"may be made up: P {doubted.targets[1].made_up:.2f}".replace("P 0.", "P .")
+    assert unescape(page(doubted)).count(said) == 3  # the chip, what is said when it is pointed at, the table
+    assert "made up" not in page(made)
+    show_words(doubted)
+    assert f"green     {said}\n" in capsys.readouterr().out
+    doubted.save(tmp_path / "kept")
+    kept = json.loads((tmp_path / "kept" / "explanation.json").read_text())["targets"]
+    assert [t["flagged"] for t in kept] == [False, True, False]
+    assert Explanation.load(tmp_path / "kept").targets[1].made_up == doubted.targets[1].made_up
