@@ -102,6 +102,26 @@ def method_names() -> list[str]:
     return [name for name in methods.__all__ if name not in ("mean", "product", "smooth")]
 
 
+def measures_of(names: str | None) -> list[Any]:
+    """Functions of `mmgradcam.bulk.measures` by name, parted by commas; by default the pointing game."""
+    import difflib
+    import inspect
+
+    from mmgradcam.bulk import measures
+
+    known = [
+        name
+        for name, one in vars(measures).items()
+        if inspect.isfunction(one) and one.__module__ == measures.__name__ and not name.startswith("_")
+    ]
+    wanted = [name.strip() for name in (names or "pointing").split(",") if name.strip()]
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+            raise InputError(f"there is no metric {name!r}; did you mean {' or '.join(near)}? All: {', '.join(known)}")
+    return [getattr(measures, name) for name in wanted]
+
+
 def taps_of(layers: list[str] | None) -> list[str] | None:
     if layers and "features" in layers and len(layers) > 1:
         raise InputError("--layer features stands alone; to fuse it with others, name the encoder's last layer instead")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,16 +11,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgradcam.choosing import Map, captioner, complain, load_asked, method_names, method_of, takes_of, taps_of
+from mmgradcam.choosing import Map, captioner, complain, load_asked, method_names, method_of, taps_of
 from mmgradcam.errors import InputError, ModelError
+from mmgradcam.evaluating import evaluate
+from mmgradcam.options import (
+    Against,
+    Checked,
+    Classes,
+    Device,
+    Encoder,
+    Film,
+    Images,
+    Layers,
+    MethodName,
+    Model,
+    Noise,
+    Out,
+    Reliance,
+    Top,
+)
 from mmgradcam.show import (
     progress,
     show_answers,
     show_classes,
     show_episode,
-    show_figures,
     show_findings,
-    show_measured,
     show_words,
 )
 
@@ -35,40 +49,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Images = Annotated[list[Path], typer.Argument(help="Pictures: PNG, JPEG, WebP, ...", metavar="IMAGE...")]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        help="A bundled model (see `mmgradcam models`), a hub id (org/name), a folder or FILE.py:NAME; else a photo model."
-    ),
-]
-MethodName = Annotated[str | None, typer.Option(help="gradcam, layercam, score_cam, rise, ...; `mmgradcam methods` lists all.")]
-Noise = Annotated[int, typer.Option(help="Average the maps over that many noisy copies (SmoothGrad); 0 is none.", min=0)]
-Layers = Annotated[
-    list[str] | None, typer.Option(help="Layer to take the map at; repeat it to fuse several. `features` is the seam itself.")
-]
-Classes = Annotated[
-    list[str] | None, typer.Option("--class", help="Explain this class, by name or index; repeat it for several.")
-]
-Top = Annotated[int | None, typer.Option(help="Explain that many of the likeliest classes.", min=1)]
-Against = Annotated[str | None, typer.Option(help="Also explain why the class is not this one.")]
-Film = Annotated[str, typer.Option(help="What to animate as: gif, webp or mp4 (which needs PyAV).")]
-Out = Annotated[Path, typer.Option(help="Folder to write into, one folder per picture.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Reliance = Annotated[
-    bool, typer.Option(help="Say how much more likely each word or answer is with the picture than with a grey one.")
-]
-Checked = Annotated[
-    bool, typer.Option("--check", help="Say of each map whether it may be trusted: random weights, noise, hiding what is hot.")
-]
-Encoder = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of the hub's image encoder that a photo model stands on, where the hub is out of reach.",
-        envvar="MMGRADCAM_ENCODER",
-    ),
-]
 
 
 @app.command()
@@ -255,47 +235,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A bundled model or a model folder.", metavar="MODEL")],
-    data: Annotated[
-        Path | None, typer.Option(help="Photos with captions and boxed phrases (Parquet); without, held-out scenes.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Number of photos (all by default) or of scenes (1000).", min=1)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
-    method: MethodName = None,
-    layer: Layers = None,
-    encoder: Encoder = None,
-    device: Device = "auto",
-) -> None:
-    """Measure a model and its maps on photos that people captioned and boxed, or on scenes whose truth is known."""
-    if data is None:
-        from mmgradcam.bulk.evaluate import evaluate as evaluate_scenes
-        from mmgradcam.bulk.goto import evaluate_goto
-        from mmgradcam.bulk.motion import evaluate_motion
-
-        if (limit or 0) > 10_000:
-            raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
-        task = load_asked(model, device, None, encoder)
-        of_others: dict[str, Any] = {"clips": evaluate_motion, "observations": evaluate_goto}
-        measure: Any = next((of_others[key] for key in takes_of(task) & of_others.keys()), evaluate_scenes)
-        figures = measure(
-            task, limit or 1000, method=method_of(method), taps=taps_of(layer), progress=progress(f"{limit or 1000} scenes")
-        )
-    else:
-        from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
-        from mmgradcam.data.photos import Photos
-
-        photos = Photos(data)
-        task = load_asked(model, device, None, encoder)
-        chosen = evaluate_answers if "question" in takes_of(task) else evaluate_photos
-        figures = chosen(task, photos, limit, method=method_of(method), taps=taps_of(layer), progress=progress("photos"))
-    if as_json:
-        typer.echo(json.dumps(figures, indent=2))
-    elif data is None:
-        show_figures(figures)
-    else:
-        show_measured(figures)
+app.command()(evaluate)
 
 
 def _explain_each(
@@ -310,6 +250,7 @@ def _explain_each(
 ) -> None:
     """Explains pictures one by one; a bad one is named and the rest go on."""
     from mmgradcam.explaining import explain
+    from mmgradcam.metrics.flag import doubt
     from mmgradcam.metrics.verdict import examine
 
     chosen, taps = how.method(task), how.taps(task)
@@ -317,6 +258,7 @@ def _explain_each(
     for image, folder in zip(progress("explaining")(images, len(images)), _folders(images, out), strict=True):
         try:
             explanation = explain(task, opened(image), method=chosen, taps=taps, reliance=how.reliance, **query)
+            explanation = doubt(explanation) if any(t.reliance is not None for t in explanation.targets) else explanation
             explanation = examine(explanation) if how.check else explanation
             written = explanation.save(folder, **form)
         except InputError as error:

@@ -26,7 +26,7 @@ def targets_of(
         logits: (N,) scores of one picture or clip.
         labels: names of the N classes, or of the first of them.
         classes: by index or label; else the likeliest.
-        top: how many of the likeliest.
+        top: how many of the likeliest; beside `classes`, those of them that are not named there follow.
         against: explain also why the first class and not this one, by the difference of their scores.
         several: any number of classes may hold at once: all above a half are explained unless told otherwise.
 
@@ -35,11 +35,13 @@ def targets_of(
     """
     count, logits = len(logits), logits.float()
     probabilities = logits.sigmoid() if several else logits.softmax(-1)
+    likely = probabilities.topk(min(max(top or 1, 1), count)).indices.tolist()
     if classes is None:
-        likely = probabilities.topk(min(max(top or 1, 1), count)).indices.tolist()
         above = probabilities.argsort(descending=True)[: int((probabilities > 0.5).sum())].tolist()
         classes = above if several and top is None and above else likely
+        top = None
     indices = [_index(c, labels, count) for c in classes]
+    indices += [i for i in likely if top is not None and i not in indices]
     made = [Target(_label(i, labels), (i, None), probability=float(probabilities[i])) for i in indices]
     if against is not None:
         other = _index(against, labels, count)

@@ -17,7 +17,7 @@ from mmgradcam.metrics.agreement import rank_correlation
 from mmgradcam.metrics.variants import Change, Explained, Seen, Variants, blacked, blurred, greyed, variants_of
 
 SHARES = tuple(i / 10 for i in range(11))
-"""Shares of the picture's pixels at which deletion and insertion look."""
+"""Shares of the picture's pixels, and quantiles of its heat, at which curves are taken."""
 
 
 def deletion(explained: Explained, change: Change = greyed, shares: Sequence[float] = SHARES) -> Tensor:
@@ -98,7 +98,7 @@ def shown(explained: Explained, change: Change = blacked) -> tuple[Tensor, Tenso
 
 
 def extents(
-    explained: Explained, quantiles: Sequence[float] = tuple(i / 10 for i in range(11)), change: Change = blacked
+    explained: Explained, quantiles: Sequence[float] = SHARES, change: Change = blacked
 ) -> tuple[Tensor, Tensor]:
     """How much of the picture the map needs: what it keeps above each of its quantiles, and the confidence that leaves.
 

@@ -1,0 +1,147 @@
+"""What a model is asked of a picture of a data set, and what is known of each of its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmgradcam.data.asking import questions_about
+from mmgradcam.data.records import Photo, Phrase, Placed, where
+from mmgradcam.errors import InputError
+from mmgradcam.explanation import Explanation
+from mmgradcam.task import Task
+from mmgradcam.tasks import VQA, Captioning, Layer, Talking
+from mmgradcam.tasks.vocabulary import tokenize
+
+Mask = npt.NDArray[np.bool_]
+TOP = 5
+"""Likeliest classes that a classifier is asked for, beside those that are in the picture."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a target.
+
+    Attributes:
+        kind: what it is, such as a type of phrase, a kind of question, or a class; empty where nobody said.
+        text: what it belongs to: other targets of the same text are those whose maps it is held against.
+        placed: where it is in the picture; None where nobody said.
+        right: whether it is true of the picture; None where nobody said.
+        attention: where people looked.
+        group: of the picture.
+    """
+
+    kind: str = ""
+    text: str = ""
+    placed: Placed | None = field(default=None, compare=False)
+    right: bool | None = None
+    attention: npt.NDArray[np.float32] | None = field(default=None, compare=False)
+    group: str = ""
+
+    def mask(self, shape: tuple[int, ...]) -> Mask | None:
+        """(H, W) bool, where the target is; None where nobody said."""
+        return None if self.placed is None else where(self.placed, (shape[0], shape[1]))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One query, and what makes the truths of its targets once they are explained."""
+
+    photo: Photo
+    query: dict[str, Any]
+    known: Sequence[Any]
+
+    def truths(self, explanation: Explanation) -> list[Truth]:
+        """Of each target of the explanation."""
+        if "classes" in self.query or "top" in self.query:
+            of = {label: thing for thing in self.known for label in _names(thing.label)}
+            found = [next((of[name] for name in _names(label) if name in of), None) for label in explanation.labels]
+            return [
+                Truth("true" if thing else "absent", "", thing, thing is not None, group=self.photo.group) for thing in found
+            ]
+        if "questions" in self.query or "question" in self.query:
+            return [
+                Truth(
+                    one.kind,
+                    "",
+                    one if one.boxes or one.pixels is not None else None,
+                    explanation.labels[k] in one.answers if one.answers else None,
+                    one.attention,
+                    self.photo.group,
+                )
+                for k, one in enumerate(self.known)
+            ]
+        phrases: Sequence[Phrase | None] = self.known or [None] * len(explanation)
+        return [
+            Truth(one.types[0] if one.types else "", str(one.caption), one, True, group=self.photo.group)
+            if one
+            else Truth(group=self.photo.group)
+            for one in phrases
+        ]
+
+
+def asked_of(task: Task, photo: Photo) -> list[Asked]:
+    """What to ask a model of a picture; nothing where the data set says nothing of the kind.
+
+    Captioners are asked for the boxed phrases of what people wrote, teacher-forced, or for a caption of their own where there
+    are none; models of questions for their answer to each question; classifiers for the classes that are in the picture and
+    the five likeliest.
+
+    Raises:
+        InputError: the model is of another kind.
+    """
+    takes = task.voice.takes if isinstance(task, Talking) else frozenset()
+    if isinstance(task, VQA) or takes == {"question"}:
+        return _questions(task, photo)
+    if isinstance(task, Captioning):
+        known, query = _phrases(photo)
+        return [Asked(photo, {"phrases": query}, known)] if known else [] if photo.phrases else [Asked(photo, {}, ())]
+    if isinstance(task, Talking):
+        return _captions(photo) or [Asked(photo, {}, ())]
+    if isinstance(task, Layer):
+        labels = {name: label for label in task.labels for name in _names(label)}
+        things = [thing for thing in photo.things if any(name in labels for name in _names(thing.label))]
+        classes = [next(labels[name] for name in _names(thing.label) if name in labels) for thing in things]
+        return [Asked(photo, {"classes": list(dict.fromkeys(classes)), "top": TOP}, things)] if things else []
+    raise InputError(f"evaluate: expected a captioner, a model of questions or a classifier, got {type(task).__name__}")
+
+
+def _names(label: str) -> list[str]:
+    """All that a class is called: ImageNet's labels are lists of synonyms."""
+    return [label.lower(), *(part.strip().lower() for part in label.split(","))]
+
+
+def _phrases(photo: Photo) -> tuple[list[Phrase], list[tuple[list[str], int, int]]]:
+    known, query = [], []
+    for phrase in photo.phrases:
+        pieces = [tokenize(word) for word in photo.captions[phrase.caption]]
+        before, meant = list(chain(*pieces[: phrase.first])), list(chain(*pieces[phrase.first : phrase.last + 1]))
+        if meant:
+            known.append(phrase)
+            query.append((list(chain(*pieces)), len(before), len(before) + len(meant) - 1))
+    return known, query
+
+
+def _captions(photo: Photo) -> list[Asked]:
+    """One query a caption, of models that are asked with a sentence: a phrase is known by its last word."""
+    made = []
+    for number in sorted({phrase.caption for phrase in photo.phrases}):
+        heads: dict[int, Phrase] = {p.last: p for p in photo.phrases if p.caption == number}
+        words = photo.captions[number]
+        made.append(Asked(photo, {"caption": " ".join(words)}, [heads.get(i) for i in range(len(words))]))
+    return made
+
+
+def _questions(task: Task, photo: Photo) -> list[Asked]:
+    asked = list(photo.questions)
+    if not asked and photo.captions:
+        asked = questions_about(photo.captions, photo.phrases, [])
+    if isinstance(task, VQA):
+        asked = [one for one in asked if all(word in task.vocabulary for word in tokenize(one.text))]
+        return [Asked(photo, {"questions": [one.text for one in asked]}, asked)] if asked else []
+    return [Asked(photo, {"question": one.text}, [one]) for one in asked]

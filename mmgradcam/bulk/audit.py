@@ -1,0 +1,257 @@
+"""A whole data set explained and scored, streamed, so that it can be stopped and goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmgradcam.bulk.asked import Asked, asked_of
+from mmgradcam.bulk.intervals import Figure, figures
+from mmgradcam.bulk.measures import Batch, Measure
+from mmgradcam.data.records import Photo
+from mmgradcam.data.stream import Source
+from mmgradcam.errors import InputError
+from mmgradcam.explaining import AnyMethod, compare
+from mmgradcam.store import write_files
+from mmgradcam.task import Task
+
+ABOUT = ("record", "picture", "target", "kind", "group", "right", "score", "probability", "method")
+"""Columns of a row that say what it is of; the rest are measured."""
+
+
+@dataclass
+class Audit:
+    """What was measured on a data set.
+
+    Attributes:
+        model: whose explanations.
+        data: the data set's name.
+        rows: a dict for each target and method: `ABOUT`, and the metrics' columns.
+        bad: "RECORD: reason" of records that could not be read.
+        silent: how many records say nothing that the model could be asked.
+        seconds: by metric, and "explain", how long it took.
+        pictures: how many were explained.
+    """
+
+    model: str
+    data: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    silent: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    pictures: int = 0
+
+    @property
+    def methods(self) -> list[str]:
+        """In the order they were given."""
+        return list(dict.fromkeys(row["method"] for row in self.rows))
+
+    def columns(self) -> list[str]:
+        """What was measured."""
+        return list(dict.fromkeys(name for row in self.rows for name in row if name not in ABOUT))
+
+    def figures(self, method: str, kind: str | None = None) -> dict[str, Figure]:
+        """Means of one method's rows, all or of one kind, with 95% intervals over pictures."""
+        rows = [row for row in self.rows if row["method"] == method and (kind is None or row["kind"] == kind)]
+        columns = {name: [row.get(name) for row in rows] for name in ("right", *self.columns())}
+        return figures([row["record"] for row in rows], columns)
+
+    def kinds(self) -> list[str]:
+        """Kinds of targets, the most frequent first."""
+        count: dict[str, int] = defaultdict(int)
+        for row in self.rows:
+            count[row["kind"]] += bool(row["kind"])
+        return sorted((kind for kind, n in count.items() if n), key=lambda kind: -count[kind])
+
+    def speeds(self) -> dict[str, float]:
+        """Pictures a second, of explaining by all methods and of each metric."""
+        return {name: self.pictures / spent for name, spent in self.seconds.items() if spent > 0}
+
+
+def audit(
+    task: Task,
+    data: Source,
+    methods: Sequence[AnyMethod],
+    metrics: Sequence[Measure],
+    *,
+    limit: int | None = None,
+    taps: Sequence[Any] | None = None,
+    batch: int = 8,
+    out: Path | None = None,
+    progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
+) -> Audit:
+    """Explains a data set by several methods and measures the maps; one encode per picture for all methods.
+
+    Args:
+        task: a captioner, a model of questions or a classifier.
+        data: as of `mmgradcam.data.sources.open_data`.
+        methods: as of `compare`.
+        metrics: functions such as those of `mmgradcam.bulk.measures`.
+        limit: number of records, from the first; all of them by default.
+        taps: as of `explain`.
+        batch: pictures explained and measured together.
+        out: a folder to keep what is done in, part by part; what lies there of the same run is not done again.
+        progress: wraps the iteration over batches, given their number, to show how far it is.
+
+    Returns:
+        All rows, whether they were measured now or before.
+
+    Raises:
+        InputError: the task is of another kind, or what lies in `out` is of another run.
+    """
+    if not methods or not metrics:
+        raise InputError("evaluate: expected at least one method and one metric")
+    count = min(limit or len(data), len(data))
+    named = [name_of(metric) for metric in metrics]
+    run: dict[str, Any] = {"model": task.name or type(task).__name__, "weights": task.fingerprint(), "data": data.name}
+    run |= {
+        "metrics": named,
+        "methods": [name_of(m) for m in methods],
+        "taps": None if taps is None else [str(t) for t in taps],
+        "batch": batch,
+    }
+    made = _kept(out, run, count)
+    starts: Iterable[int] = range(len(made.parts) * batch, count, batch)
+    coming = data.since(len(made.parts) * batch) if count > len(made.parts) * batch else iter(())
+    starts = progress(starts, -(-count // batch) - len(made.parts)) if progress else starts
+    for start in starts:
+        part = _part(task, coming, start, min(batch, count - start), methods, metrics, taps, data)
+        made.add(part)
+        if out is not None:
+            write_files({out / "parts" / f"{len(made.parts) - 1:06}.json": json.dumps(part).encode()})
+    return made.audit(count, batch)
+
+
+def _part(
+    task: Task,
+    coming: Iterator[Photo | None],
+    start: int,
+    count: int,
+    methods: Sequence[AnyMethod],
+    metrics: Sequence[Measure],
+    taps: Sequence[Any] | None,
+    data: Source,
+) -> dict[str, Any]:
+    """The rows of a batch of records, and what else is to be known of it."""
+    known = len(data.bad)
+    asked: list[tuple[int, Asked]] = []
+    silent = 0
+    for record in range(start, start + count):
+        photo = next(coming)
+        some = [] if photo is None else asked_of(task, photo)
+        asked += [(record, one) for one in some]
+        silent += photo is not None and not some
+    made: dict[str, Any] = {
+        "rows": [],
+        "bad": data.bad[known:],
+        "silent": silent,
+        "seconds": {},
+        "pictures": 0,
+        "records": count,
+    }
+    if not asked:
+        return made
+    begin = time.perf_counter()
+    explained = compare(task, [one.photo.image for _, one in asked], methods, taps=taps, each=[one.query for _, one in asked])
+    made["seconds"]["explain"] = time.perf_counter() - begin
+    made["pictures"] = len({record for record, _ in asked})
+    every = [one for some in explained for one in some]
+    truths = [asked[e][1].truths(one) for e, some in enumerate(explained) for one in some]
+    whole = Batch(every, truths, [name_of(m) for m in methods])
+    columns: dict[str, Sequence[Any]] = {}
+    for metric in metrics:
+        begin = time.perf_counter()
+        columns |= metric(whole)
+        made["seconds"][name_of(metric)] = time.perf_counter() - begin
+    for n, (e, k) in enumerate(whole.rows):
+        (record, one), target, truth = asked[e // len(methods)], every[e].targets[k], truths[e][k]
+        about = (
+            record, one.photo.name, target.label, truth.kind, truth.group, truth.right, float(every[e].scores[k]),
+            target.probability, whole.methods[e % len(methods)],
+        )  # fmt: skip
+        made["rows"].append(dict(zip(ABOUT, about, strict=True)) | {name: _plain(v[n]) for name, v in columns.items()})
+    return made
+
+
+@dataclass
+class _Kept:
+    """The parts of a run, of this one or of those before it that were stopped."""
+
+    run: Mapping[str, Any]
+    parts: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, part: dict[str, Any]) -> None:
+        self.parts.append(part)
+
+    def audit(self, count: int, batch: int) -> Audit:
+        made = Audit(str(self.run["model"]), str(self.run["data"]))
+        for part in self.parts[: -(-count // batch)]:
+            made.rows += part["rows"]
+            made.bad += part["bad"]
+            made.silent += part["silent"]
+            made.pictures += part["pictures"]
+            for name, spent in part["seconds"].items():
+                made.seconds[name] += spent
+        return made
+
+
+def _kept(out: Path | None, run: Mapping[str, Any], count: int) -> _Kept:
+    """What lies in a folder of the same run, but for a last part that a smaller limit cut short."""
+    made = _Kept(run)
+    if out is None:
+        return made
+    told = out / "run.json"
+    if not told.exists():
+        write_files({told: json.dumps(run, indent=2).encode()})
+        return made
+    try:
+        before = json.loads(told.read_text(encoding="utf-8"))
+        other = [name for name in run if before.get(name) != run[name]]
+        if other:
+            raise InputError(
+                f"{out}: holds a run of other {', '.join(other)} ({before.get(other[0])} there, {run[other[0]]} now); "
+                "choose another --out, or delete it"
+            )
+        for path in sorted((out / "parts").glob("*.json")):
+            part = json.loads(path.read_text(encoding="utf-8"))
+            if part["records"] != run["batch"] and len(made.parts) * run["batch"] + part["records"] != count:
+                break
+            made.add(part)
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError) as error:
+        raise InputError(
+            f"{out}: expected what an earlier run wrote, and a file there is damaged ({error}); delete it"
+        ) from None
+    return made
+
+
+def name_of(function: Any) -> str:
+    """What a method or metric is called."""
+    return str(
+        getattr(function, "__name__", None) or getattr(getattr(function, "func", None), "__name__", type(function).__name__)
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def summary(made: Audit) -> dict[str, Any]:
+    """What `summary.json` holds: of each method all figures, and by kind; speeds, and what could not be read."""
+    return {
+        "model": made.model,
+        "data": made.data,
+        "pictures": made.pictures,
+        "rows": len(made.rows),
+        "figures": {m: {n: asdict(f) for n, f in made.figures(m).items()} for m in made.methods},
+        "kinds": {
+            kind: {m: {n: asdict(f) for n, f in made.figures(m, kind).items()} for m in made.methods} for kind in made.kinds()
+        },
+        "pictures_per_second": made.speeds(),
+        "malformed": made.bad,
+        "silent": made.silent,
+    }

@@ -1,0 +1,197 @@
+"""What an audit writes: rows as Parquet, figures as JSON, plots, and one offline page."""
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from mmgradcam.bulk.audit import ABOUT, Audit, summary
+from mmgradcam.bulk.intervals import Figure
+from mmgradcam.report import STYLE
+from mmgradcam.store import write_files
+
+MEANING = {
+    "right": ("targets that are true of the picture", True),
+    "peak": ("peak of the map on the thing (pointing game)", True),
+    "strict": ("the same, holes of the thing left open", True),
+    "swapped": ("peak of another target's map on this thing", False),
+    "specificity": ("peak less swapped", True),
+    "centre": ("what the centre point would score", None),
+    "random": ("what a random point would score", None),
+    "energy": ("share of the heat on the thing", True),
+    "inside": ("mean heat on the thing", True),
+    "outside": ("mean heat elsewhere", False),
+    "inside_outside": ("mean heat on the thing over that elsewhere", True),
+    "box_iou": ("IoU of the box at 15% of the maximum", True),
+    "box_found": ("boxes with an IoU of a half at least", True),
+    "loc_0": ("Loc at delta 0", True),
+    "loc_0.25": ("Loc at delta .25", True),
+    "loc_0.5": ("Loc at delta .5", True),
+    "obj_iou": ("IoU of the map cut by Otsu's rule", True),
+    "attention": ("rank correlation with where people looked", True),
+    "drop": ("average drop, %", False),
+    "increase": ("confidence grows on what the map shows", True),
+    "win": ("most confidence kept of all methods", True),
+    "deletion": ("mean score while the hottest is taken away", False),
+    "insertion": ("mean score while the hottest is put in", True),
+    "road": ("ROAD: score without the coldest less without the hottest", True),
+    "occlusion": ("rank correlation with the occlusion map", True),
+}
+"""What a column says, and whether more of it is better."""
+
+_MORE = """
+main{max-width:76rem;margin:0 auto}
+th.n,td.n{text-align:right}
+td b{font-weight:700}
+td small{color:var(--soft);margin-left:.5em}
+caption{text-align:left;font-weight:600;font-size:1.15rem;margin:1.4rem 0 .3rem}
+img.plot{max-width:100%;height:auto;background:#fff;border-radius:.4rem;margin:.5rem 0}
+h2{font-size:1.15rem;margin:1.6rem 0 .4rem}
+body{max-width:78rem}
+"""
+
+
+def save(made: Audit, out: Path) -> list[Path]:
+    """Writes `rows.parquet`, `summary.json`, `plots.png` and `index.html` into a folder.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    plots = draw_plots(made)
+    files = {
+        out / "rows.parquet": _parquet(made),
+        out / "summary.json": json.dumps(summary(made), indent=2).encode(),
+        **({out / "plots.png": plots} if plots else {}),
+        out / "index.html": page(made, plots).encode(),
+    }
+    return write_files(files)
+
+
+def _parquet(made: Audit) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    text = {"picture", "target", "kind", "group", "method"}
+    names = [*ABOUT, *made.columns()]
+    arrays = [
+        pyarrow.array(
+            [row.get(name) if name in text or row.get(name) is None else float(row[name]) for row in made.rows],
+            type=pyarrow.string() if name in text else pyarrow.float64(),
+        )
+        for name in names
+    ]
+    data = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, names=names), data)
+    return data.getvalue()
+
+
+def draw_plots(made: Audit) -> bytes:
+    """A PNG with a panel per figure, a dot and its interval per method; empty where nothing was measured."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Sheet
+
+    found = {method: made.figures(method) for method in made.methods}
+    names = [
+        n for n in MEANING if any(n in one for one in found.values()) and n not in ("centre", "random", "inside", "outside")
+    ]
+    names += [n for n in made.columns() if n not in MEANING and any(n in one for one in found.values())]
+    if not names:
+        return b""
+    across = min(3, len(names))
+    down = -(-len(names) // across)
+    tall = 0.9 + 0.34 * len(found)
+    sheet = Sheet(figsize=(4.6 * across, tall * down), dpi=110, layout="constrained")
+    FigureCanvasAgg(sheet)
+    for i, name in enumerate(names):
+        axes = sheet.add_subplot(down, across, i + 1)
+        for y, one in enumerate(found.values()):
+            if name in one:
+                figure = one[name]
+                axes.plot([figure.low, figure.high], [y, y], color="#b79adf", linewidth=5, solid_capstyle="round")
+                axes.plot([figure.mean], [y], "o", color="#4b1590", markersize=7)
+        for other, style in (("centre", ":"), ("random", "--")) if name in ("peak", "strict") else ():
+            level = next((one[other].mean for one in found.values() if other in one), None)
+            if level is not None:
+                axes.axvline(level, color="#777", linestyle=style, linewidth=1.2, label=other)
+                axes.legend(fontsize=8, frameon=False)
+        better = MEANING.get(name, ("", None))[1]
+        arrow = {True: " (more is better)", False: " (less is better)", None: ""}[better]
+        axes.set_title(name.replace("_", " ") + arrow, fontsize=10.5)
+        axes.set_yticks(range(len(found)), list(found), fontsize=9.5)
+        axes.set_ylim(len(found) - 0.4, -0.6)
+        axes.tick_params(axis="x", labelsize=9)
+        axes.grid(axis="x", color="#e6e6ee")
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+    data = io.BytesIO()
+    sheet.savefig(data, format="png")
+    return data.getvalue()
+
+
+def page(made: Audit, plots: bytes) -> str:
+    """One offline page: the tables, the plots, and what could not be read."""
+    found = {method: made.figures(method) for method in made.methods}
+    names = _ordered(found)
+    whole = _table("All targets", found, names)
+    kinds = made.kinds()
+    parts = []
+    if len(kinds) > 1:
+        parts = [_table(kind, {m: made.figures(m, kind) for m in made.methods}, names) for kind in kinds[:12]]
+    picture = (
+        f'<h2>Plots</h2><img class="plot" alt="Each figure by method, with its 95% interval" src="data:image/png;base64,{base64.b64encode(plots).decode()}">'
+        if plots
+        else ""
+    )
+    speeds = "".join(f"<tr><td>{escape(n)}</td><td class=n>{v:.3g}</td></tr>" for n, v in made.speeds().items())
+    bad = "".join(f"<li>{escape(line)}</li>" for line in made.bad[:200])
+    more = f"<p>and {len(made.bad) - 200} more</p>" if len(made.bad) > 200 else ""
+    broken = f"<h2>{len(made.bad)} malformed records, left out</h2><ul>{bad}</ul>{more}" if made.bad else ""
+    silent = f" {made.silent} records say nothing that this model could be asked." if made.silent else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>{escape(made.model)} on {escape(made.data)}</title><style>{STYLE}{_MORE}</style></head><body><main>
+<h1>{escape(made.model)} on {escape(made.data)}</h1>
+<p>{made.pictures} pictures, {len(made.rows) // max(1, len(made.methods))} targets, by {escape(", ".join(made.methods))}. In brackets, where the mean lies with
+95% confidence (pictures drawn anew {1000} times); in bold, the best.{silent}</p>
+{whole}
+{picture}
+{"".join(parts)}
+<div class=scroll><table><caption>Pictures a second</caption>{speeds}</table></div>
+{broken}
+<footer>mmgradcam; rows.parquet holds every target, summary.json all figures.</footer>
+</main></body></html>
+"""
+
+
+def _ordered(found: dict[str, dict[str, Figure]]) -> list[str]:
+    there = {name for one in found.values() for name in one}
+    return [name for name in MEANING if name in there] + sorted(there - set(MEANING))
+
+
+def _table(title: str, found: dict[str, dict[str, Figure]], names: Sequence[str]) -> str:
+    head = "".join(f"<th class=n>{escape(method)}</th>" for method in found)
+    lines = []
+    for name in names:
+        if not any(name in one for one in found.values()):
+            continue
+        said, better = MEANING.get(name, ("", None))
+        means = {m: one[name].mean for m, one in found.items() if name in one}
+        best = None if better is None or len(set(means.values())) < 2 else (max if better else min)(means.values())
+        cells = []
+        for one in found.values():
+            figure = one.get(name)
+            if figure is None:
+                cells.append("<td class=n>-</td>")
+                continue
+            mean = f"{figure.mean:.3g}"
+            shown = f"<b>{mean}</b>" if figure.mean == best else mean
+            cells.append(f"<td class=n>{shown}<small>({figure.low:.3g} to {figure.high:.3g})</small></td>")
+        note = f"<small>{escape(said)}</small>" if said else ""
+        lines.append(f"<tr><td>{escape(name.replace('_', ' '))}{note}</td>{''.join(cells)}</tr>")
+    rows = max((f.rows for one in found.values() for f in one.values()), default=0)
+    return f"<div class=scroll><table><caption>{escape(title)} ({rows} targets)</caption><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"

@@ -1,0 +1,184 @@
+"""What `mmgradcam evaluate --metrics` can measure: each a function of a batch that gives a value per target and method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmgradcam import metrics
+from mmgradcam.bulk.asked import Truth
+from mmgradcam.explanation import Explanation
+from mmgradcam.metrics import Variants
+from mmgradcam.regions import fill_holes
+
+Heat = npt.NDArray[np.float32]
+Column = Sequence[float | bool | None]
+Measure = Callable[["Batch"], dict[str, Column]]
+"""Columns by name, each with a value, or None where there is none, for each of the batch's R rows."""
+
+DERIVED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "specificity": lambda mean: mean["peak"] - mean["swapped"],
+    "inside_outside": lambda mean: mean["inside"] / mean["outside"],
+}
+"""Figures that are made of the means of columns, not of each row's values."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Explanations of some pictures by several methods.
+
+    Attributes:
+        explanations: picture by picture, and of each method by method.
+        truths: of each explanation's targets.
+        methods: the names, in the order of each picture's explanations.
+    """
+
+    explanations: list[Explanation]
+    truths: list[list[Truth]]
+    methods: list[str]
+
+    @cached_property
+    def variants(self) -> Variants:
+        """Of all R rows: explanation by explanation, and of each target by target."""
+        return Variants(self.explanations)
+
+    @cached_property
+    def heats(self) -> list[Heat]:
+        """Of each row, its heat on the picture's pixels."""
+        return [one.heat() for explanation in self.explanations for one in explanation]
+
+    @property
+    def rows(self) -> list[tuple[int, int]]:
+        """Of each row, which explanation and which of its targets."""
+        return [(e, k) for e, one in enumerate(self.explanations) for k in range(len(one))]
+
+    @cached_property
+    def masks(self) -> list[npt.NDArray[np.bool_] | None]:
+        """Of each row, where its target is; None where nobody said."""
+        return [self.truths[e][k].mask(heat.shape) for (e, k), heat in zip(self.rows, self.heats, strict=True)]
+
+    def placed(self, measure: Callable[[Heat, Any], float]) -> Column:
+        """A measure of heat and mask, of each row that has a mask."""
+        pairs = zip(self.heats, self.masks, strict=True)
+        return [None if mask is None else measure(heat, mask) for heat, mask in pairs]
+
+
+def pointing(batch: Batch) -> dict[str, Column]:
+    """Pointing game: the peak lies on the thing; beside it the centre, a random point, and the swapped map."""
+    filled = [None if mask is None else fill_holes(mask) for mask in batch.masks]
+    at = {row: n for n, row in enumerate(batch.rows)}
+    swapped: list[float | None] = []
+    for (e, k), mask in zip(batch.rows, filled, strict=True):
+        own = batch.truths[e][k]
+        others = [j for j, t in enumerate(batch.truths[e]) if j != k and t.text == own.text and _apart(t, own)]
+        hits = [metrics.peak_in(batch.heats[at[e, j]], mask) for j in others] if mask is not None else []
+        swapped.append(float(np.mean(hits)) if hits else None)
+    return {
+        "peak": [None if m is None else metrics.peak_in(h, m) for h, m in zip(batch.heats, filled, strict=True)],
+        "strict": batch.placed(metrics.peak_in),
+        "swapped": swapped,
+        "centre": [None if m is None else metrics.centre_in(m) for m in filled],
+        "random": [None if m is None else metrics.random_in(m) for m in filled],
+    }
+
+
+def heat(batch: Batch) -> dict[str, Column]:
+    """How much of the heat lies on the thing: the share inside, and its mean inside over its mean outside."""
+    both = [None if m is None else metrics.inside_outside(h, m) for h, m in zip(batch.heats, batch.masks, strict=True)]
+    return {
+        "energy": batch.placed(metrics.energy_inside),
+        "inside": [None if pair is None else pair[0] for pair in both],
+        "outside": [None if pair is None else pair[1] for pair in both],
+    }
+
+
+def box(batch: Batch) -> dict[str, Column]:
+    """The box at 15% of the maximum: its IoU with the best box of the thing, and whether that is a half at least."""
+    ious: list[float | None] = []
+    for (e, k), made in zip(batch.rows, batch.heats, strict=True):
+        placed = batch.truths[e][k].placed
+        own = metrics.box_of(made)
+        true = [] if placed is None else [metrics.pixel_box(b, (made.shape[0], made.shape[1])) for b in placed.boxes]
+        ious.append(None if not true else 0.0 if own is None else max(metrics.box_iou(own, b) for b in true))
+    return {"box_iou": ious, "box_found": [None if iou is None else iou >= 0.5 for iou in ious]}
+
+
+def loc(batch: Batch) -> dict[str, Column]:
+    """Loc of Grad-CAM++ at delta 0, .25 and .5."""
+    return {f"loc_{delta:g}": batch.placed(partial(metrics.loc_delta, delta=delta)) for delta in (0.0, 0.25, 0.5)}
+
+
+def iou(batch: Batch) -> dict[str, Column]:
+    """IoU of the map, cut by Otsu's rule, with the thing: Obj-IoU of Token Activation Map."""
+    return {"obj_iou": batch.placed(metrics.obj_iou)}
+
+
+def attention(batch: Batch) -> dict[str, Column]:
+    """Rank correlation with where people looked, of 14 x 14 cells."""
+    told = [batch.truths[e][k].attention for e, k in batch.rows]
+    return {
+        "attention": [
+            None if people is None else metrics.rank_correlation(made, people)
+            for made, people in zip(batch.heats, told, strict=True)
+        ]
+    }
+
+
+def drop(batch: Batch) -> dict[str, Column]:
+    """Average drop, increase and win of Grad-CAM++'s paper; a win is over every other method."""
+    whole, part = (some.tolist() for some in metrics.shown(batch.variants))
+    others: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    for n, (e, k) in enumerate(batch.rows):
+        others.setdefault((e // len(batch.methods), k), []).append((n, part[n]))
+    win: list[bool | None] = [None] * len(part)
+    for same in others.values():
+        for n, own in same:
+            rivals = [other for m, other in same if m != n]
+            win[n] = all(own > other for other in rivals) if rivals else None
+    pairs = list(zip(whole, part, strict=True))
+    return {
+        "drop": [100 * max(0.0, y - o) / y if y > 0 else None for y, o in pairs],
+        "increase": [y < o for y, o in pairs],
+        "win": win,
+    }
+
+
+def deletion(batch: Batch) -> dict[str, Column]:
+    """Mean score while the hottest pixels are taken away."""
+    return {"deletion": metrics.deletion(batch.variants).tolist()}
+
+
+def insertion(batch: Batch) -> dict[str, Column]:
+    """Mean score while the hottest pixels are put into a blurred picture."""
+    return {"insertion": metrics.insertion(batch.variants).tolist()}
+
+
+def road(batch: Batch) -> dict[str, Column]:
+    """ROAD, both orders."""
+    return {"road": metrics.road(batch.variants).tolist()}
+
+
+def occlusion(batch: Batch) -> dict[str, Column]:
+    """Rank correlation with the occlusion map."""
+    return {"occlusion": metrics.occlusion_correlation(batch.variants).tolist()}
+
+
+def extent(batch: Batch) -> dict[str, Column]:
+    """Relative confidence with the hottest tenth, quarter, half of the picture kept; see `mmgradcam.metrics.extents`."""
+    kept = (0.9, 0.75, 0.5)
+    _, relative = metrics.extents(batch.variants, kept)
+    return {f"confidence_at_{1 - q:.0%}": relative[:, i].tolist() for i, q in enumerate(kept)}
+
+
+def _apart(one: Truth, other: Truth) -> bool:
+    """Whether two targets are said to be at other places."""
+    if one.placed is None or other.placed is None:
+        return False
+    if one.placed.boxes or other.placed.boxes:
+        return one.placed.boxes != other.placed.boxes
+    return not np.array_equal(one.placed.pixels, other.placed.pixels)  # type: ignore[arg-type]

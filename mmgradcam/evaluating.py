@@ -1,0 +1,113 @@
+"""The command that measures: a model's own figures, or methods compared on a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmgradcam.choosing import load_asked, measures_of, method_of, takes_of, taps_of
+from mmgradcam.errors import InputError
+from mmgradcam.options import Device, Encoder, Layers, MethodName
+from mmgradcam.show import progress, show_audit, show_figures, show_measured
+
+
+def evaluate(
+    model: Annotated[
+        str | None, typer.Argument(help="A bundled model, any other by name, or a folder.", metavar="[MODEL]")
+    ] = None,
+    named: Annotated[str | None, typer.Option("--model", help="The same, as an option.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A data set, its layout recognised (docs/data.md); without, held-out scenes.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the data set's pictures, if it is elsewhere.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Methods to compare, parted by commas; by default the model's own.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="pointing,heat,box,loc,iou,drop,deletion,insertion,road,occlusion,..., parted by commas.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of pictures (all by default) or of scenes (1000).", min=1)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for rows, plots and the page; a run that was stopped goes on.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    method: MethodName = None,
+    layer: Layers = None,
+    encoder: Encoder = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a model and its maps; with --methods or --metrics, compare methods on any data set."""
+    name = model or named
+    if name is None or (model and named):
+        raise InputError("evaluate: expected one model, as mmgradcam evaluate scenes-captioner or --model scenes-captioner")
+    if methods or metrics:
+        chosen = methods or method
+        _audit(name, data or "scenes", images, chosen, metrics, limit, out, as_json, layer, encoder, device)
+        return
+    if data is None:
+        from mmgradcam.bulk.evaluate import evaluate as evaluate_scenes
+        from mmgradcam.bulk.goto import evaluate_goto
+        from mmgradcam.bulk.motion import evaluate_motion
+
+        if (limit or 0) > 10_000:
+            raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
+        task = load_asked(name, device, None, encoder)
+        of_others: dict[str, Any] = {"clips": evaluate_motion, "observations": evaluate_goto}
+        measure: Any = next((of_others[key] for key in takes_of(task) & of_others.keys()), evaluate_scenes)
+        figures = measure(
+            task, limit or 1000, method=method_of(method), taps=taps_of(layer), progress=progress(f"{limit or 1000} scenes")
+        )
+    else:
+        from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
+        from mmgradcam.data.photos import Photos
+
+        photos = Photos(data)
+        task = load_asked(name, device, None, encoder)
+        asked = evaluate_answers if "question" in takes_of(task) else evaluate_photos
+        figures = asked(task, photos, limit, method=method_of(method), taps=taps_of(layer), progress=progress("photos"))
+    if as_json:
+        typer.echo(json.dumps(figures, indent=2))
+    elif data is None:
+        show_figures(figures)
+    else:
+        show_measured(figures)
+
+
+def _audit(
+    model: str,
+    data: str,
+    images: Path | None,
+    methods: str | None,
+    metrics: str | None,
+    limit: int | None,
+    out: Path | None,
+    as_json: bool,
+    layers: list[str] | None,
+    encoder: Path | None,
+    device: str,
+) -> None:
+    """Compares methods on a data set."""
+    from mmgradcam.bulk.audit import audit, summary
+    from mmgradcam.bulk.findings import save
+    from mmgradcam.data.sources import open_data
+    from mmgradcam.methods import gradcam
+
+    wanted, measures = [method_of(one.strip()) for one in (methods or "").split(",") if one.strip()], measures_of(metrics)
+    source = open_data(data, images)
+    task = load_asked(model, device, None, encoder)
+    ways = wanted or [task.method or gradcam]
+    made = audit(task, source, ways, measures, limit=limit, taps=taps_of(layers), out=out, progress=progress("batches"))
+    if not made.rows:
+        raise InputError(
+            f"evaluate: {source.name} says nothing that {model} could be asked ({len(made.bad)} records malformed)"
+        )
+    if as_json:
+        typer.echo(json.dumps(summary(made), indent=2))
+    else:
+        show_audit(made)
+    if out is not None:
+        written = "wrote " + "\n      ".join(str(path) for path in save(made, out))
+        typer.echo(written, err=as_json)

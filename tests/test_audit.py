@@ -1,0 +1,237 @@
+"""Whole data sets: figures worked by hand, one encode for all methods, stopped runs that go on, and the files they write."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmgradcam import InputError, gradcam, hirescam
+from mmgradcam.bulk import measures
+from mmgradcam.bulk.audit import audit, summary
+from mmgradcam.bulk.findings import save
+from mmgradcam.bulk.intervals import figures
+from mmgradcam.data.records import Photo, Phrase, Thing
+from mmgradcam.data.sources import Source, open_data
+from mmgradcam.tasks import Layer, load
+
+
+class Colors(nn.Module):
+    """Three classes: how much red, green and blue there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1, bias=False)
+        self.conv.weight.data = torch.eye(3).view(3, 3, 1, 1)
+        self.forwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forwards += len(x)
+        return self.conv(x).mean((2, 3)) * 40
+
+
+def colored() -> Layer:
+    model = Colors()
+    return Layer(model, model.conv, ["red", "green", "blue"])
+
+
+def photo(n: int, color: tuple[int, int, int], label: str, box: tuple[float, float, float, float]) -> Photo:
+    """A grey picture with one colored square."""
+    pixels = np.full((16, 16, 3), 20, np.uint8)
+    x0, y0, x1, y1 = (int(16 * v) for v in box)
+    pixels[y0:y1, x0:x1] = color
+    return Photo(f"photo {n}", Image.fromarray(pixels), things=(Thing(label, (box,)),))
+
+
+PHOTOS = [
+    photo(0, (255, 0, 0), "red", (0, 0, 0.25, 0.25)),
+    photo(1, (0, 255, 0), "green", (0.5, 0.5, 1, 1)),
+    photo(2, (0, 0, 255), "red", (0.5, 0, 1, 0.5)),
+    photo(3, (0, 0, 255), "blue", (0, 0.5, 0.5, 1)),
+]
+
+
+def source(photos: Sequence[Photo] = PHOTOS, broken: int = -1) -> Source:
+    def read(n: int) -> Photo:
+        if n == broken:
+            raise InputError("its box is inverted")
+        return photos[n]
+
+    return Source("squares", range(len(photos)), read)
+
+
+def inverted(features: Tensor, gradients: Tensor) -> Tensor:
+    return -hirescam(features, gradients)
+
+
+def test_figures_are_those_worked_by_hand() -> None:
+    made = audit(colored(), source(), [hirescam, inverted], [measures.pointing, measures.heat, measures.box, measures.drop])
+    found = made.figures("hirescam", "true")
+    # Photo 2's label is wrong: where the blue square lies there is no red, and so the peak of red is elsewhere.
+    assert found["peak"].mean == 0.75
+    assert found["peak"].rows == 4
+    assert found["centre"].mean == 0.25, "the pixel below and right of the middle, in photo 1 alone"
+    assert found["random"].mean == pytest.approx((1 / 16 + 1 / 4 + 1 / 4 + 1 / 4) / 4)
+    assert found["box_found"].mean == 0.75
+    # Grey is 20 of 255: of the maximum, the share of heat outside a square of 1/16 or 1/4 of the picture.
+    other = 20 / 255
+    shares = [(1 / 16) / (1 / 16 + other * 15 / 16), 0.25 / (0.25 + other * 0.75), 0.0, 0.25 / (0.25 + other * 0.75)]
+    assert found["energy"].mean == pytest.approx(np.mean(shares), abs=1e-5)
+    assert made.figures("inverted", "true")["peak"].mean == 0.0
+    assert found["right"].mean == 1.0
+    assert len(made.rows) == 4 * 3 * 2, "the true class and the other likeliest, by both methods"
+    absent = [row for row in made.rows if row["kind"] == "absent"]
+    assert all(row["peak"] is None and row["right"] is False for row in absent)
+
+
+def test_one_encode_for_all_methods() -> None:
+    task = colored()
+    audit(task, source(), [hirescam, gradcam, inverted], [measures.pointing], batch=2)
+    assert task.model.forwards == 4  # type: ignore[union-attr]
+
+
+def test_a_malformed_record_is_named_and_left_out() -> None:
+    made = audit(colored(), source(broken=1), [hirescam], [measures.pointing], batch=2)
+    assert made.bad == ["1: its box is inverted"]
+    assert {row["picture"] for row in made.rows} == {"photo 0", "photo 2", "photo 3"}
+    strange = photo(4, (255, 0, 0), "a zebra", (0, 0, 1, 1))
+    made = audit(colored(), source([*PHOTOS, strange]), [hirescam], [measures.pointing])
+    assert (made.silent, made.pictures) == (1, 4)
+
+
+def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    whole = audit(colored(), source(), [hirescam], [measures.pointing, measures.drop], batch=1)
+    task = colored()
+    audit(task, source(), [hirescam], [measures.pointing, measures.drop], batch=1, limit=3, out=tmp_path)
+    before = task.model.forwards  # type: ignore[union-attr]
+    on = audit(task, source(), [hirescam], [measures.pointing, measures.drop], batch=1, out=tmp_path)
+    assert on.rows == whole.rows
+    assert task.model.forwards - before == before // 3, "one picture of four was left"  # type: ignore[union-attr]
+    again = audit(task, source(), [hirescam], [measures.pointing, measures.drop], batch=1, out=tmp_path)
+    assert again.rows == whole.rows
+    with pytest.raises(InputError, match=r"holds a run of other metrics \(.*choose another --out, or delete it"):
+        audit(task, source(), [hirescam], [measures.pointing], batch=1, out=tmp_path)
+
+
+def test_a_part_that_a_limit_cut_is_done_again(tmp_path: Path) -> None:
+    audit(colored(), source(), [hirescam], [measures.pointing], batch=2, limit=3, out=tmp_path)
+    on = audit(colored(), source(), [hirescam], [measures.pointing], batch=2, out=tmp_path)
+    assert [row["record"] for row in on.rows] == [n for n in range(4) for _ in range(3)]
+
+
+def test_intervals_draw_pictures_and_not_rows() -> None:
+    """Ten pictures of a hundred equal rows each say as much as ten rows."""
+    values = [float(n % 2) for n in range(10)]
+    few = figures(range(10), {"peak": values})["peak"]
+    many = figures([n for n in range(10) for _ in range(100)], {"peak": [v for v in values for _ in range(100)]})["peak"]
+    assert (few.low, few.mean, few.high) == (many.low, many.mean, many.high)
+    # 95% of the draws of 10 halves: from 2 to 8 of 10, as the binomial distribution has it.
+    assert (few.low, few.high) == (pytest.approx(0.2, abs=0.05), pytest.approx(0.8, abs=0.05))
+    derived = figures(
+        range(4), {"inside": [4, 2, 3, 3], "outside": [1, 1, 1, 1], "peak": [1, 1, 1, 0], "swapped": [0, 0, 1, None]}
+    )
+    assert derived["inside_outside"].mean == 3.0
+    assert derived["specificity"].mean == pytest.approx(3 / 4 - 1 / 3)
+    assert derived["inside_outside"].low < 3.0 < derived["inside_outside"].high
+
+
+def test_swapped_maps_are_those_of_other_places_of_the_same_text() -> None:
+    first, second = ((0.0, 0.0, 0.25, 0.25),), ((0.5, 0.5, 1.0, 1.0),)
+    phrases = (
+        Phrase(0, 1, 1, "cube", ("kind",), first),
+        Phrase(0, 4, 4, "ball", ("kind",), second),
+        Phrase(0, 0, 0, "red", ("color",), first),
+        Phrase(1, 0, 0, "ball", ("kind",), second),
+    )
+    photos = [Photo("p", Image.new("RGB", (64, 64)), (("red", "cube", "and", "blue", "ball"), ("ball",)), phrases)]
+    made = audit(load("scenes-captioner", device="cpu"), source(photos), [gradcam], [measures.pointing])
+    told = {(row["target"], n): row["swapped"] for n, row in enumerate(made.rows)}
+    assert told["cube", 0] is not None, "against the ball of the same caption"
+    assert told["ball", 3] is None, "alone in its caption"
+
+
+def test_files_say_what_was_measured(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    strange = photo(4, (255, 0, 0), "red", (0, 0, 1, 1))
+    made = audit(colored(), source([*PHOTOS, strange], broken=2), [hirescam, inverted], [measures.pointing, measures.loc])
+    made.bad.append("<b>9</b>: torn")
+    written = save(made, tmp_path / "out")
+    assert [path.name for path in written] == ["rows.parquet", "summary.json", "plots.png", "index.html"]
+    rows = load_dataset("parquet", data_files=str(written[0]), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(rows) == len(made.rows)
+    assert rows[0]["picture"] == "photo 0"
+    assert rows[0]["peak"] == 1.0
+    told = json.loads(written[1].read_text())
+    assert told["figures"]["hirescam"]["peak"]["mean"] == made.figures("hirescam")["peak"].mean
+    assert told["malformed"] == ["2: its box is inverted", "<b>9</b>: torn"]
+    assert told == json.loads(json.dumps(summary(made)))
+    with Image.open(written[2]) as plots:
+        assert plots.width > 800
+    page = written[3].read_text()
+    assert "&lt;b&gt;9&lt;/b&gt;: torn" in page
+    assert "<b>9</b>" not in page
+
+
+def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mmgradcam", "evaluate", *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
+    """A real kill, in the middle of real work."""
+    out = tmp_path / "out"
+    told = ["scenes-captioner", "--methods", "hirescam", "--metrics", "pointing", "--limit", 24, "--out", out, "--json"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "mmgradcam", "evaluate", *map(str, told)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    for _ in range(1200):
+        if len(list((out / "parts").glob("*.json"))) >= 1:
+            break
+        time.sleep(0.05)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    kept = sorted((out / "parts").glob("*.json"))
+    assert 1 <= len(kept) < 3
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    done = run(*told)
+    assert done.returncode == 0, done.stderr
+    assert [path.stat().st_mtime_ns for path in kept] == stamps, "what was done is not done again"
+    made = audit(load("scenes-captioner", device="cpu"), open_data("scenes"), [hirescam], [measures.pointing], limit=24)
+    assert json.loads(done.stdout)["figures"]["hirescam"]["peak"]["mean"] == pytest.approx(
+        made.figures("hirescam")["peak"].mean
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (["scenes-captioner", "--metrics", "pointin"], "there is no metric 'pointin'; did you mean pointing"),
+        (["scenes-captioner", "--methods", "gradcan"], "there is no method 'gradcan'; did you mean gradcam"),
+        (["--metrics", "pointing"], "expected one model"),
+        (["scenes-captioner", "--metrics", "pointing", "--data", "nowhere.json"], "nowhere.json: no such file"),
+        (
+            ["clips-motion", "--metrics", "pointing", "--limit", "1"],
+            "expected a captioner, a model of questions or a classifier",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(told: list[str], said: str) -> None:
+    done = run(*told)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
