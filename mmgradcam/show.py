@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from mmgradcam.bulk.audit import Audit
     from mmgradcam.bulk.episode import Step
     from mmgradcam.checking import Finding
     from mmgradcam.explanation import Explanation
@@ -31,6 +32,7 @@ def show_words(explanation: Explanation) -> None:
             one.label, *shown, f"{one.score:.3f}", *[relies(one)] * asked, *peak(one), style="dim" if one.faint else ""
         )
     console.print(table)
+    show_doubts(explanation)
     show_verdicts(explanation)
 
 
@@ -52,6 +54,7 @@ def show_answers(explanation: Explanation) -> None:
     for word, value in explanation[0].importances:
         words.add_row(word, f"{value:+.3f}")
     console.print(words)
+    show_doubts(explanation)
     show_verdicts(explanation)
 
 
@@ -109,6 +112,19 @@ def show_verdicts(explanation: Explanation) -> None:
         if (verdict := one.verdict) is not None:
             said = (verdict.short, colors.get(verdict.short, "yellow"))
             Console(highlight=False, soft_wrap=True).print(Text.assemble(f"{one.label:<{width}}  ", said, f": {verdict.why}"))
+
+
+def show_doubts(explanation: Explanation) -> None:
+    """A line per target that may be made up."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from mmgradcam.report import doubts
+
+    width = max(map(len, explanation.labels), default=0)
+    for one in explanation:
+        if said := doubts(one):
+            Console(highlight=False, soft_wrap=True).print(Text.assemble(f"{one.label:<{width}}  ", (said, "bold red")))
 
 
 def relies(one: Explanation) -> str:
@@ -170,6 +186,25 @@ def show_measured(figures: dict[str, Any]) -> None:
                 several = ", ".join(f"{k} {shown(v)}" for k, v in one.items()) if isinstance(one, dict) else shown(one)
                 table.add_row(f"{name} {key}".strip(), several)
         Console().print(table)
+
+
+def show_audit(made: Audit) -> None:
+    """A line per figure, a column per method, with 95% intervals; then what could not be read."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found = {method: made.figures(method) for method in made.methods}
+    table = Table("", *found, title=f"{made.model} on {made.data}: {made.pictures} pictures", title_justify="left")
+    for name in dict.fromkeys(name for one in found.values() for name in one):
+        table.add_row(name.replace("_", " "), *(str(one.get(name, "-")) for one in found.values()))
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    speeds = ", ".join(f"{name} {speed:.3g}" for name, speed in made.speeds().items())
+    console.print(f"pictures a second: {speeds}")
+    for line in made.bad[:10]:
+        console.print(f"malformed, left out: {line}")
+    if len(made.bad) > 10:
+        console.print(f"and {len(made.bad) - 10} more malformed records")
 
 
 def progress(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
