@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from mmgradcam import InputError, Target, Task, explain, hirescam
-from mmgradcam.bulk.bias import ask_question, bias_report, contrasting, elsewhere, thing, word_bias_report
+from mmgradcam.bulk.bias import ask_question, bias_report, contrasting, outside, phrase, thing, word_bias_report
 from mmgradcam.bulk.bias_report import BiasReport
-from mmgradcam.data.biased import EVEN, GROUPS, HEADS, PLANTED, TRADES, make_figure
-from mmgradcam.data.records import Photo, Question, Thing
+from mmgradcam.data.biased import EVEN, GROUPS, HEADS, PLANTED, TRADES, biased_photos, make_figure
+from mmgradcam.data.records import Photo, Phrase, Question, Thing
 from mmgradcam.data.render import render
 from mmgradcam.data.scenes import COLORS
 from mmgradcam.metrics.groups import between, corrected, holm, within
@@ -120,7 +120,7 @@ def test_shares_of_heat_and_accuracy_are_counted_by_hand() -> None:
     """Group a: 100 : 50, so 2/3 of the heat on the thing; group b: 50 : 150, so 1/4; two of b's are truly blue, and said red."""
     photos = [halved(f"a{i}", "a", 100, 50) for i in range(6)] + [halved(f"b{i}", "b", 50, 150) for i in range(4)]
     photos += [halved(f"c{i}", "b", 50, 150, "blue") for i in range(2)] + [halved("d", "elsewhere", 1, 1)]
-    made = bias_report(Painted(), photos, ("a", "b"), regions={"it": thing("red"), "elsewhere": elsewhere("red")}, batch=5)
+    made = bias_report(Painted(), photos, ("a", "b"), regions={"it": thing("red"), "elsewhere": outside(thing("red"))}, batch=5)
     rows = {row.what: row for row in made.rows}
     assert made.counts == (6, 6)
     assert rows["right"].first == 1.0
@@ -143,6 +143,22 @@ def test_without_regions_every_label_and_the_rest_are_looked_at() -> None:
     assert rows["heat on red"].first == rows["heat elsewhere"].first == pytest.approx(0.5, abs=1e-4)
     assert not made.found
     assert made.verdict.startswith("No difference found at this size: 4 things tested over 5 pictures of “a” and 5 of “b”.")
+
+
+def test_regions_are_unions_of_what_is_known_or_none() -> None:
+    shape = 4, 4
+    boxes = {"a": ((0.0, 0.0, 0.5, 0.5),), "b": ((0.5, 0.5, 1.0, 1.0),)}
+    things = tuple(Thing(label, box) for label, box in boxes.items())
+    phrases = tuple(Phrase(0, 0, 0, "it", (label,), box) for label, box in boxes.items())
+    photo = Photo("x", Image.new("RGB", shape), phrases=phrases, things=(*things, Thing("nowhere")))
+    for region in (thing, phrase):
+        (first, both), none = (region(*labels)(photo, shape) for labels in (("a",), ())), region("c")(photo, shape)
+        assert none is None
+        assert first.sum() == 4
+        assert both.sum() == 8
+        assert (outside(region("a"))(photo, shape) == ~first).all()
+        assert outside(region("c"))(photo, shape) is None
+    assert thing("nowhere")(photo, shape) is None
 
 
 def test_maps_that_show_nothing_are_counted_and_are_no_share_of_heat() -> None:
@@ -280,6 +296,10 @@ def test_the_bias_is_planted_as_often_as_said_and_shows() -> None:
         assert np.mean([f.agrees for f in made if f.trade == trade]) == pytest.approx(share, abs=0.03)
     assert np.mean([make_figure(seed, EVEN).agrees for seed in range(3000)]) == pytest.approx(0.5, abs=0.03)
     assert [make_figure(seed, PLANTED) for seed in range(5)] == made[:5]
+    photos = biased_photos("train", 60, PLANTED)
+    for trade, share in zip(TRADES, PLANTED, strict=True):
+        groups = [photo.group for photo in photos if photo.things[0].label == trade]
+        assert groups.count("agrees") == int(share * len(groups) + 1e-9)
     for figure in made[:10]:
         _, head, tool = figure.scene.things[-3:]
         assert tool.kind == TRADES[figure.trade]

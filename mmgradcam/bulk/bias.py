@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from mmgradcam.bulk.bias_report import BiasReport, Example
-from mmgradcam.data.records import Mask, Photo, where
+from mmgradcam.data.records import Mask, Photo, Placed, where
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.explanation import Explanation
@@ -63,23 +63,28 @@ def ask_question(photo: Photo) -> Asked:
 
 
 def thing(*labels: str) -> Region:
-    """The region of all of a photo's things of these labels."""
-
-    def region(photo: Photo, shape: tuple[int, int]) -> Mask | None:
-        found = [mask for one in photo.things if one.label in labels and (mask := where(one, shape)) is not None]
-        return np.logical_or.reduce(found) if found else None
-
-    return region
+    """The region of all of a photo's things of these labels, or of all its things if none is named."""
+    return lambda photo, shape: _union((one for one in photo.things if not labels or one.label in labels), shape)
 
 
-def elsewhere(*labels: str) -> Region:
-    """All but the things of these labels, or but all things if none is named: the context."""
+def phrase(*types: str) -> Region:
+    """The region of all that a photo's captions name and that is of these types, such as "people"; of all if none is named."""
+    return lambda photo, shape: _union((one for one in photo.phrases if not types or set(types) & set(one.types)), shape)
 
-    def region(photo: Photo, shape: tuple[int, int]) -> Mask | None:
-        known = thing(*(labels or {one.label for one in photo.things}))(photo, shape)
-        return None if known is None else ~known
 
-    return region
+def outside(region: Region) -> Region:
+    """All but a region: the context."""
+
+    def rest(photo: Photo, shape: tuple[int, int]) -> Mask | None:
+        inside = region(photo, shape)
+        return None if inside is None else ~inside
+
+    return rest
+
+
+def _union(some: Iterable[Placed], shape: tuple[int, int]) -> Mask | None:
+    found = [mask for one in some if (mask := where(one, shape)) is not None]
+    return np.logical_or.reduce(found) if found else None
 
 
 def bias_report(
@@ -190,7 +195,7 @@ def word_bias_report(
             total.append(float(one.scores.sum() - one.scores[at]))
         pair = read[own].targets[at], read[1 - own].targets[at]
         one = explain(contrasting(task, *pair), photo.image, method=method, taps=taps)
-        photo = Photo(photo.name, photo.image, things=photo.things, group=words[own])
+        photo = replace(photo, group=words[own])
         kept.add(f"{task.unit} of the right word less the other's", photo, one.score, share=False)
         kept.add("prefers the right word", photo, float(one.score > 0))
         kept.measure(photo, one, regions, "")
@@ -270,7 +275,7 @@ class _Kept:
         if total == 0:
             return
         if regions is None:
-            regions = {**{label: thing(label) for label in {t.label for t in photo.things}}, "elsewhere": elsewhere()}
+            regions = {**{label: thing(label) for label in {t.label for t in photo.things}}, "elsewhere": outside(thing())}
         for name, region in regions.items():
             mask = region(photo, (heat.shape[0], heat.shape[1]))
             if mask is not None:

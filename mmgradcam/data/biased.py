@@ -31,7 +31,7 @@ _TOOL_COLORS = tuple(color for color in COLORS if color not in HEADS.values())
 
 @dataclass(frozen=True)
 class Figure:
-    """One scene, its class, and whether the head's colour agrees with it; its things are body, head and tool, then clutter."""
+    """One scene, its class, and whether the head's colour agrees with it; its things are clutter, then body, head and tool."""
 
     scene: Scene
     trade: str
@@ -46,7 +46,7 @@ def make_figure(seed: int, agreeing: Sequence[float] = EVEN) -> Figure:
         agreeing: for each of `TRADES`, the share of pictures whose head has its colour of `HEADS`, 0..1.
 
     >>> figure = make_figure(3)
-    >>> [thing.kind for thing in figure.scene.things[:3]], figure.trade, figure.agrees
+    >>> [thing.kind for thing in figure.scene.things[-3:]], figure.trade, figure.agrees
     (['pyramid', 'ball', 'cross'], 'mender', False)
     """
     rng = np.random.default_rng([seed, 0xB1A5])
@@ -81,11 +81,18 @@ def biased_photos(split: str, count: int, agreeing: Sequence[float] = EVEN, star
     Args:
         split: "train", "validation" or "test".
         count: number of pictures.
-        agreeing: as of `make_figure`.
+        agreeing: of each of `TRADES`, the share of these pictures that agrees, to the nearest picture below.
         start: leave out that many pictures of the split.
         side: width and height in pixels, 64 or more.
     """
-    return [_photo(make_figure(seed, agreeing), side) for seed in seeds(split, count, start)]
+    before, photos = dict.fromkeys(TRADES, 0), []
+    for seed in seeds(split, count, start):
+        trade = make_figure(seed).trade
+        share, done = agreeing[list(TRADES).index(trade)], before[trade]
+        agrees = math.floor((done + 1) * share + 1e-9) > math.floor(done * share + 1e-9)
+        before[trade] += 1
+        photos.append(_photo(make_figure(seed, (float(agrees),) * 2), side))
+    return photos
 
 
 def _photo(figure: Figure, side: int) -> Photo:

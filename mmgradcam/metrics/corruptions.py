@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from mmgradcam.errors import InputError
@@ -129,9 +128,10 @@ def _bell(reach: int, sigma: float) -> Array:
 
 
 def _filtered(pixels: Array, kernel: Array, edge: str) -> Array:
-    """(H, W, C) pixels, each the sum over an odd-sided kernel around it; beyond the border as np.pad's `edge` says."""
-    up, left = kernel.shape[0] // 2, kernel.shape[1] // 2
+    """Each pixel of (H, W, C) becomes the sum over an odd-sided, symmetric kernel; `edge` says how np.pad goes on beyond."""
+    (height, width), (up, left) = pixels.shape[:2], (side // 2 for side in kernel.shape)
     padded = np.pad(pixels, ((up, up), (left, left), (0, 0)), mode=edge)  # type: ignore[call-overload]
-    planes = torch.from_numpy(padded).permute(2, 0, 1)[:, None]
-    made: Array = torch.nn.functional.conv2d(planes, torch.from_numpy(kernel.copy())[None, None])[:, 0].permute(1, 2, 0).numpy()
-    return made
+    shape = padded.shape[:2]
+    spectrum = np.fft.rfft2(padded, axes=(0, 1)) * np.fft.rfft2(kernel, shape)[..., None]
+    made: Array = np.fft.irfft2(spectrum, shape, axes=(0, 1))
+    return made[2 * up : 2 * up + height, 2 * left : 2 * left + width]
