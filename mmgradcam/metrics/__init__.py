@@ -8,9 +8,11 @@ from mmgradcam.metrics.agreement import (
 )
 from mmgradcam.metrics.boxes import box_iou, box_of, loc_delta, localization_error, localized, pixel_box
 from mmgradcam.metrics.captions import CiderD, bleu4, cider, meteor
+from mmgradcam.metrics.corruptions import corrupted
 from mmgradcam.metrics.extents import f1_iou, func_iou, obj_iou, otsu
 from mmgradcam.metrics.faithfulness import average_drop, increase, shown_only, shown_only_of_clip, win
-from mmgradcam.metrics.flag import doubt, flagged, made_up
+from mmgradcam.metrics.flag import calibrated, calibrations, doubt, flagged, made_up
+from mmgradcam.metrics.groups import between, holm, within
 from mmgradcam.metrics.likeness import spearman, ssim
 from mmgradcam.metrics.localization import (
     Localization,
@@ -25,35 +27,45 @@ from mmgradcam.metrics.localization import (
 from mmgradcam.metrics.perturbation import deletion, extents, insertion, occlusion_correlation, road, shown
 from mmgradcam.metrics.randomizing import randomized, unlearned
 from mmgradcam.metrics.relying import Prior, language_prior, likelihoods, reliance
+from mmgradcam.metrics.robustness import adversarial, corruption_sweep, fgsm, pgd
 from mmgradcam.metrics.sanity import methods_agree, noise_sensitivity, seed_sensitivity, swapped_labels, swapped_pictures
-from mmgradcam.metrics.seeds import class_ious, mean_iou, save_seed, seed_mask
+from mmgradcam.metrics.seeds import NOBODY, class_ious, mean_iou, save_seed, seed_mask
 from mmgradcam.metrics.variants import Variants
 from mmgradcam.metrics.verdict import examine, hiding
 
 __all__ = [
+    "NOBODY",
     "CiderD",
     "Localization",
     "Prior",
     "Variants",
+    "adversarial",
     "agreement_with_attention",
     "agreement_with_boxes",
     "agreement_with_clicks",
     "average_drop",
+    "between",
     "bleu4",
     "box_iou",
     "box_of",
+    "calibrated",
+    "calibrations",
     "centre_in",
     "cider",
     "class_ious",
+    "corrupted",
+    "corruption_sweep",
     "deletion",
     "doubt",
     "energy_inside",
     "examine",
     "extents",
     "f1_iou",
+    "fgsm",
     "flagged",
     "func_iou",
     "hiding",
+    "holm",
     "increase",
     "insertion",
     "inside_outside",
@@ -71,6 +83,7 @@ __all__ = [
     "occlusion_correlation",
     "otsu",
     "peak_in",
+    "pgd",
     "pixel_box",
     "pointing_with_reject",
     "random_in",
@@ -91,4 +104,5 @@ __all__ = [
     "swapped_pictures",
     "unlearned",
     "win",
+    "within",
 ]
