@@ -19,8 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from mmgradcam import InputError, Target, Task, explain, hirescam
-from mmgradcam.bulk.bias import ask_question, bias_report, contrasting, outside, phrase, thing, word_bias_report
+from mmgradcam.bulk.bias import ask_question, bias_report, outside, phrase, thing
 from mmgradcam.bulk.bias_report import BiasReport
+from mmgradcam.bulk.word_bias import contrasting, word_bias_report
 from mmgradcam.data.biased import EVEN, GROUPS, HEADS, PLANTED, TRADES, biased_photos, make_figure
 from mmgradcam.data.records import Photo, Phrase, Question, Thing
 from mmgradcam.data.render import render

@@ -27,7 +27,8 @@ from mmgradcam.metrics.corruptions import (
     pixelate,
     shot_noise,
 )
-from mmgradcam.metrics.robustness import adversarial, asking, corruption_sweep, fgsm, pgd
+from mmgradcam.metrics.robustness import adversarial, fgsm, pgd
+from mmgradcam.metrics.sweeps import asking, corruption_sweep
 from mmgradcam.pictures import Fit
 from mmgradcam.tasks import Layer, load
 

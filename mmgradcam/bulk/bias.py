@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -16,9 +15,9 @@ from mmgradcam.data.records import Mask, Photo, Placed, where
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.explanation import Explanation
-from mmgradcam.metrics.groups import Difference, between, corrected, within
+from mmgradcam.metrics.groups import Difference, between, corrected
 from mmgradcam.probe import AskingMethod
-from mmgradcam.task import Method, Query, Target, Task
+from mmgradcam.task import Method, Query, Task
 
 Region = Callable[[Photo, tuple[int, int]], Mask | None]
 """A photo and a (height, width) -> where in it the region is; None where nobody said or there is none."""
@@ -122,7 +121,7 @@ def bias_report(
     Raises:
         InputError: no two groups of at least 5 pictures.
     """
-    kept = _Kept(groups)
+    kept = Kept(groups)
     photos = iter(photos)
     how: dict[str, Any] = {"method": method, "taps": taps, "batch": batch}
     for part in _parts(photos, kept, batch):
@@ -141,102 +140,7 @@ def bias_report(
     return kept.report(least, resamples, seed)
 
 
-def word_bias_report(
-    task: Task,
-    photos: Iterable[Photo],
-    words: tuple[str, str],
-    *,
-    regions: Mapping[str, Region] | None = None,
-    method: Method | AskingMethod | None = None,
-    taps: Sequence[Any] | None = None,
-    least: float = 0.01,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> BiasReport:
-    """Holds two words of a captioner against each other: each caption is scored with its own word and with the other.
-
-    The groups are the photos of which people said the one word and those of which they said the other. Measured are: how much
-    the model prefers the right word, how often it does, where the heat of the contrast goes (the right word's score less the
-    other's, differentiated as one), and what the swap does to the rest of the caption.
-
-    Args:
-        task: a captioner, asked with caption="...".
-        photos: with captions; the first caption that has exactly one of the words, once, counts.
-        words: such as ("man", "woman").
-        regions: as of `bias_report`.
-        method: as for `explain`.
-        taps: as for `explain`.
-        least: the smallest difference of shares that counts, in 0..1: many pictures show that nothing is quite the same.
-        resamples: of the bootstrap and the permutation test.
-        seed: of both.
-
-    Raises:
-        InputError: fewer than 5 photos of a word.
-    """
-    kept, unread = _Kept(words), 0
-    rest: tuple[list[float], list[float]] = [], []
-    for photo in photos:
-        found = _spoken(photo, words)
-        if found is None:
-            kept.others += 1
-            continue
-        caption, at = found
-        own = words.index(caption[at])
-        both = [" ".join((*caption[:at], word, *caption[at + 1 :])) for word in words]
-        try:
-            read = explain(task, [photo.image] * 2, each=[{"caption": c} for c in both], method=method, taps=taps)
-        except InputError:  # a word that the model does not know
-            unread += 1
-            continue
-        if any(one.labels[at] != word for one, word in zip(read, words, strict=True)):
-            unread += 1
-            continue
-        for one, total in zip(read, rest, strict=True):
-            total.append(float(one.scores.sum() - one.scores[at]))
-        pair = read[own].targets[at], read[1 - own].targets[at]
-        one = explain(contrasting(task, *pair), photo.image, method=method, taps=taps)
-        photo = replace(photo, group=words[own])
-        kept.add(f"{task.unit} of the right word less the other's", photo, one.score, share=False)
-        kept.add("prefers the right word", photo, float(one.score > 0))
-        kept.measure(photo, one, regions, "")
-    notes = [f"{unread} captions were left out, which the model cannot read"] if unread else []
-    swapped = f"{task.unit} of the caption's other words, with {words[0]} and with {words[1]}"
-    more = [within(swapped, *rest, resamples=resamples, seed=seed)] if len(rest[0]) >= FEWEST else []
-    return kept.report(least, resamples, seed, more, notes)
-
-
-def contrasting(task: Task, target: Target, other: Target) -> Task:
-    """The same model, asked for one thing: why the target and not the other; the scores' difference, differentiated as one.
-
-    Args:
-        task: whose model; it is not changed.
-        target: of any of its queries.
-        other: of any of its queries, too.
-    """
-    asked: Any = copy.copy(task)
-    asked.targets_of_each = lambda features, queries: [
-        [Target(f"{target.label} rather than {other.label}", (target, other))] for _ in queries
-    ]
-    asked.scores = lambda features, targets: None
-    asked.words = lambda: None
-    asked.score = lambda features, targets: (
-        task.score(features, [t.value[0] for t in targets]) - task.score(features, [t.value[1] for t in targets])
-    )
-    made: Task = asked
-    return made
-
-
-def _spoken(photo: Photo, words: tuple[str, str]) -> tuple[tuple[str, ...], int] | None:
-    """The first caption that has one of the words once and the other never, and where; lower case."""
-    for caption in photo.captions:
-        lower = tuple(word.lower() for word in caption)
-        at = [i for i, word in enumerate(lower) if word in words]
-        if len(at) == 1:
-            return lower, at[0]
-    return None
-
-
-def _parts(photos: Iterator[Photo], kept: _Kept, size: int) -> Iterator[list[Photo]]:
+def _parts(photos: Iterator[Photo], kept: Kept, size: int) -> Iterator[list[Photo]]:
     """Batches of photos of the two groups."""
     while part := list(islice(photos, size)):
         mine = [photo for photo in part if photo.group in kept.groups]
@@ -246,7 +150,7 @@ def _parts(photos: Iterator[Photo], kept: _Kept, size: int) -> Iterator[list[Pho
 
 
 @dataclass
-class _Kept:
+class Kept:
     """Values of each measure, by group, as they come in."""
 
     groups: tuple[str, str]

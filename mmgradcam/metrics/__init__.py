@@ -27,9 +27,10 @@ from mmgradcam.metrics.localization import (
 from mmgradcam.metrics.perturbation import deletion, extents, insertion, occlusion_correlation, road, shown
 from mmgradcam.metrics.randomizing import randomized, unlearned
 from mmgradcam.metrics.relying import Prior, language_prior, likelihoods, reliance
-from mmgradcam.metrics.robustness import adversarial, corruption_sweep, fgsm, pgd
+from mmgradcam.metrics.robustness import adversarial, fgsm, pgd
 from mmgradcam.metrics.sanity import methods_agree, noise_sensitivity, seed_sensitivity, swapped_labels, swapped_pictures
 from mmgradcam.metrics.seeds import NOBODY, class_ious, mean_iou, save_seed, seed_mask
+from mmgradcam.metrics.sweeps import corruption_sweep
 from mmgradcam.metrics.variants import Variants
 from mmgradcam.metrics.verdict import examine, hiding
 

@@ -1,8 +1,7 @@
-"""Do the maps stay when the picture is attacked or made worse?"""
+"""Do the maps stay when the picture is attacked?"""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +13,12 @@ from torch import Tensor, nn
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.explanation import Explanation
-from mmgradcam.metrics.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupted
 from mmgradcam.metrics.likeness import spearman
 from mmgradcam.metrics.localization import Mask, peak_in
 from mmgradcam.pictures import iou, open_picture
 from mmgradcam.probe import AskingMethod
 from mmgradcam.seam import left_as_found
-from mmgradcam.task import Method, Target, Task
+from mmgradcam.task import Method, Task
 
 Attack = Callable[[nn.Module, float, int], Any]
 """(model of pixels in 0..1, eps, steps) -> an attack of torchattacks."""
@@ -151,90 +149,12 @@ def adversarial(
         float((found - start).abs().max()),
         before,
         after,
-        *_compared(before, after),
+        *compared(before, after),
         tuple((peak_in(b.heat(), m), peak_in(a.heat(), m)) for b, a, m in zip(before, after, masks, strict=False)),
     )
 
 
-@dataclass(frozen=True)
-class Swept:
-    """What one corruption does to one target: `corruption_sweep`.
-
-    Attributes:
-        kind: name of the corruption.
-        severity: 1 to 5.
-        label: of the target, the same on the clean picture and on the corrupted one.
-        correlation: Spearman's rank correlation of the two maps.
-        overlap: intersection over union of their boxes.
-        clean: the target's score on the clean picture, in the task's unit.
-        score: and on the corrupted one.
-    """
-
-    kind: str
-    severity: int
-    label: str
-    correlation: float
-    overlap: float
-    clean: float
-    score: float
-
-    @property
-    def change(self) -> float:
-        """By how much the score grew."""
-        return self.score - self.clean
-
-
-def corruption_sweep(
-    task: Task,
-    picture: Any,
-    *,
-    kinds: Sequence[Corruption] = CORRUPTIONS,
-    severities: Sequence[int] = SEVERITIES,
-    method: Method | AskingMethod | None = None,
-    taps: Sequence[Any] | None = None,
-    seed: int = 0,
-    **query: Any,
-) -> list[Swept]:
-    """How the maps and scores of a picture's targets change as the picture gets worse.
-
-    Args:
-        task: any task of pictures.
-        picture: as for `explain`.
-        kinds: corruptions.
-        severities: of each, 1 to 5.
-        method: as for `explain`.
-        taps: as for `explain`.
-        seed: of the noise.
-        **query: what to explain; what the model says of the clean picture is explained on the others, too.
-
-    Returns:
-        One row per corruption, severity and target, in that order.
-    """
-    image = open_picture(picture)
-    clean = explain(task, image, method=method, taps=taps, **query)
-    steps = [(kind, severity) for kind in kinds for severity in severities]
-    worse = [corrupted(image, kind, severity, seed) for kind, severity in steps]
-    made = explain(asking(task, clean.targets), worse, method=method, taps=taps)
-    rows = []
-    for (kind, severity), one in zip(steps, made, strict=True):
-        found = zip(clean.labels, *_compared(clean, one), clean.scores.tolist(), one.scores.tolist(), strict=True)
-        rows += [Swept(getattr(kind, "__name__", "corruption"), severity, *row) for row in found]
-    return rows
-
-
-def asking(task: Task, targets: Sequence[Target]) -> Task:
-    """The same model, asked for the same targets whatever the picture shows.
-
-    Args:
-        task: whose model; it is not changed.
-        targets: what `explain` will explain.
-    """
-    asked = copy.copy(task)
-    asked.targets_of_each = lambda features, queries: [targets for _ in queries]  # type: ignore[method-assign]
-    return asked
-
-
-def _compared(one: Explanation, other: Explanation) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def compared(one: Explanation, other: Explanation) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Rank correlation of the raw maps, and IoU of the boxes, target by target."""
     boxes = [(a.boxes()[:1], b.boxes()[:1]) for a, b in zip(one, other, strict=True)]
     overlaps = tuple(iou(a[0], b[0]) if a and b else 0.0 for a, b in boxes)
