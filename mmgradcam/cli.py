@@ -250,7 +250,7 @@ def _explain_each(
 ) -> None:
     """Explains pictures one by one; a bad one is named and the rest go on."""
     from mmgradcam.explaining import explain
-    from mmgradcam.metrics.flag import doubt
+    from mmgradcam.metrics.flag import calibrated, doubt
     from mmgradcam.metrics.verdict import examine
 
     chosen, taps = how.method(task), how.taps(task)
@@ -258,7 +258,7 @@ def _explain_each(
     for image, folder in zip(progress("explaining")(images, len(images)), _folders(images, out), strict=True):
         try:
             explanation = explain(task, opened(image), method=chosen, taps=taps, reliance=how.reliance, **query)
-            explanation = doubt(explanation) if any(t.reliance is not None for t in explanation.targets) else explanation
+            explanation = doubt(explanation) if how.reliance and calibrated(explanation) else explanation
             explanation = examine(explanation) if how.check else explanation
             written = explanation.save(folder, **form)
         except InputError as error:

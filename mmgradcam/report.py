@@ -55,9 +55,9 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}
 th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);white-space:nowrap}
 td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:5.5rem}
-.doubted{outline:2px dashed #c62828;outline-offset:-2px}
+button.doubted{border:2px dashed #c62828!important}
 .doubted small,.doubtful{color:#c62828;font-weight:600}
-@media(prefers-color-scheme:dark){.doubted{outline-color:#ff8a80}.doubted small,.doubtful{color:#ff8a80}}
+@media(prefers-color-scheme:dark){button.doubted{border-color:#ff8a80!important}.doubted small,.doubtful{color:#ff8a80}}
 footer{color:var(--soft);font-size:.9rem;margin-top:1.2rem;overflow-wrap:anywhere}
 """
 
@@ -122,6 +122,8 @@ def page(explanation: Explanation) -> str:
         if relied
         else ""
     )
+    if any(target.flagged for target in explanation.targets):
+        told += " P is how likely the picture does not hold what is said, if half of what is said were false."
     h, w = explanation.picture.height, explanation.picture.width
     name = f", {escape(about.image_name)}" if about.image_name else ""
     return f"""<!doctype html>

@@ -208,10 +208,14 @@ def photos(data: Path, count: int) -> Iterator[Row]:
             words = source.captions[0]
             heads = [p.last for p in source.phrases if p.caption == 0 and words[p.last] in task.vocabulary]
             heads = [k for k in dict.fromkeys(heads) if what == "true" or words[k] not in own]
-            if heads:
-                one = explain(task, photo.image, phrases=[(words, k, k) for k in heads], **CHEAP)
+            every = range(len(words)) if what == "true" and i < 80 else heads
+            meant = [k for k in every if words[k] in task.vocabulary]
+            if meant:
+                one = explain(task, photo.image, phrases=[(words, k, k) for k in meant], **CHEAP)
                 (x,) = columns_of([one], instead)
-                yield from (Row(what, "noun", what == "lie", False, i, x[k]) for k in range(len(heads)))
+                for k, row in zip(meant, x, strict=True):
+                    noun = k in heads
+                    yield Row(what if noun else "other", "noun" if noun else "function", what == "lie", False, i, row)
 
 
 def balanced(false: npt.NDArray[np.bool_]) -> Floats:
@@ -291,6 +295,11 @@ def measured(rows: Rows, p: Floats, groups: Sequence[str] = ()) -> dict[str, Any
     return found
 
 
+def threshold(true: Floats) -> float:
+    """What 5% of true words reach; but nothing is flagged that is likelier true than false."""
+    return max(0.5, float(np.quantile(true, 0.95)))
+
+
 def pairs(rows: Rows) -> Rows:
     return rows[(rows.what == "lie") | (rows.what == "true")]
 
@@ -341,7 +350,12 @@ def calibrate(kind: str, out: Path) -> tuple[Fitted, dict[str, Any]]:
         rows = joined([data["validation"][name] for name in names])
         made = fit(*lesson(rows), which)
         true = rows[~rows.false & np.isin(rows.what, ["true", "other"])]
-        return {"columns": list(COLUMNS), **made, "threshold": float(np.quantile(chances(made, true.x[:, which]), 0.95))}
+        return {
+            "models": list(names),
+            "columns": list(COLUMNS),
+            **made,
+            "threshold": threshold(chances(made, true.x[:, which])),
+        }
 
     flags = {"both": flag_of(MODELS[kind]), **{name: flag_of([name]) for name in MODELS[kind]}}
     figures: dict[str, Any] = {"validation": ablation(data["validation"]), "test": {}}
@@ -360,18 +374,28 @@ def calibrate(kind: str, out: Path) -> tuple[Fitted, dict[str, Any]]:
     return flags["both"], figures
 
 
-def on_photos(fitted: Fitted, rows: Rows) -> dict[str, Any]:
-    """The flag of scenes on photos, and one fitted on the other half of the photos."""
+def of_photos(scenes: Fitted, rows: Rows) -> tuple[Fitted, dict[str, Any]]:
+    """A flag fitted on every other photo; how it and the one of scenes do on the rest."""
     which, half = list(range(len(COLUMNS))), rows.picture % 2 == 0
-    own = np.empty(len(rows))
-    for of in (half, ~half):
-        own[of] = chances(fit(rows.x[~of], rows.false[~of], balanced(rows.false[~of]), which), rows.x[of][:, which])
-    p = chances(fitted, rows.x[:, which])
-    flagged = p > fitted["threshold"]
-    return {
-        **measured(rows, p), "fitted_on_photos": measured(rows, own),
-        "flagged": {"false": float(flagged[rows.false].mean()), "true": float(flagged[~rows.false].mean())},
-    }  # fmt: skip
+    told, test = pairs(rows[half]), rows[~half]
+    fitted = fit(told.x, told.false, balanced(told.false), which)
+    true = chances(fitted, rows[half & ~rows.false].x[:, which])
+    fitted = {
+        "models": ["photo-captioner-small"],
+        "columns": list(COLUMNS),
+        **fitted,
+        "threshold": threshold(true),
+    }
+    figures: dict[str, Any] = {}
+    for name, flag in {"fitted on photos": fitted, "fitted on scenes": scenes}.items():
+        p = chances(flag, test.x[:, which])
+        nouns = np.isin(test.what, ["lie", "true"])
+        doubted = {"false": test.false, "true": nouns & ~test.false, "other words": test.what == "other"}
+        figures[name] = {
+            **measured(test[nouns], p[nouns]),
+            "flagged": {k: float((p[of] > flag["threshold"]).mean()) for k, of in doubted.items()},
+        }
+    return fitted, figures
 
 
 def main() -> None:
@@ -390,9 +414,11 @@ def main() -> None:
         return
     if told.photos:
         rows = kept(told.out / "photos.npz", partial(photos, told.photos, told.count))
-        figures["photos"] = on_photos(made["words"], rows)
+        made["photos"], figures["photos"] = of_photos(made["words"], rows)
         print(json.dumps(figures["photos"], indent=1))
     path = Path(__file__).parents[1] / "mmgradcam" / "metrics" / "flag.json"
+    kept_flags = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    made = {**{k: v for k, v in kept_flags.items() if k == "photos"}, **made}  # photos are not always at hand
     path.write_text(json.dumps(_rounded(made), indent=2) + "\n", encoding="utf-8")
     (told.out / "figures.json").write_text(json.dumps(_rounded(figures), indent=1) + "\n", encoding="utf-8")
 

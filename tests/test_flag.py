@@ -22,7 +22,7 @@ from mmgradcam.data.captions import judge
 from mmgradcam.data.render import render
 from mmgradcam.data.scenes import make_scene
 from mmgradcam.data.splits import seeds
-from mmgradcam.metrics.flag import COLUMNS, _fitted, chances, columns, doubt, flagged, made_up, shifted
+from mmgradcam.metrics.flag import COLUMNS, calibrated, calibrations, chances, columns, doubt, flagged, made_up, shifted
 from mmgradcam.metrics.relying import language_prior, likelihoods, reliance
 from mmgradcam.report import page
 from mmgradcam.show import show_words
@@ -125,18 +125,16 @@ def test_what_cannot_be_said_is_one_line(tmp_path: Path) -> None:
     made = explain(Blind(), plain(1, 2, 3), reliance=True)
     with pytest.raises(InputError, match=r"^Blind: reliance needs log-probabilities of its targets, and it has none; .*$"):
         reliance(made)
-    made.about.query["question"] = "what?"
     with pytest.raises(InputError, match=r"^Blind: reliance needs log-probabilities"):
+        made_up(made, calibrations()["answers"])
+    with pytest.raises(InputError, match=r"^made_up: no flag is calibrated for Blind; fitted=calibrations.*$"):
         made_up(made)
+    assert not calibrated(made)
     with pytest.raises(InputError, match='without: expected "grey", "blur" or another picture, got \'gray\''):
         reliance(explain(Colors(), plain(1, 2, 3)), "gray")
     explain(Colors(), plain(1, 2, 3)).save(tmp_path / "made.npz")
     with pytest.raises(InputError, match="needs the model, and the explanation was loaded from a file"):
-        made_up(Explanation.load(tmp_path / "made.npz"))
-    with pytest.raises(
-        InputError, match=r"expected words of a caption or answers to a question, got targets of Answers in logit"
-    ):
-        made_up(explain(Answers(), plain(1, 2, 3)))
+        made_up(Explanation.load(tmp_path / "made.npz"), calibrations()["words"])
     with pytest.raises(InputError, match=r"expected an explanation of one question's answer"):
         language_prior(explain(Colors(), plain(1, 2, 3)))
 
@@ -169,9 +167,9 @@ def test_columns_and_shifts_by_hand() -> None:
     assert shifted(pixels, -1 / 3, -1 / 3).tolist() == [[[4, 5, 5], [7, 8, 8], [7, 8, 8]]]
 
 
-@pytest.mark.parametrize("kind", ["words", "answers"])
+@pytest.mark.parametrize("kind", ["words", "answers", "photos"])
 def test_the_less_likely_the_more_it_is_made_up(kind: str) -> None:
-    fitted = _fitted()[kind]
+    fitted = calibrations()[kind]
     assert fitted["columns"] == list(COLUMNS)
     for column, rises in ((0, False), (2, True)):
         x = np.tile([-0.7, 1.0, -3.0], (9, 1))
@@ -237,7 +235,7 @@ def test_false_words_of_fresh_scenes_are_told_from_true_ones(told: list[Explanat
     assert len(chance) > 55
     true, false = chance.T
     assert (false[:, None] > true).mean() > 0.85
-    threshold = _fitted()["words"]["threshold"]
+    threshold = calibrations()["words"]["threshold"]
     assert (false > threshold).mean() > 0.75
     assert (true > threshold).mean() < 0.2
     assert flagged(told[0]).tolist() == [bool(p > threshold) for p in chance[0]]

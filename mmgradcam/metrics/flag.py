@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmgradcam.errors import InputError
-from mmgradcam.explanation import WORDS, Explanation
+from mmgradcam.explanation import Explanation
 from mmgradcam.metrics.relying import Floats, likelihoods
 
 MOVES = ((0.03, 0.0), (-0.025, 0.025), (0.0, -0.04), (0.03, 0.03))
@@ -27,53 +27,69 @@ LIMITS = ((-12.0, 0.0), (-8.0, 8.0), (-4.6, 1.6))
 """What lies beyond says nothing more."""
 
 
-@overload
-def made_up(explanations: Explanation) -> Floats: ...
+Calibration = Mapping[str, Any]
+"""A fitted logistic regression, the threshold above which a word is flagged, and the models it was fitted on."""
 
 
 @overload
-def made_up(explanations: Sequence[Explanation]) -> list[Floats]: ...
+def made_up(explanations: Explanation, fitted: Calibration | None = ...) -> Floats: ...
 
 
-def made_up(explanations: Explanation | Sequence[Explanation]) -> Floats | list[Floats]:
+@overload
+def made_up(explanations: Sequence[Explanation], fitted: Calibration | None = ...) -> list[Floats]: ...
+
+
+def made_up(explanations: Explanation | Sequence[Explanation], fitted: Calibration | None = None) -> Floats | list[Floats]:
     """How likely it is that a word or an answer is made up: that the picture does not hold what it says.
 
-    A logistic regression on what the model itself gives away. It is calibrated at even odds, as if half of what is said were
-    false: of a model that errs rarely, fewer of the words at 0.8 are false than 80%. A model that is surely wrong is not found
-    out. docs/reliance.md tells how well it does.
+    A logistic regression on what the model itself gives away (`evidence`). It is calibrated at even odds, as if half of what
+    is said were false: of a model that errs rarely, fewer of the words at 0.8 are false than 80%. docs/reliance.md tells how
+    well it does, and how badly where it was not calibrated.
 
     Args:
         explanations: of the words of a caption, or of answers to a question; many are of one task.
+        fitted: one of `calibrations` or your own; by default that of the model, by its name.
 
     Returns:
         (K,) probabilities, nan of an answer held against another, which says nothing; a list of them for many.
 
     Raises:
-        InputError: it is of something else, its targets have no log-probability, or it was loaded from a file.
+        InputError: there is no calibration for the model, its targets have no log-probability, or the explanation was loaded
+            from a file.
     """
     many = not isinstance(explanations, Explanation)
     given: list[Explanation] = list(explanations) if many else [explanations]  # type: ignore[list-item]
-    kinds = [_kind(one) for one in given]
-    made = [
-        np.where(_contrast(one), np.nan, chances(_fitted()[kind], x))
-        for one, kind, x in zip(given, kinds, evidence(given), strict=True)
-    ]
+    by = [fitted or _fitted(one) for one in given]
+    made = [np.where(_contrast(one), np.nan, chances(told, x)) for one, told, x in zip(given, by, evidence(given), strict=True)]
     return made if many else made[0]
 
 
-def flagged(explanation: Explanation) -> npt.NDArray[np.bool_]:
-    """(K,) bool: which words or answers to doubt: those above a threshold that 5% of true ones of validation scenes reach."""
-    return np.asarray(made_up(explanation) > _fitted()[_kind(explanation)]["threshold"])
+def flagged(explanation: Explanation, fitted: Calibration | None = None) -> npt.NDArray[np.bool_]:
+    """(K,) bool: which words or answers to doubt: those above 0.5 and above what 5% of the true ones reached, in validation."""
+    told = fitted or _fitted(explanation)
+    return np.asarray(made_up(explanation, told) > told["threshold"])
 
 
-def doubt(explanation: Explanation) -> Explanation:
-    """The same explanation, its targets marked with how likely they are made up, which the page and the table then show."""
-    chance, threshold, made = made_up(explanation), _fitted()[_kind(explanation)]["threshold"], copy(explanation)
+def doubt(explanation: Explanation, fitted: Calibration | None = None) -> Explanation:
+    """The same explanation, its targets marked with how likely they are made up, which pages, tables and files show."""
+    told, made = fitted or _fitted(explanation), copy(explanation)
     made.targets = [
-        replace(t, made_up=None if np.isnan(p) else float(p), flagged=bool(p > threshold))
-        for t, p in zip(explanation.targets, chance, strict=True)
+        replace(t, made_up=None if np.isnan(p) else float(p), flagged=bool(p > told["threshold"]))
+        for t, p in zip(explanation.targets, made_up(explanation, told), strict=True)
     ]
     return made
+
+
+def calibrated(explanation: Explanation) -> bool:
+    """Whether a flag was calibrated for its model."""
+    return any(explanation.about.model in told["models"] for told in calibrations().values())
+
+
+@cache
+def calibrations() -> Mapping[str, Calibration]:
+    """What there is: "words" and "answers" of models of scenes, and "photos", nouns of a small captioner of photos."""
+    read: Mapping[str, Calibration] = json.loads((files("mmgradcam.metrics") / "flag.json").read_text(encoding="utf-8"))
+    return read
 
 
 def evidence(explanations: Sequence[Explanation], batch: int = 48) -> list[Floats]:
@@ -105,29 +121,23 @@ def shifted(pixels: Tensor, right: float, down: float) -> Tensor:
     return pixels[..., rows, :][..., columns]
 
 
-def chances(fitted: Mapping[str, Any], x: Floats) -> Floats:
+def chances(fitted: Calibration, x: Floats) -> Floats:
     """(K,) probabilities of a fitted logistic regression, of (K, F) evidence."""
     low, high = np.array(fitted["limits"]).T
     z = (np.clip(x, low, high) - fitted["mean"]) / fitted["std"]
     return np.asarray(1 / (1 + np.exp(-(fitted["bias"] + z @ np.array(fitted["weights"])))))
 
 
-@cache
-def _fitted() -> Mapping[str, Any]:
-    read: Mapping[str, Any] = json.loads((files("mmgradcam.metrics") / "flag.json").read_text(encoding="utf-8"))
-    return read
-
-
-def _kind(one: Explanation) -> str:
-    if {"question", "questions"} & one.about.query.keys():
-        return "answers"
-    if one.about.unit in WORDS:
-        return "words"
+def _fitted(one: Explanation) -> Calibration:
+    for told in calibrations().values():
+        if one.about.model in told["models"]:
+            return told
     raise InputError(
-        f"made_up: expected words of a caption or answers to a question, got targets of {one.about.model} in {one.about.unit}"
+        f"made_up: no flag is calibrated for {one.about.model}; fitted=calibrations()['words'] tries that of others"
     )
 
 
 def _contrast(one: Explanation) -> list[bool]:
     """Of answers, which are held against another: those alone have no probability."""
-    return [_kind(one) == "answers" and target.probability is None for target in one.targets]
+    asked = bool({"question", "questions"} & one.about.query.keys())
+    return [asked and target.probability is None for target in one.targets]
