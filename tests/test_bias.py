@@ -192,6 +192,9 @@ def test_a_report_is_saved_whole_and_its_text_is_escaped(tmp_path: Path) -> None
     assert "heat on red" in [row.what for row in made.found]
     for row in made.rows:
         assert f"{100 * row.first:.1f}%" in str(made)
+    coarse = bias_report(Painted(), photos, ("<script>", "b"), least=0.5)
+    assert coarse.found == []
+    assert coarse.verdict.endswith("Sure, but under 50 points: heat on red, heat elsewhere.")
     made.save(tmp_path / "one.json")
     assert json.loads((tmp_path / "one.json").read_text()) == told
     with pytest.raises(InputError, match=r"ends in \.json or \.html"):

@@ -179,7 +179,10 @@ class Kept:
         if total == 0:
             return
         if regions is None:
-            regions = {**{label: thing(label) for label in {t.label for t in photo.things}}, "elsewhere": outside(thing())}
+            regions = {
+                **{label: thing(label) for label in dict.fromkeys(t.label for t in photo.things)},
+                "elsewhere": outside(thing()),
+            }
         for name, region in regions.items():
             mask = region(photo, (heat.shape[0], heat.shape[1]))
             if mask is not None:

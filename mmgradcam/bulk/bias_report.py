@@ -71,7 +71,9 @@ class BiasReport:
             return f"The groups differ in {count} of {len(self.rows)} things tested, over {sizes}: {things}."
         wide = max((max(abs(row.low), abs(row.high)) for row in self.rows if row.share), default=0.0)
         missed = f" Differences of up to {100 * wide:.1f} points cannot be ruled out." if wide else ""
-        return f"{SILENT[0].upper()}{SILENT[1:]}: {len(self.rows)} things tested over {sizes}.{missed}"
+        small = [row for row in self.rows if row.sure]
+        less = f" Sure, but {_says(small[0], self.groups)}: {', '.join(row.what for row in small)}." if small else ""
+        return f"{SILENT[0].upper()}{SILENT[1:]}: {len(self.rows)} things tested over {sizes}.{missed}{less}"
 
     def __str__(self) -> str:
         head = ["", *self.groups, "difference [95% interval]", "p (Holm)", ""]
