@@ -119,7 +119,7 @@ def has_likelihood(task: Task) -> bool:
 
 
 def verdict_of(problem: str | None, unit: str, figures: dict[str, float]) -> Verdict:
-    """The verdict on one map, by the limits of `examine`; `problem` is why it shows nothing, `unit` what costs are counted in."""
+    """The verdict on one map, by the limits of `examine`; `problem` is why it shows nothing, `unit` that of costs."""
     if problem:
         return Verdict(DISTRUST, f"the map shows nothing ({problem})", figures)
     r, held, hot, other = figures["weights"], figures["noise"], figures["hot"], figures["other"]
