@@ -1,18 +1,31 @@
-"""Statements about scenes that are false, each beside the true one it was made from; truth by `mmgradcam.data.captions.judge`."""
+"""What a flag of what is made up is fitted and measured on: statements about scenes, true and false, and a model's evidence of each.
+
+The truth is told by `mmgradcam.data.captions.judge`.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from mmgradcam import Explanation, explain, hirescam
 from mmgradcam.data.captions import Caption, captions_of, judge
-from mmgradcam.data.questions import Question
-from mmgradcam.data.scenes import COLORS, MATERIALS, SIZES, Scene
+from mmgradcam.data.questions import Question, questions_of
+from mmgradcam.data.render import render
+from mmgradcam.data.scenes import COLORS, MATERIALS, SIZES, Scene, make_scene
 from mmgradcam.data.shapes import KINDS
+from mmgradcam.data.splits import seeds
 from mmgradcam.data.words import CANONICAL, NUMBERS, OPPOSITE, RELATIONS, SINGULAR, plural
+from mmgradcam.metrics.flag import evidence
+from mmgradcam.metrics.relying import likelihoods
+from mmgradcam.tasks import load
 
 SIDES = {"left": "right", "right": "left", "above": "below", "below": "above", "over": "under", "under": "over"}
 """The word of a relation that says which, and its opposite; "to the ... of" claims nothing."""
@@ -82,3 +95,179 @@ def wrong(question: Question, rng: np.random.Generator) -> str:
     if question.answer in OPPOSITE:
         return OPPOSITE[question.answer]
     return str(rng.choice([a for a in family if a != question.answer]))
+
+
+Floats = npt.NDArray[np.float64]
+ALL = ("log p", "reliance", "unsteady", "blur", "swap", "spread")
+"""What is collected: what the flag rests on, and what it might."""
+BATCH, SIDE = 32, 128
+AFTER = 320
+"""Scenes of a split that lies may be made of; what models really say is collected of those after them."""
+
+
+@dataclass
+class Row:
+    """One word or answer.
+
+    Attributes:
+        what: "lie", the word put in; "true", the one it was put in for; "other", a further word of the true caption; "after",
+            a true word of the false caption behind the lie; "said", of the model's own caption or answer.
+        role: of the word, or the kind of question.
+    """
+
+    what: str
+    role: str
+    false: bool
+    near: bool
+    picture: int
+    x: Floats
+
+
+@dataclass
+class Rows:
+    """Rows as columns."""
+
+    what: npt.NDArray[np.str_]
+    role: npt.NDArray[np.str_]
+    false: npt.NDArray[np.bool_]
+    near: npt.NDArray[np.bool_]
+    picture: npt.NDArray[np.int64]
+    x: Floats
+
+    def __getitem__(self, which: npt.NDArray[np.bool_]) -> Rows:
+        return Rows(*(column[which] for column in vars(self).values()))
+
+    def __len__(self) -> int:
+        return len(self.false)
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """All rows together; pictures of different parts stay different."""
+    columns = [np.concatenate([vars(part)[name] for part in parts]) for name in Rows.__dataclass_fields__]
+    columns[4] = np.concatenate([part.picture + 1_000_000 * i for i, part in enumerate(parts)])
+    return Rows(*columns)
+
+
+def kept(path: Path, make: Callable[[], Iterator[Row]]) -> Rows:
+    """What was collected before, or else is collected now."""
+    if not path.is_file():
+        start, rows = time.time(), list(make())
+        columns = {name: np.array([getattr(row, name) for row in rows]) for name in Row.__dataclass_fields__}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, **columns)
+        print(f"{path.name}: {len(rows)} rows in {time.time() - start:.0f} s", flush=True)
+    with np.load(path) as saved:
+        return Rows(*(saved[name] for name in Rows.__dataclass_fields__))
+
+
+CHEAP: dict[str, Any] = {"method": hirescam, "taps": ()}
+"""Maps that nobody looks at: their spread is collected of validation lies alone, where it turned out to tell nothing."""
+
+
+def columns_of(explanations: Sequence[Explanation], others: Sequence[Any], maps: bool = False) -> list[Floats]:
+    """(K, 6) of each explanation, in the order of `ALL`; the spread of maps is nan where they are not wanted."""
+    made = []
+    for one, x, rows in zip(explanations, evidence(explanations), likelihoods(explanations, ["blur", *others]), strict=True):
+        gains = rows[0] - rows[1:]
+        extent = spread(one) if maps else np.full(len(one), np.nan)
+        made.append(np.c_[x, gains[0], gains[1:].mean(0), extent])
+    return made
+
+
+def spread(explanation: Explanation) -> Floats:
+    """(K,) entropy of each map's positive part over that of an even one: 0 is one cell, 1 all alike or nothing at all."""
+    flat = explanation.maps.detach().cpu().double().flatten(1).nan_to_num(0.0).clamp(min=0).numpy()
+    total = flat.sum(1, keepdims=True)
+    share = np.divide(flat, total, out=np.full_like(flat, 1 / flat.shape[1]), where=total > 0)
+    return np.asarray(-(share * np.log(np.where(share > 0, share, 1.0))).sum(1) / np.log(flat.shape[1]))
+
+
+def batches(split: str, count: int, start: int = 0) -> Iterator[tuple[int, list[Scene], list[Any]]]:
+    for at in range(0, count, BATCH):
+        scenes = [make_scene(seed) for seed in seeds(split, count, start)[at : at + BATCH]]
+        yield start + at, scenes, [render(scene, SIDE).image for scene in scenes]
+
+
+def others() -> list[Any]:
+    """Scenes that are shown in place of others."""
+    return [render(make_scene(seed), SIDE).image for seed in seeds("train", 3)]
+
+
+def role_of(word: str, role: str) -> str:
+    """The role of a word; of a relation's words, only that which says which claims anything."""
+    return "function" if role == "relation" and word not in SIDES else role
+
+
+def made_to_say(name: str, split: str, count: int) -> Iterator[Row]:
+    """True captions, and each with one word false."""
+    task, instead = load(name, device="cpu"), others()
+    told = lies((make_scene(seed) for seed in seeds(split, count)), seed=0)
+    for at, scenes, pictures in batches(split, count):
+        maps = split == "validation" and at < 96
+        asked = [(i, lie) for i, lie in enumerate(told[at : at + BATCH]) if lie]
+        for lying in (False, True):
+            each = [{"caption": " ".join(lie.words if lying else lie.true.words)} for _, lie in asked]
+            made = explain(task, [pictures[i] for i, _ in asked], each=each, batch=BATCH, **({} if maps else CHEAP))
+            for (i, lie), one, x in zip(asked, made, columns_of(made, instead, maps), strict=True):
+                judged = judge(one.labels, scenes[i])
+                for k, word in enumerate(one.labels):
+                    role = role_of(word, judged.roles[k])
+                    true = role == "function" or bool(judged.refers[k])
+                    what = ("lie" if lying else "true") if k == lie.position else "after" if lying else "other"
+                    if what != "after" or (k > lie.position and true):
+                        yield Row(what, role, what == "lie", lie.near, at + i, x[k])
+
+
+def really_said(name: str, split: str, count: int) -> Iterator[Row]:
+    """The captions the model makes, after the scenes that lies are made of."""
+    task, instead = load(name, device="cpu"), others()
+    for at, scenes, pictures in batches(split, count, start=AFTER):
+        made = explain(task, pictures, batch=BATCH, **CHEAP)
+        for i, (one, x) in enumerate(zip(made, columns_of(made, instead), strict=True)):
+            judged = judge(one.labels, scenes[i])
+            for k, word in enumerate(one.labels):
+                role = role_of(word, judged.roles[k])
+                yield Row("said", role, role != "function" and not judged.refers[k], False, at + i, x[k])
+
+
+def answers(name: str, split: str, count: int) -> Iterator[Row]:
+    """Right answers, wrong ones of the right kind, and those the model gives."""
+    task, instead, rng = load(name, device="cpu"), others(), np.random.default_rng(0)
+    for at, scenes, pictures in batches(split, count):
+        asked = [questions_of(scene) for scene in scenes]
+        each = [
+            {
+                "questions": [q.text for q in some for _ in range(3)],
+                "answers": [a for q in some for a in (q.answer, wrong(q, rng), None)],
+            }
+            for some in asked
+        ]
+        made = explain(task, pictures, each=each, batch=BATCH, **CHEAP)
+        for i, (one, x) in enumerate(zip(made, columns_of(made, instead), strict=True)):
+            for k, label in enumerate(one.labels):
+                question, what = asked[i][k // 3], ("true", "lie", "said")[k % 3]
+                yield Row(what, question.kind, label != question.answer, False, at + i, x[k])
+
+
+def photos(data: Path, count: int) -> Iterator[Row]:
+    """Heads of the phrases people wrote of a photo, and of another photo that nobody wrote of this one."""
+    from mmgradcam.data.photos import Photos
+
+    task: Any = load("photo-captioner-small", device="cpu")
+    all_, rng = Photos(data), np.random.default_rng(0)
+    chosen = [all_[int(i)] for i in rng.permutation(len(all_))[: count + 3]]
+    chosen, instead = chosen[:count], [photo.image for photo in chosen[count:]]
+    for i, photo in enumerate(chosen):
+        own = {word for caption in photo.captions for word in caption}
+        for what, source in (("true", photo), ("lie", chosen[(i + 1) % count])):
+            words = source.captions[0]
+            heads = [p.last for p in source.phrases if p.caption == 0 and words[p.last] in task.vocabulary]
+            heads = [k for k in dict.fromkeys(heads) if what == "true" or words[k] not in own]
+            every = range(len(words)) if what == "true" and i < 80 else heads
+            meant = [k for k in every if words[k] in task.vocabulary]
+            if meant:
+                one = explain(task, photo.image, phrases=[(words, k, k) for k in meant], **CHEAP)
+                (x,) = columns_of([one], instead)
+                for k, row in zip(meant, x, strict=True):
+                    noun = k in heads
+                    yield Row(what if noun else "other", "noun" if noun else "function", what == "lie", False, i, row)
