@@ -103,23 +103,24 @@ def method_names() -> list[str]:
 
 
 def measures_of(names: str | None) -> list[Any]:
-    """Functions of `mmgradcam.bulk.measures` by name, parted by commas; by default the pointing game."""
+    """Functions of `mmgradcam.bulk.measures` and `doubts` by name, parted by commas; by default the pointing game."""
     import difflib
     import inspect
 
-    from mmgradcam.bulk import measures
+    from mmgradcam.bulk import doubts, measures
 
-    known = [
-        name
-        for name, one in vars(measures).items()
-        if inspect.isfunction(one) and one.__module__ == measures.__name__ and not name.startswith("_")
-    ]
+    known = {
+        name: one
+        for room in (measures, doubts)
+        for name, one in vars(room).items()
+        if inspect.isfunction(one) and one.__module__ == room.__name__ and not name.startswith("_")
+    }
     wanted = [name.strip() for name in (names or "pointing").split(",") if name.strip()]
     for name in wanted:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
             raise InputError(f"there is no metric {name!r}; did you mean {' or '.join(near)}? All: {', '.join(known)}")
-    return [getattr(measures, name) for name in wanted]
+    return [known[name] for name in wanted]
 
 
 def taps_of(layers: list[str] | None) -> list[str] | None:

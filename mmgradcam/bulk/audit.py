@@ -120,7 +120,7 @@ def audit(
     coming = data.since(len(made.parts) * batch) if count > len(made.parts) * batch else iter(())
     starts = progress(starts, -(-count // batch) - len(made.parts)) if progress else starts
     for start in starts:
-        part = _part(task, coming, start, min(batch, count - start), methods, metrics, taps, data)
+        part = _part(task, coming, start, min(batch, count - start), methods, metrics, taps, data, out)
         made.add(part)
         if out is not None:
             write_files({out / "parts" / f"{len(made.parts) - 1:06}.json": json.dumps(part).encode()})
@@ -136,6 +136,7 @@ def _part(
     metrics: Sequence[Measure],
     taps: Sequence[Any] | None,
     data: Source,
+    out: Path | None,
 ) -> dict[str, Any]:
     """The rows of a batch of records, and what else is to be known of it."""
     known = len(data.bad)
@@ -162,7 +163,9 @@ def _part(
     made["pictures"] = len({record for record, _ in asked})
     every = [one for some in explained for one in some]
     truths = [asked[e][1].truths(one) for e, some in enumerate(explained) for one in some]
-    whole = Batch(every, truths, [name_of(m) for m in methods])
+    names = [one.photo.name for _, one in asked for _ in methods]
+    classes = {label: n for n, label in enumerate(getattr(task, "labels", ()), 1)}
+    whole = Batch(every, truths, [name_of(m) for m in methods], names, classes, out)
     columns: dict[str, Sequence[Any]] = {}
     for metric in metrics:
         begin = time.perf_counter()

@@ -63,13 +63,13 @@ def figures(
         means[name], rows[name] = float(values[there].mean()), int(there.sum())
         with np.errstate(invalid="ignore", divide="ignore"):
             again[name] = (drawn @ totals) / (drawn @ counts)
-    for name, derive in DERIVED.items():
-        try:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                means[name], again[name] = float(np.float64(derive(means))), derive(again)
-        except (KeyError, ZeroDivisionError):
+    for name, (parts, derive) in DERIVED.items():
+        if not all(part in means for part in parts):
             continue
-        rows[name] = min(rows[part] for part in rows if part in ("peak", "swapped", "inside", "outside"))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means[name] = float(derive(*(np.float64(means[part]) for part in parts)))
+            again[name] = derive(*(again[part] for part in parts))
+        rows[name] = min(rows[part] for part in parts)
     return {name: Figure(mean, *_interval(again[name]), rows[name]) for name, mean in means.items()}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,12 @@ Column = Sequence[float | bool | None]
 Measure = Callable[["Batch"], dict[str, Column]]
 """Columns by name, each with a value, or None where there is none, for each of the batch's R rows."""
 
-DERIVED: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "specificity": lambda mean: mean["peak"] - mean["swapped"],
-    "inside_outside": lambda mean: mean["inside"] / mean["outside"],
+DERIVED: dict[str, tuple[tuple[str, str], Callable[[Any, Any], Any]]] = {
+    "specificity": (("peak", "swapped"), operator.sub),
+    "inside_outside": (("inside", "outside"), operator.truediv),
+    "seed_iou": (("seed_shared", "seed_either"), operator.truediv),
 }
-"""Figures that are made of the means of columns, not of each row's values."""
+"""Figures that are made of the means of two columns, not of each row's values."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,17 @@ class Batch:
         explanations: picture by picture, and of each method by method.
         truths: of each explanation's targets.
         methods: the names, in the order of each picture's explanations.
+        names: of each explanation, its picture's.
+        classes: the number of each of a classifier's labels, from 1 on.
+        out: where files go, if any.
     """
 
     explanations: list[Explanation]
     truths: list[list[Truth]]
     methods: list[str]
+    names: Sequence[str] = ()
+    classes: Mapping[str, int] = field(default_factory=dict)
+    out: Path | None = None
 
     @cached_property
     def variants(self) -> Variants:
@@ -116,6 +125,37 @@ def loc(batch: Batch) -> dict[str, Column]:
 def iou(batch: Batch) -> dict[str, Column]:
     """IoU of the map, cut by Otsu's rule, with the thing: Obj-IoU of Token Activation Map."""
     return {"obj_iou": batch.placed(metrics.obj_iou)}
+
+
+def tops(batch: Batch) -> dict[str, Column]:
+    """The largest value of each raw map, by which the pointing game's reject option goes; see `mmgradcam.bulk.protocols`."""
+    return {"top": [float(one.map.clamp(min=0).max()) for explanation in batch.explanations for one in explanation]}
+
+
+def seeds(batch: Batch) -> dict[str, Column]:
+    """Segmentation seeds of a classifier's true classes: pixels that seed and thing share, and pixels of either.
+
+    With `--out`, the seeds are written as PNG masks with VOC's colours into `seeds/METHOD/PICTURE.png`.
+    """
+    shared: list[float | None] = [None] * len(batch.rows)
+    either: list[float | None] = [None] * len(batch.rows)
+    at = {row: n for n, row in enumerate(batch.rows)}
+    for e, explanation in enumerate(batch.explanations):
+        rows = [at[e, k] for k, truth in enumerate(batch.truths[e]) if truth.right and batch.masks[at[e, k]] is not None]
+        if not rows:
+            continue
+        drawn = metrics.seed_mask([batch.heats[n] for n in rows], list(range(1, len(rows) + 1)))
+        for label, n in enumerate(rows, 1):
+            mask: Any = batch.masks[n]
+            shared[n], either[n] = float(((drawn == label) & mask).sum()), float(((drawn == label) | mask).sum())
+        if batch.out is not None:
+            method = batch.methods[e % len(batch.methods)]
+            classes = [batch.classes[explanation.labels[batch.rows[n][1]]] for n in rows]
+            place = np.array([0, *classes, *[0] * (255 - len(classes))], np.uint8)
+            place[metrics.NOBODY] = metrics.NOBODY
+            name = "".join(c if c.isalnum() or c in "-_." else "_" for c in batch.names[e])
+            metrics.save_seed(place[drawn], batch.out / "seeds" / method / f"{name}.png")
+    return {"seed_shared": shared, "seed_either": either}
 
 
 def attention(batch: Batch) -> dict[str, Column]:
