@@ -130,7 +130,8 @@ def verdict_of(problem: str | None, unit: str, figures: dict[str, float]) -> Ver
     if held < HOLDS:
         return Verdict(DISTRUST, f"noise that nobody would see makes another map of it (r {_r(held)})", figures)
     if hot - other < GAIN:
-        return Verdict(LITTLE, f"{costs}, hardly more than a random tenth ({_n(other)})", figures)
+        more = "hardly more" if hot > other else "no more"
+        return Verdict(LITTLE, f"{costs}, {more} than a random tenth ({_n(other)})", figures)
     return Verdict(
         TRUST, f"the map changes {changes}, holds under noise (r {_r(held)}), and {costs}, a random tenth {_n(other)}", figures
     )
