@@ -268,6 +268,20 @@ def test_hiding_costs_what_the_part_is_worth() -> None:
     assert other[0] > 0.05
 
 
+def test_a_model_of_the_hub_is_checked(tmp_path: Path, picture: Image.Image) -> None:
+    from hub_models import saved
+
+    from mmgradcam.tasks import load
+
+    task = load(saved("blip", tmp_path), device="cpu")
+    before, made = task.fingerprint(), explain(task, picture, caption="a dog catches red frisbee")
+    stages = randomized(made)
+    assert stages[0].layers[0] == "text_decoder.cls.predictions.decoder"
+    assert stages[-1].layers[-1] == "vision_model.embeddings.patch_embedding"
+    assert all(verdict is not None and verdict.why for verdict in examine(made).verdicts)
+    assert task.fingerprint() == before
+
+
 def test_the_rules_of_the_verdict() -> None:
     good = {"weights": 0.08, "noise": 0.93, "hot": 2.1, "other": 0.3}
     assert str(verdict_of(None, "nats", good)) == (
@@ -277,7 +291,9 @@ def test_the_rules_of_the_verdict() -> None:
     assert verdict_of(None, "nats", good).trust
     assert verdict_of(None, "nats", {**good, "weights": 0.91}).short == DISTRUST
     assert verdict_of(None, "nats", {**good, "noise": 0.1}).short == DISTRUST
-    assert verdict_of(None, "nats", {**good, "hot": 0.1}).short == LITTLE
+    assert str(verdict_of(None, "nats", {**good, "hot": 0.1})) == (
+        "rests on little: hiding its hottest tenth costs .10 nats, no more than a random tenth (.30)"
+    )
     assert "(no gradient)" in str(verdict_of("no gradient", "nats", good))
     assert TRUST != LITTLE
 
