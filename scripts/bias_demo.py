@@ -94,7 +94,7 @@ def main(given: argparse.Namespace) -> None:
     for name, agreeing in (("planted", PLANTED), ("even", EVEN)):
         start = time.time()
         task = train(biased_photos("train", given.train, agreeing), given.epochs, seed=given.seed)
-        task.name = f"trades, trained with {'a planted bias' if name == 'planted' else 'balance'}"
+        task.name = f"the net of the {'biased' if name == 'planted' else 'balanced'} set"
         trained = time.time() - start
         report = bias_report(task, held, GROUPS, regions=REGIONS)
         report.save(given.out / name)

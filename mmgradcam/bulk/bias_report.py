@@ -182,9 +182,11 @@ h2{font-size:1.15rem;margin:1.6rem 0 .6rem}
 h2 small,.card figcaption{color:var(--soft);font-weight:400;font-size:.9rem}
 .verdict{padding:.7rem .9rem;border-radius:.5rem;background:var(--chip);border-left:.35rem solid var(--line);overflow-wrap:anywhere}
 .verdict.alarm{border-color:#d9480f}
-td:first-child{min-width:11rem}
+td:first-child{min-width:10rem}
+td:last-child{white-space:normal;padding-right:0;min-width:7rem}
+th{white-space:normal;vertical-align:bottom}
 tr:not(.found) td:last-child{color:var(--soft)}
-tr.found td{font-weight:600}
+tr.found td:first-child,tr.found td:last-child{font-weight:600}
 tr.found svg{color:#d9480f}
 td svg{display:block;color:var(--soft)}
 .notes{color:var(--soft);font-size:.9rem;padding-left:1.1rem}
@@ -203,9 +205,9 @@ def _said(example: Example) -> str:
 
 def _drawn(row: Difference, span: float) -> str:
     """The interval on a line from -span to span."""
-    at = [70 + 64 * value / span for value in (row.low, row.difference, row.high)]
+    at = [55 + 50 * value / span for value in (row.low, row.difference, row.high)]
     return (
-        f'<svg width="140" height="20" role="img" aria-label="{escape(_interval(row))}"><path d="M70 2V18" stroke="currentColor" opacity=".45"/>'
+        f'<svg width="110" height="20" role="img" aria-label="{escape(_interval(row))}"><path d="M55 2V18" stroke="currentColor" opacity=".45"/>'
         f'<path d="M{at[0]:.1f} 10H{max(at[2], at[0] + 1):.1f}" stroke="currentColor" stroke-width="3" stroke-linecap="round"/>'
         f'<circle cx="{at[1]:.1f}" cy="10" r="4.5" fill="currentColor"/></svg>'
     )
