@@ -90,8 +90,8 @@ def _audit(
     device: str,
 ) -> None:
     """Compares methods on a data set."""
-    from mmgradcam.bulk.audit import audit, summary
-    from mmgradcam.bulk.findings import save
+    from mmgradcam.bulk.audit import audit
+    from mmgradcam.bulk.findings import save, summary
     from mmgradcam.data.sources import open_data
     from mmgradcam.methods import gradcam
 

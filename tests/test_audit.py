@@ -18,13 +18,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam import InputError, gradcam, hirescam
+from mmgradcam import InputError, explain, gradcam, hirescam
 from mmgradcam.bulk import measures
-from mmgradcam.bulk.audit import audit, summary
-from mmgradcam.bulk.findings import save
+from mmgradcam.bulk.audit import audit
+from mmgradcam.bulk.findings import save, summary
 from mmgradcam.bulk.intervals import figures
-from mmgradcam.data.records import Photo, Phrase, Thing
+from mmgradcam.bulk.protocols import localization_errors, pointing_with_rejects, token_activation, wholes
+from mmgradcam.data.records import Photo, Phrase, Thing, mask_of
 from mmgradcam.data.sources import Source, open_data
+from mmgradcam.metrics import obj_iou, otsu
 from mmgradcam.tasks import Layer, load
 
 
@@ -94,6 +96,44 @@ def test_figures_are_those_worked_by_hand() -> None:
     assert len(made.rows) == 4 * 3 * 2, "the true class and the other likeliest, by both methods"
     absent = [row for row in made.rows if row["kind"] == "absent"]
     assert all(row["peak"] is None and row["right"] is False for row in absent)
+
+
+def test_figures_of_whole_pictures_are_those_worked_by_hand() -> None:
+    made = audit(colored(), source(), [hirescam], [measures.pointing, measures.tops, measures.box])
+    # Red, green and blue are the likeliest classes of photos 0, 1 and 3, and their boxes are right; photo 2 is called blue, and the
+    # box of what is told as red, its third guess at best, is the whole picture.
+    assert localization_errors(made, "hirescam") == {1: 25.0, 5: 25.0}
+    assert wholes(made, "hirescam")["localization_error_top_1"] == 25.0
+    # A map of an absent color peaks at 20 of 255 and is rejected. Of photo 2's three maps two are wrong: that of its blue, which is
+    # said to be absent, is accepted, and that of red, which is said to be there, rejected.
+    assert pointing_with_rejects(made, "hirescam") == pytest.approx(10 / 12)
+
+
+def test_words_of_no_thing_and_of_things_are_judged_apart() -> None:
+    boxes = ((0.25, 0.25, 0.75, 0.75),)
+    one = Photo("p", Image.new("RGB", (64, 64)), (("a", "red", "cube"),), (Phrase(0, 2, 2, "cube", ("kind",), boxes),))
+    task = load("scenes-captioner", device="cpu")
+    (found,) = token_activation(task, source([one]), [hirescam], 1, taps=())
+    made = explain(task, one.image, method=hirescam, taps=(), phrases=[(["a", "red", "cube"], i, i) for i in (2, 0)])
+    cube, article = (part.map.clamp(min=0) for part in made)
+    top = max(cube.max(), article.max())
+    scaled = made[1].heat() * float(article.max() / top)
+    assert found["obj"] == pytest.approx(100 * obj_iou(made[0].heat() * float(cube.max() / top), mask_of(boxes, (64, 64))))
+    assert found["func"] == pytest.approx(100 * float((scaled < otsu(made[0].heat() * float(cube.max() / top))).mean()))
+    with pytest.raises(InputError, match="no caption has both a phrase"):
+        token_activation(task, source([Photo("q", one.image, (("cube",),), ())]), [hirescam], 1)
+
+
+def test_seeds_are_masks_that_a_segmenter_can_train_on(tmp_path: Path) -> None:
+    made = audit(colored(), source(), [hirescam], [measures.seeds], out=tmp_path)
+    with Image.open(tmp_path / "seeds" / "hirescam" / "photo_1.png") as seed:
+        assert (seed.mode, seed.size) == ("P", (16, 16))
+        labels = np.asarray(seed)
+    expected = np.zeros((16, 16), np.uint8)
+    expected[8:, 8:] = 2
+    assert np.array_equal(labels, expected)
+    # Photos 0, 1 and 3 are found to the pixel; in photo 2 there is red everywhere but where it is said to be.
+    assert made.figures("hirescam")["seed_iou"].mean == pytest.approx((16 + 64 + 0 + 64) / (16 + 64 + 256 + 64))
 
 
 def test_one_encode_for_all_methods() -> None:

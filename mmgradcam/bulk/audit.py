@@ -6,7 +6,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -241,20 +241,3 @@ def name_of(function: Any) -> str:
 
 def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
-
-
-def summary(made: Audit) -> dict[str, Any]:
-    """What `summary.json` holds: of each method all figures, and by kind; speeds, and what could not be read."""
-    return {
-        "model": made.model,
-        "data": made.data,
-        "pictures": made.pictures,
-        "rows": len(made.rows),
-        "figures": {m: {n: asdict(f) for n, f in made.figures(m).items()} for m in made.methods},
-        "kinds": {
-            kind: {m: {n: asdict(f) for n, f in made.figures(m, kind).items()} for m in made.methods} for kind in made.kinds()
-        },
-        "pictures_per_second": made.speeds(),
-        "malformed": made.bad,
-        "silent": made.silent,
-    }

@@ -7,11 +7,14 @@ import base64
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
+from typing import Any
 
-from mmgradcam.bulk.audit import ABOUT, Audit, summary
+from mmgradcam.bulk.audit import ABOUT, Audit
 from mmgradcam.bulk.intervals import Figure
+from mmgradcam.bulk.protocols import wholes
 from mmgradcam.report import STYLE
 from mmgradcam.store import write_files
 
@@ -73,6 +76,24 @@ def save(made: Audit, out: Path) -> list[Path]:
         out / "index.html": page(made, plots).encode(),
     }
     return write_files(files)
+
+
+def summary(made: Audit) -> dict[str, Any]:
+    """What `summary.json` holds: of each method all figures, and by kind; speeds, and what could not be read."""
+    return {
+        "model": made.model,
+        "data": made.data,
+        "pictures": made.pictures,
+        "rows": len(made.rows),
+        "figures": {m: {n: asdict(f) for n, f in made.figures(m).items()} for m in made.methods},
+        "wholes": {m: wholes(made, m) for m in made.methods},
+        "kinds": {
+            kind: {m: {n: asdict(f) for n, f in made.figures(m, kind).items()} for m in made.methods} for kind in made.kinds()
+        },
+        "pictures_per_second": made.speeds(),
+        "malformed": made.bad,
+        "silent": made.silent,
+    }
 
 
 def _parquet(made: Audit) -> bytes:
@@ -162,6 +183,7 @@ def page(made: Audit, plots: bytes) -> str:
 <p>{made.pictures} pictures, {len(made.rows) // max(1, len(made.methods))} targets, by {escape(", ".join(made.methods))}. In brackets, where the mean lies with
 95% confidence (pictures drawn anew {1000} times); in bold, the best.{silent}</p>
 {whole}
+{_whole(made)}
 {picture}
 {"".join(parts)}
 <div class=scroll><table><caption>Pictures a second</caption>{speeds}</table></div>
@@ -169,6 +191,19 @@ def page(made: Audit, plots: bytes) -> str:
 <footer>mmgradcam; rows.parquet holds every target, summary.json all figures.</footer>
 </main></body></html>
 """
+
+
+def _whole(made: Audit) -> str:
+    found = {method: wholes(made, method) for method in made.methods}
+    names = list(dict.fromkeys(name for one in found.values() for name in one))
+    if not names:
+        return ""
+    head = "".join(f"<th class=n>{escape(method)}</th>" for method in found)
+    lines = "".join(
+        f"<tr><td>{escape(name.replace('_', ' '))}</td>{''.join(f'<td class=n>{one[name]:.3g}</td>' for one in found.values())}</tr>"
+        for name in names
+    )
+    return f"<div class=scroll><table><caption>Of whole pictures</caption><thead><tr><th></th>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
 
 
 def _ordered(found: dict[str, dict[str, Figure]]) -> list[str]:

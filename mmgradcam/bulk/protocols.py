@@ -85,6 +85,18 @@ def pointing_with_rejects(made: Audit, method: str) -> float:
     return told / count if count else float("nan")
 
 
+def wholes(made: Audit, method: str) -> dict[str, float]:
+    """All figures of this kind that an audit has the columns for."""
+    there = set(made.columns())
+    classes = any(row["kind"] == "absent" for row in made.rows)
+    found: dict[str, float] = {}
+    if classes and "box_found" in there:
+        found |= {f"localization_error_top_{top}": error for top, error in localization_errors(made, method).items()}
+    if classes and {"top", "peak"} <= there:
+        found["pointing_with_reject"] = pointing_with_rejects(made, method)
+    return found
+
+
 def _columns(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[bool], list[bool]]:
     return [row["top"] for row in rows], [bool(row["peak"]) for row in rows], [bool(row["right"]) for row in rows]
 
