@@ -15,7 +15,8 @@ import torch
 from conftest import Classes
 
 import mmgradcam
-from mmgradcam import checkpoints, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, xgradcam
+from mmgradcam import InputError, checkpoints, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, xgradcam
+from mmgradcam.choosing import measures_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,11 +28,33 @@ def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "mmgradcam").mkdir()
     (tmp_path / "mmgradcam" / "data").symlink_to(ROOT / "mmgradcam" / "data")
     monkeypatch.chdir(tmp_path)
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     names: dict[str, object] = {}
     for block in BLOCKS:
         exec(compile(block, "README.md", "exec"), names)
     assert {p.name for p in (tmp_path / "explanation").iterdir()} == {"words.png", "index.html", "explanation.json", "maps.npz"}
+
+
+def test_the_example_of_the_guide_to_measuring_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8"), flags=re.S)
+    exec(compile(block, "docs/evaluate.md", "exec"), {})
+    assert {p.name for p in (tmp_path / "findings").iterdir()} == {"rows.parquet", "summary.json", "plots.png", "index.html"}
+
+
+def test_metrics_documented_are_those_there_are() -> None:
+    table = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8").split("## Metrics")[1].split("Every one of them")[0]
+    named = {name for line in re.findall(r"^\| (`.*?) \|", table, flags=re.M) for name in re.findall(r"`(\w+)`", line)}
+    assert named - {"--metrics"} == {one.__name__ for one in measures_of(",".join(sorted(named - {"--metrics"})))}
+    with pytest.raises(InputError) as error:
+        measures_of("nonsense")
+    assert named == set(str(error.value).partition("All: ")[2].split(", "))
+
+
+def test_links_of_the_guides_lead_somewhere() -> None:
+    for guide in (ROOT / "docs").glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", guide.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (guide.parent / target).exists(), f"{guide.name}: {target}"
 
 
 def test_the_head_of_ones_own_is_short_and_works_with_every_method() -> None:

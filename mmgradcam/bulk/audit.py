@@ -82,7 +82,7 @@ def audit(
     limit: int | None = None,
     taps: Sequence[Any] | None = None,
     batch: int = 8,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
 ) -> Audit:
     """Explains a data set by several methods and measures the maps; one encode per picture for all methods.
@@ -106,6 +106,7 @@ def audit(
     """
     if not methods or not metrics:
         raise InputError("evaluate: expected at least one method and one metric")
+    out = None if out is None else Path(out)
     count = min(limit or len(data), len(data))
     named = [name_of(metric) for metric in metrics]
     run: dict[str, Any] = {"model": task.name or type(task).__name__, "weights": task.fingerprint(), "data": data.name}

@@ -62,13 +62,13 @@ body{max-width:78rem}
 """
 
 
-def save(made: Audit, out: Path) -> list[Path]:
+def save(made: Audit, out: str | Path) -> list[Path]:
     """Writes `rows.parquet`, `summary.json`, `plots.png` and `index.html` into a folder.
 
     Raises:
         InputError: the folder cannot be written to.
     """
-    plots = draw_plots(made)
+    out, plots = Path(out), draw_plots(made)
     files = {
         out / "rows.parquet": _parquet(made),
         out / "summary.json": json.dumps(summary(made), indent=2).encode(),
