@@ -272,6 +272,10 @@ def test_two_words_are_scored_in_each_others_place() -> None:
     for mean, color in ((rest.first, "red"), (rest.second, "blue")):
         assert mean == pytest.approx(np.mean([float(scores[i, color][[0, 2]].sum()) for i in range(10)]), abs=1e-5)
     assert "1 captions were left out, which the model cannot read" in made.notes
+    task.unit = "word logit"
+    logits = {row.what: row for row in word_bias_report(task, photos, ("red", "blue")).rows}
+    assert logits[rest.what].first == pytest.approx(rest.first, abs=1e-4)
+    assert "word logit of the right word less the other's" in logits
     assert "1 pictures of neither group were left out" in made.notes
 
 

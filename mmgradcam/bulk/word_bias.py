@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from mmgradcam.bulk.bias_report import BiasReport
 from mmgradcam.data.records import Photo
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
+from mmgradcam.explanation import Explanation
 from mmgradcam.metrics.groups import within
 from mmgradcam.probe import AskingMethod
 from mmgradcam.task import Method, Target, Task
@@ -68,7 +70,7 @@ def word_bias_report(
             unread += 1
             continue
         for one, total in zip(read, rest, strict=True):
-            total.append(float(one.scores.sum() - one.scores[at]))
+            total.append(sum(likely for i, likely in enumerate(_log_likely(one)) if i != at))
         pair = read[own].targets[at], read[1 - own].targets[at]
         one = explain(contrasting(task, *pair), photo.image, method=method, taps=taps)
         photo = replace(photo, group=words[own])
@@ -76,7 +78,7 @@ def word_bias_report(
         kept.add("prefers the right word", photo, float(one.score > 0))
         kept.measure(photo, one, regions, "")
     notes = [f"{unread} captions were left out, which the model cannot read"] if unread else []
-    swapped = f"{task.unit} of the caption's other words, with {words[0]} and with {words[1]}"
+    swapped = f"log-probability of the caption's other words, with {words[0]} and with {words[1]}"
     more = [within(swapped, *rest, resamples=resamples, seed=seed)] if len(rest[0]) >= FEWEST else []
     return kept.report(least, resamples, seed, more, notes)
 
@@ -110,3 +112,14 @@ def _spoken(photo: Photo, words: tuple[str, str]) -> tuple[tuple[str, ...], int]
         if len(at) == 1:
             return lower, at[0]
     return None
+
+
+def _log_likely(one: Explanation) -> list[float]:
+    """Log-probability of each word, which is its score, or else goes with its target; natural logarithm."""
+    if one.about.unit == "log-probability":
+        return [float(score) for score in one.scores]
+    if any(target.probability is None for target in one.targets):
+        raise InputError(
+            f"{one.about.model}: expected a captioner that knows the probability of each word, got {one.about.unit}s"
+        )
+    return [math.log(max(target.probability or 0.0, 1e-30)) for target in one.targets]
