@@ -124,6 +124,8 @@ def page(explanation: Explanation) -> str:
     )
     if any(target.flagged for target in explanation.targets):
         told += " P is how likely the picture does not hold what is said, if half of what is said were false."
+    if checked:
+        told += " Of a check, r is the rank correlation of two maps; a nat is a factor of 2.7 in probability."
     h, w = explanation.picture.height, explanation.picture.width
     name = f", {escape(about.image_name)}" if about.image_name else ""
     return f"""<!doctype html>

@@ -132,9 +132,9 @@ def verdict_of(problem: str | None, unit: str, figures: dict[str, float]) -> Ver
     if hot - other < GAIN:
         more = "hardly more" if hot > other else "no more"
         return Verdict(LITTLE, f"{costs}, {more} than a random tenth ({_n(other)})", figures)
-    return Verdict(
-        TRUST, f"the map changes {changes}, holds under noise (r {_r(held)}), and {costs}, a random tenth {_n(other)}", figures
-    )
+    moved = "changes" if r < 0.5 else "changes somewhat"
+    why = f"the map {moved} {changes}, holds under noise (r {_r(held)}), and {costs}, a random tenth {_n(other)}"
+    return Verdict(TRUST, why, figures)
 
 
 def _r(value: float) -> str:
