@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
 WITHIN = {
     ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("layouts", "errors"),
     ("draw", "pictures"), ("store", "errors"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
-    ("cli", "bulk"), ("cli", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),
+    ("show", "bulk"), ("cli", "bulk"), ("cli", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),
     ("evaluating", "bulk"), ("evaluating", "show"), ("evaluating", "choosing"), ("evaluating", "options"), ("choosing", "bulk"),
 }  # fmt: skip
 """Imports within a floor that are meant: between single files of the ground floor, and where a folder serves a file."""

@@ -5,26 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class ClipEncoder(nn.Module):
-    """(B, 3, T, h, w) -> (B, C, T / 2, h / 4, w / 4): fine enough to tell where, at every second frame when.
+    """(B, 3, T, h, w) -> (B, C, T, h / 4, w / 4): a moment's features, weighed by how much each place is not as it usually is.
+
+    The median over time is what a place usually looks like. The difference from it is seen beside the frames, and its mean over
+    a cell and those around, in 0..1 of the frame's largest, weighs the features: without that, what is most telling lies
+    where something has just been or is about to be. Kernels of stride 2 are even, so that a cell's middle stays where it is.
 
     Args:
-        widths: channels of its blocks; the first two halve height and width, the second halves time.
+        widths: channels of its blocks; the first two halve height and width and look one frame back and ahead.
     """
 
     def __init__(self, widths: Sequence[int] = (16, 32, 64, 64)) -> None:
         super().__init__()
-        strides = [(1, 2, 2), (2, 2, 2), *[(1, 1, 1)] * (len(widths) - 2)]
-        ins = [3, *widths[:-1]]
-        self.blocks = nn.Sequential(*(_block(i, o, s) for i, o, s in zip(ins, widths, strides, strict=True)))
+        ins = [6, *widths[:-1]]
+        self.blocks = nn.Sequential(*(_block(i, o, n < 2) for n, (i, o) in enumerate(zip(ins, widths, strict=True))))
         self.channels = widths[-1]
 
     def forward(self, clips: Tensor) -> Tensor:
-        features: Tensor = self.blocks(clips)
-        return features
+        unusual = clips - clips.median(2, keepdim=True).values
+        features: Tensor = self.blocks(torch.cat([clips, unusual], 1))
+        cells = F.avg_pool3d(unusual.abs().sum(1, keepdim=True), (1, 4, 4))
+        around = F.avg_pool3d(cells, (1, 3, 3), 1, (0, 1, 1), count_include_pad=False)
+        return features * (around / around.amax((3, 4), keepdim=True).clamp(min=1e-6))
 
 
 class SliceHead(nn.Module):
@@ -51,5 +59,6 @@ class SliceHead(nn.Module):
         return said.logsumexp(3) - math.log(said.shape[3])
 
 
-def _block(ins: int, outs: int, stride: tuple[int, int, int]) -> nn.Sequential:
-    return nn.Sequential(nn.Conv3d(ins, outs, 3, stride, 1, bias=False), nn.BatchNorm3d(outs), nn.ReLU())
+def _block(ins: int, outs: int, halves: bool) -> nn.Sequential:
+    size, stride, pad = ((3, 4, 4), (1, 2, 2), (1, 1, 1)) if halves else ((1, 3, 3), (1, 1, 1), (0, 1, 1))
+    return nn.Sequential(nn.Conv3d(ins, outs, size, stride, pad, bias=False), nn.BatchNorm3d(outs), nn.ReLU())
