@@ -221,7 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("runs/flag"))
     parser.add_argument("--photos", type=Path, help="Parquet of photos with captions and phrases, none of them trained on")
-    parser.add_argument("--count", type=int, default=250, help="photos")
+    parser.add_argument("--count", type=int, default=200, help="photos")
     parser.add_argument("--only", choices=list(MODELS), help="collect for these alone, and stop")
     told = parser.parse_args()
     torch.set_num_threads(1)

@@ -114,7 +114,11 @@ def columns(rows: Floats) -> Floats:
 
 
 def shifted(pixels: Tensor, right: float, down: float) -> Tensor:
-    """Pixels (..., h, w) moved by shares of their width and height; what comes in repeats the edge."""
+    """Pixels (..., h, w) moved by shares of their width and height; what comes in repeats the edge.
+
+    >>> shifted(torch.tensor([[[1.0, 2.0, 3.0]]]), right=1 / 3, down=0.0)
+    tensor([[[1., 1., 2.]]])
+    """
     h, w = pixels.shape[-2:]
     rows = (torch.arange(h) - round(down * h)).clamp(0, h - 1)
     columns = (torch.arange(w) - round(right * w)).clamp(0, w - 1)
