@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mmgradcam.errors import InputError
 from mmgradcam.metrics.boxes import box_iou, box_of, pixel_box
+from mmgradcam.metrics.likeness import correlation, ranks
 from mmgradcam.metrics.localization import Heat, energy_inside, peak_in
 from mmgradcam.pictures import Box
 
@@ -38,7 +39,7 @@ def rank_correlation(one: AnyMap, other: AnyMap, side: int = 14) -> float:
     0.8
     """
     first, second = _pair(one, other, side)
-    return _linear(_ranks(first), _ranks(second))
+    return correlation(ranks(first), ranks(second))
 
 
 def agreement_with_boxes(heat: Heat, boxes: Sequence[Box], share: float = 0.15) -> dict[str, float]:
@@ -121,7 +122,7 @@ def agreement_with_attention(heat: Heat, attention: AnyMap, side: int = 14) -> d
         raise InputError("expected maps >= 0, got negative values; give the positive part")
     totals = first.sum(), second.sum()
     overlap = float(np.minimum(first / totals[0], second / totals[1]).sum()) if min(totals) > 0 else 0.0
-    return {"rank": _linear(_ranks(first), _ranks(second)), "linear": _linear(first, second), "overlap": overlap}
+    return {"rank": correlation(ranks(first), ranks(second)), "linear": correlation(first, second), "overlap": overlap}
 
 
 def _pair(one: AnyMap, other: AnyMap, side: int) -> tuple[Values, Values]:
@@ -154,17 +155,3 @@ def _scaled(values: AnyMap) -> Values:
     flat = values.astype(np.float64).ravel()
     top = np.abs(flat).max()
     return np.round(flat / top, 12) if top > 0 else flat
-
-
-def _ranks(values: Values) -> Values:
-    """Ranks from 1, tied values sharing the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
-
-
-def _linear(one: Values, other: Values) -> float:
-    """Pearson's correlation; 0.0 where one is the same everywhere."""
-    if one.min() == one.max() or other.min() == other.max():
-        return 0.0
-    one, other = one - one.mean(), other - other.mean()
-    return float(np.clip(one @ other / np.sqrt((one @ one) * (other @ other)), -1, 1))

@@ -28,7 +28,7 @@ def spearman(one: Tensor, other: Tensor) -> Floats:
     [0.5]
     """
     pairs = zip(_rows(one, other), _rows(other, one), strict=True)
-    return np.array([_correlation(_ranks(a), _ranks(b)) for a, b in pairs])
+    return np.array([correlation(ranks(a), ranks(b)) for a, b in pairs])
 
 
 def ssim(one: Tensor, other: Tensor) -> Floats:
@@ -82,15 +82,22 @@ def _rows(maps: Tensor, fellows: Tensor) -> Floats:
     return made
 
 
-def _ranks(values: Floats) -> Floats:
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[which], dtype=np.float64)
+def ranks(values: Floats) -> Floats:
+    """Ranks from 1 of a flat array, tied values sharing the mean of theirs.
+
+    >>> ranks(np.array([5.0, 1.0, 5.0])).tolist()
+    [2.5, 1.0, 2.5]
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place], dtype=np.float64)
 
 
-def _correlation(a: Floats, b: Floats) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 0 else 0.0
+def correlation(one: Floats, other: Floats) -> float:
+    """Pearson's correlation of two flat arrays, -1..1; 0.0 where one is the same everywhere."""
+    if one.min() == one.max() or other.min() == other.max():
+        return 0.0
+    one, other = one - one.mean(), other - other.mean()
+    return float(np.clip(one @ other / np.sqrt((one @ one) * (other @ other)), -1, 1))
 
 
 def _scaled(maps: Tensor) -> Tensor:
