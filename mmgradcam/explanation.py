@@ -129,9 +129,8 @@ class Explanation:
             raise InputError(f"the slice is empty; there are {len(self)} targets, {self._listing()}")
         if len(indices) == 1:
             return self._only(indices[0])
-        if self._task is None or self._again is None:
-            raise InputError("a joint map needs the model, and this explanation was loaded from a file; explain anew")
-        return self._again(self._task.join([self.targets[i] for i in indices]))
+        made: Explanation = self.again(self.task.join([self.targets[i] for i in indices]))
+        return made
 
     def by(self, method: Any) -> Explanation:
         """The same targets of the same picture, explained by another method, as of `explain`.
@@ -149,8 +148,8 @@ class Explanation:
         Raises:
             InputError: it was loaded from a file, and has no model.
         """
-        if self._task is None:
-            raise InputError("this needs the model, and the explanation was loaded from a file; explain anew")
+        self._live()
+        assert self._task is not None
         return self._task
 
     @property
@@ -160,9 +159,12 @@ class Explanation:
         Raises:
             InputError: it was loaded from a file, and has no model.
         """
-        if self._again is None:
-            raise InputError("this needs the model, and the explanation was loaded from a file; explain anew")
+        self._live()
         return self._again
+
+    def _live(self) -> None:
+        if self._task is None or self._again is None:
+            raise InputError("this needs the model, and the explanation was loaded from a file; explain anew")
 
     @property
     def labels(self) -> list[str]:
