@@ -181,7 +181,10 @@ class Policy(Task):
         if self.image is not None:
             if not isinstance(observation, Mapping) or self.image not in observation:
                 has = ", ".join(observation) if isinstance(observation, Mapping) else type(observation).__name__
-                raise InputError(f"expected an observation with {self.image!r}, got {has}")
+                raise InputError(
+                    f"expected an observation with {self.image!r}, got {has}; this world and {self.name or 'this policy'} do not go "
+                    "together, name another --model"
+                )
             observation = observation[self.image]
         pixels = torch.as_tensor(np.asarray(observation))
         if pixels.dim() == 2:
