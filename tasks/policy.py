@@ -182,8 +182,8 @@ class Policy(Task):
             if not isinstance(observation, Mapping) or self.image not in observation:
                 has = ", ".join(observation) if isinstance(observation, Mapping) else type(observation).__name__
                 raise InputError(
-                    f"expected an observation with {self.image!r}, got {has}; this world and {self.name or 'this policy'} do not go "
-                    "together, name another --model"
+                    f"expected an observation with {self.image!r}, got {has}; this world and "
+                    f"{self.name or 'this policy'} do not go together, name another --model"
                 )
             observation = observation[self.image]
         pixels = torch.as_tensor(np.asarray(observation))

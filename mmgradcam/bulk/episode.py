@@ -72,9 +72,7 @@ def open_world(name: str) -> Any:
     except ImportError as error:
         raise InputError(f"{name}: the package {error.name} is needed: pip install {error.name}") from None
     except gymnasium.error.Error as error:
-        raise InputError(
-            f"{name}: {' '.join(str(error).split())} Expected a world of gymnasium, such as BabyAI-GoToLocalS8N7-v0 or ALE/Pong-v5"
-        ) from None
+        raise InputError(f"{name}: {' '.join(str(error).split())} Expected a world of gymnasium, such as ALE/Pong-v5") from None
 
 
 def play(world: Any, policy: Policy, steps: int | None = None, seed: int = 0, **how: Any) -> Iterator[Step]:
