@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam import InputError, explain, gradcam, hirescam
-from mmgradcam.bulk import measures
+from mmgradcam.bulk import doubts, measures
+from mmgradcam.bulk.asked import _aligned
 from mmgradcam.bulk.audit import audit
 from mmgradcam.bulk.findings import save, summary
 from mmgradcam.bulk.intervals import figures
@@ -275,3 +276,53 @@ def test_a_mistake_is_one_line(told: list[str], said: str) -> None:
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_models_of_the_hub_are_asked_with_whole_captions(tmp_path: Path) -> None:
+    from hub_models import saved
+
+    task = load(saved("blip", tmp_path / "blip"), device="cpu")
+    boxes = ((0.0, 0.0, 0.5, 0.5),)
+    phrases = (Phrase(0, 0, 1, "a dog", ("animals",), boxes), Phrase(0, 3, 3, "grass", ("scene",), ((0.5, 0.5, 1, 1),)))
+    one = Photo("p", Image.new("RGB", (64, 48), (90, 120, 30)), (("a", "dog", "on", "grass"),), phrases)
+    made = audit(task, source([one]), [hirescam], [measures.pointing, measures.deletion], limit=1)
+    assert {row["target"]: row["kind"] for row in made.rows} == {"a": "", "dog": "animals", "on": "", "grass": "scene"}
+    assert all(row["deletion"] is not None for row in made.rows)
+    assert [row["peak"] is None for row in made.rows] == [True, False, True, False]
+
+
+def test_words_are_found_though_a_model_parts_them_otherwise() -> None:
+    boxes = ((0.0, 0.0, 0.5, 0.5),)
+    first, second = Phrase(0, 1, 1, "dog", ("animals",), boxes), Phrase(0, 4, 4, "dog", ("animals",), boxes)
+    known = [("a", None), ("dog", first), ("'s", None), ("big", None), ("dog", second)]
+    assert _aligned(known, ["A", "dog", "big", "dog."]) == [None, first, None, second]
+    assert _aligned(known, ["zebra", "dog"]) == [None, first]
+
+
+def test_answers_are_right_or_wrong_by_what_people_say() -> None:
+    made = audit(load("scenes-vqa", device="cpu"), open_data("scenes"), [hirescam], [measures.pointing], limit=2)
+    kinds = {row["kind"] for row in made.rows}
+    assert {"color", "count"} <= kinds
+    assert np.mean([row["right"] for row in made.rows]) > 0.8
+    assert any(row["peak"] is not None for row in made.rows)
+    assert any(row["peak"] is None for row in made.rows), "a count rests on several things"
+
+
+def test_doubts_are_measured_too() -> None:
+    task = load("scenes-captioner", device="cpu")
+    every = [doubts.noise, doubts.labels, doubts.pictures, doubts.agree, doubts.reliance, doubts.made_up]
+    made = audit(task, open_data("scenes"), [hirescam, gradcam], every, limit=2)
+    found = made.figures("hirescam")
+    assert set(found) >= {
+        "noise_rank",
+        "label_shuffle",
+        "picture_shuffle",
+        "methods_agree",
+        "reliance_grey",
+        "reliance_blur",
+        "made_up",
+    }
+    assert -1 <= found["picture_shuffle"].mean < 0.5
+    assert found["reliance_grey"].mean > 1
+    assert found["made_up"].mean < 0.5
+    assert found["methods_agree"].mean == made.figures("gradcam")["methods_agree"].mean

@@ -76,12 +76,12 @@ class Asked:
                 )
                 for k, one in enumerate(self.known)
             ]
-        phrases: Sequence[Phrase | None] = self.known or [None] * len(explanation)
+        phrases = _aligned(self.known, explanation.labels) if "caption" in self.query else self.known
         return [
             Truth(one.types[0] if one.types else "", str(one.caption), one, True, group=self.photo.group)
             if one
             else Truth(group=self.photo.group)
-            for one in phrases
+            for one in phrases or [None] * len(explanation)
         ]
 
 
@@ -133,8 +133,20 @@ def _captions(photo: Photo) -> list[Asked]:
     for number in sorted({phrase.caption for phrase in photo.phrases}):
         heads: dict[int, Phrase] = {p.last: p for p in photo.phrases if p.caption == number}
         words = photo.captions[number]
-        made.append(Asked(photo, {"caption": " ".join(words)}, [heads.get(i) for i in range(len(words))]))
+        made.append(Asked(photo, {"caption": " ".join(words)}, [(word, heads.get(i)) for i, word in enumerate(words)]))
     return made
+
+
+def _aligned(known: Sequence[tuple[str, Phrase | None]], labels: Sequence[str]) -> list[Phrase | None]:
+    """Of each word that a model read, the phrase it heads: the model may part words and marks otherwise than the data set."""
+    found: list[Phrase | None] = []
+    at = 0
+    for label in labels:
+        plain = label.lower().strip(" .,;:!?\"'")
+        next_at = next((i for i in range(at, len(known)) if known[i][0].lower() == plain), None)
+        found.append(None if next_at is None else known[next_at][1])
+        at = at if next_at is None else next_at + 1
+    return found
 
 
 def _questions(task: Task, photo: Photo) -> list[Asked]:
