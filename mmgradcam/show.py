@@ -41,6 +41,8 @@ def show_answers(explanation: Explanation) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mmgradcam.metrics import language_prior
+
     console = Console(highlight=False, markup=False)
     console.print(f"{explanation.about.query['question']} {explanation.labels[0]}", style="bold")
     asked = any(target.reliance is not None for target in explanation.targets)
@@ -50,6 +52,10 @@ def show_answers(explanation: Explanation) -> None:
         shown = "" if probability is None else f"{probability:.3f}"
         table.add_row(one.label, shown, f"{one.score:.3f}", *[relies(one)] * asked, *peak(one))
     console.print(table)
+    if asked:
+        prior = language_prior(explanation, top=3)
+        alone = ", ".join(f"{label} p {p:.2f}" for label, p in prior.blind)
+        console.print(f"without the picture: {alone}; the question alone explains {prior.explained:.0%} of the answer")
     words = Table("word of the question", f"importance for {explanation.labels[0]}")
     for word, value in explanation[0].importances:
         words.add_row(word, f"{value:+.3f}")

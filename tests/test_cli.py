@@ -48,6 +48,7 @@ def test_caption_prints_and_writes(folders: dict[str, Path], scene: Path, tmp_pa
 def test_vqa_prints_and_writes(folders: dict[str, Path], scene: Path, tmp_path: Path) -> None:
     done = run("vqa", scene, "--model", folders["vqa"], "--question", "What color is the cube?", "--answer", "blue", "--against", "red", "--out", tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "without the picture: " in done.stdout
     assert done.stdout.startswith("What color is the cube? blue\n")
     assert "blue rather than red" in done.stdout
     assert "importance for blue" in done.stdout
