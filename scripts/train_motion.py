@@ -235,7 +235,8 @@ Sports-1M, another model and other clips:
 
 ## How it was made
 
-- Architecture: `ClipEncoder` of widths {list(WIDTHS)}, a score of every cell, soft maximum over place, mean over time; {count / 1e6:.2f} M parameters, stored as fp16. {FRAMES} frames of {SIDE} x {SIDE}.
+- Architecture: `ClipEncoder` of widths {list(WIDTHS)}, which sees beside the frames how they differ from their median over time and weighs
+  its features by that; a score of every cell, soft maximum over place, mean over time; {count / 1e6:.2f} M parameters, stored as fp16. {FRAMES} frames of {SIDE} x {SIDE}.
 - Data: {given.count:,} clips, seeds 1000000 on, mirrored, turned and reversed in time with the motion's name changed accordingly.
 - Recipe: `python scripts/train_motion.py --out runs/motion`, {given.steps:,} steps of {given.batch} clips, AdamW {given.rate}, cosine, seed {given.seed}; on a CPU.
 - Licence: Apache-2.0. Rendered data, no pictures of others.

@@ -97,9 +97,7 @@ def shown(explained: Explained, change: Change = blacked) -> tuple[Tensor, Tenso
     return told[: len(variants)], told[len(variants) :]
 
 
-def extents(
-    explained: Explained, quantiles: Sequence[float] = SHARES, change: Change = blacked
-) -> tuple[Tensor, Tensor]:
+def extents(explained: Explained, quantiles: Sequence[float] = SHARES, change: Change = blacked) -> tuple[Tensor, Tensor]:
     """How much of the picture the map needs: what it keeps above each of its quantiles, and the confidence that leaves.
 
     Source: Chattopadhyay et al. 2018, section 4.1: relative confidence against the area that is kept.
