@@ -212,8 +212,8 @@ class _How:
         if not any(targets):
             raise InputError(f"{self.task.name or type(self.task).__name__}: there is nothing to explain")
         gradient = [method for method in self.methods if not asks(method)]
-        by = dict(zip(gradient, self._drawn(encoded, targets, gradient), strict=True)) if gradient else {}
-        drawn = [by[m] if m in by else self._asked(m, pixels, encoded, targets) for m in self.methods]
+        done = iter(self._drawn(encoded, targets, gradient) if gradient else ())
+        drawn = [self._asked(m, pixels, encoded, targets) if asks(m) else next(done) for m in self.methods]
         check_finite(self.task, drawn[0].scores, [target for some in targets for target in some])
         ends = list(accumulate(map(len, targets)))
         rows = [slice(end - len(some), end) for end, some in zip(ends, targets, strict=True)]

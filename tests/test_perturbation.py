@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -217,3 +218,25 @@ def test_an_explanation_from_a_file_says_that_it_has_no_model(tmp_path: Any) -> 
     explain(Weighing(), white(), method=own).save(tmp_path / "made.npz")
     with pytest.raises(InputError, match="needs the model"):
         deletion(Explanation.load(tmp_path / "made.npz"))
+
+
+def test_the_same_picture_changed_is_another() -> None:
+    """Of an attacked or noisy copy the user's picture is the same, and what the model sees is not."""
+    made = explain(Weighing(), white(), method=own)
+    black = made.again.of([made.targets], [made.again.view.pixels * 0])[0]
+    variants = Variants([made, black])
+    told = variants.ask([(row, torch.ones(3, 3)) for row in range(2)], greyed)
+    torch.testing.assert_close(told, variants.base())
+    assert told.tolist() == [45, 0]
+
+
+def test_methods_that_cannot_be_hashed_are_methods_too() -> None:
+    @dataclass
+    class Times:
+        factor: float
+
+        def __call__(self, features: Tensor, gradients: Tensor) -> Tensor:
+            return own(features, gradients) * self.factor
+
+    made = compare(Weighing(), [white()], [Times(2), own, Times(3)])[0]
+    assert [one.maps[0, 0, 0].item() for one in made] == [18, 9, 27]

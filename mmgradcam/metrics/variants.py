@@ -116,11 +116,11 @@ class Variants:
         if any(one.task is not self.task for one in explanations):
             raise InputError("expected explanations of one model, got several models'")
         self.rows = [(e, k) for e, one in enumerate(explanations) for k in range(len(one))]
-        of_picture: dict[int, Seen] = {}
+        of_picture: dict[tuple[int, int], Seen] = {}
         self.seen: list[Seen] = []
         for one in explanations:
             view: View = one.again.view
-            key = id(view.pixels if view.prepared else view.clip or view.picture)
+            key = id(view.clip or view.picture), id(view.pixels)  # the same picture may have been changed on the way
             self.seen.append(of_picture.setdefault(key, Seen(self.task, view)))
         self.encodes = 0
 
