@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mmgradcam.bulk.intervals import figures
 from mmgradcam.bulk.protocols import localization_errors, pointing_with_rejects, token_activation, wholes
 from mmgradcam.data.records import Photo, Phrase, Thing, mask_of
 from mmgradcam.data.sources import Source, open_data
+from mmgradcam.methods import occlusion
 from mmgradcam.metrics import obj_iou, otsu
 from mmgradcam.tasks import Layer, load
 
@@ -137,6 +139,27 @@ def test_seeds_are_masks_that_a_segmenter_can_train_on(tmp_path: Path) -> None:
     assert made.figures("hirescam")["seed_iou"].mean == pytest.approx((16 + 64 + 0 + 64) / (16 + 64 + 256 + 64))
 
 
+def test_seeds_are_drawn_where_nobody_drew_the_truth(tmp_path: Path) -> None:
+    """They are wanted most where nobody did."""
+    bare = [Photo(one.name, one.image, things=(Thing(one.things[0].label),)) for one in PHOTOS]
+    made = audit(colored(), source(bare), [hirescam], [measures.seeds], out=tmp_path)
+    assert len(list((tmp_path / "seeds" / "hirescam").glob("*.png"))) == 4
+    assert "seed_iou" not in made.figures("hirescam")
+
+
+def test_seeds_say_what_they_cannot_be_drawn_of(tmp_path: Path) -> None:
+    class Many(Colors):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([super().forward(x).flip(1), x.new_zeros(len(x), 300)], 1).flip(1)
+
+    model = Many()
+    task = Layer(model, model.conv, [*map(str, range(300)), "red", "green", "blue"])
+    with pytest.raises(InputError, match="room for 254 classes, got number 301"):
+        audit(task, source(), [hirescam], [measures.seeds], out=tmp_path, limit=1)
+    with pytest.raises(InputError, match="seeds: expected a classifier"):
+        audit(load("scenes-captioner", device="cpu"), open_data("scenes"), [hirescam], [measures.seeds], limit=1)
+
+
 def test_one_encode_for_all_methods() -> None:
     task = colored()
     audit(task, source(), [hirescam, gradcam, inverted], [measures.pointing], batch=2)
@@ -172,6 +195,59 @@ def test_a_part_that_a_limit_cut_is_done_again(tmp_path: Path) -> None:
     assert [row["record"] for row in on.rows] == [n for n in range(4) for _ in range(3)]
 
 
+def test_a_limit_that_cuts_a_part_of_a_longer_run_counts_no_more_records(tmp_path: Path) -> None:
+    audit(colored(), source(), [hirescam], [measures.pointing], batch=2, out=tmp_path)
+    cut = audit(colored(), source(), [hirescam], [measures.pointing], batch=2, limit=3, out=tmp_path)
+    assert ({row["record"] for row in cut.rows}, cut.pictures) == ({0, 1, 2}, 3)
+    whole = audit(colored(), source(), [hirescam], [measures.pointing], batch=2, out=tmp_path)
+    assert {row["record"] for row in whole.rows} == {0, 1, 2, 3}
+
+
+def test_a_part_that_is_gone_is_done_again(tmp_path: Path) -> None:
+    audit(colored(), source(), [hirescam], [measures.pointing], batch=1, out=tmp_path)
+    (tmp_path / "parts" / "000001.json").unlink()
+    made = audit(colored(), source(), [hirescam], [measures.pointing], batch=1, out=tmp_path)
+    assert [row["record"] for row in made.rows] == [n for n in range(4) for _ in range(3)]
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(InputError, match=r"run\.json, which is gone"):
+        audit(colored(), source(), [inverted], [measures.pointing], batch=1, out=tmp_path)
+
+
+def test_methods_of_one_name_and_columns_of_another_length_are_refused() -> None:
+    ways = [partial(occlusion, size=3), partial(occlusion, size=9)]
+    made = audit(colored(), source(), ways, [measures.pointing])
+    assert made.methods == ["occlusion(size=3)", "occlusion(size=9)"]
+    assert made.figures("occlusion(size=9)")["peak"].rows == 4
+    with pytest.raises(InputError, match="methods of different names, got hirescam, hirescam"):
+        audit(colored(), source(), [hirescam, hirescam], [measures.pointing])
+
+    def long(batch: measures.Batch) -> dict[str, measures.Column]:
+        return {"x": [1.0] * (len(batch.rows) + 1)}
+
+    with pytest.raises(InputError, match=r"metric long: expected a column of 12 values.*got 'x' of 13"):
+        audit(colored(), source(), [hirescam], [long])
+    with pytest.raises(InputError, match="a limit of 1 or more, got 0"):
+        audit(colored(), source(), [hirescam], [measures.pointing], limit=0)
+
+
+def test_a_picture_that_no_model_takes_is_malformed() -> None:
+    tiny = Photo("tiny", Image.new("RGB", (4, 4)), things=(Thing("red", ((0, 0, 1, 1),)),))
+    made = audit(colored(), source([tiny, *PHOTOS]), [hirescam], [measures.pointing])
+    assert (made.bad, made.pictures) == (["tiny: the picture: expected at least 8 x 8 pixels, got 4 x 4"], 4)
+
+
+def test_a_synonym_of_two_classes_is_that_which_it_names() -> None:
+    model = Colors()
+    task = Layer(model, model.conv, ["missile", "projectile, missile", "Missile"])
+    for name in task.labels:
+        one = Photo("p", PHOTOS[0].image, things=(Thing(name, ((0, 0, 0.25, 0.25),)),))
+        made = audit(task, source([one]), [hirescam], [measures.pointing])
+        assert {row["target"] for row in made.rows if row["kind"] == "true"} == {name}
+    one = Photo("p", PHOTOS[0].image, things=(Thing("Projectile", ((0, 0, 0.25, 0.25),)),))
+    made = audit(task, source([one]), [hirescam], [measures.pointing])
+    assert {row["target"] for row in made.rows if row["kind"] == "true"} == {"projectile, missile"}
+
+
 def test_intervals_draw_pictures_and_not_rows() -> None:
     """Ten pictures of a hundred equal rows each say as much as ten rows."""
     values = [float(n % 2) for n in range(10)]
@@ -186,6 +262,11 @@ def test_intervals_draw_pictures_and_not_rows() -> None:
     assert derived["inside_outside"].mean == 3.0
     assert derived["specificity"].mean == pytest.approx(3 / 4 - 1 / 3)
     assert derived["inside_outside"].low < 3.0 < derived["inside_outside"].high
+
+
+def test_figures_of_nothing_are_none() -> None:
+    assert figures([], {"peak": []}) == {}
+    assert audit(colored(), source(), [hirescam], [measures.pointing]).figures("nobody") == {}
 
 
 def test_swapped_maps_are_those_of_other_places_of_the_same_text() -> None:

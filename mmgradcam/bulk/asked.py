@@ -59,8 +59,8 @@ class Asked:
     def truths(self, explanation: Explanation) -> list[Truth]:
         """Of each target of the explanation."""
         if "classes" in self.query or "top" in self.query:
-            of = {label: thing for thing in self.known for label in _names(thing.label)}
-            found = [next((of[name] for name in _names(label) if name in of), None) for label in explanation.labels]
+            of = dict(self.known)
+            found = [of.get(label) for label in explanation.labels]
             return [
                 Truth("true" if thing else "absent", "", thing, thing is not None, group=self.photo.group) for thing in found
             ]
@@ -104,16 +104,26 @@ def asked_of(task: Task, photo: Photo) -> list[Asked]:
     if isinstance(task, Talking):
         return _captions(photo) or [Asked(photo, {}, ())]
     if isinstance(task, Layer):
-        labels = {name: label for label in task.labels for name in _names(label)}
-        things = [thing for thing in photo.things if any(name in labels for name in _names(thing.label))]
-        classes = [next(labels[name] for name in _names(thing.label) if name in labels) for thing in things]
-        return [Asked(photo, {"classes": list(dict.fromkeys(classes)), "top": TOP}, things)] if things else []
+        known = [(label, thing) for thing in photo.things if (label := _class_of(thing.label, task.labels)) is not None]
+        return [Asked(photo, {"classes": list(dict(known)), "top": TOP}, known)] if known else []
     raise InputError(f"evaluate: expected a captioner, a model of questions or a classifier, got {type(task).__name__}")
 
 
-def _names(label: str) -> list[str]:
-    """All that a class is called: ImageNet's labels are lists of synonyms."""
-    return [label.lower(), *(part.strip().lower() for part in label.split(","))]
+def _class_of(name: str, labels: Sequence[str]) -> str | None:
+    """The model's label of a thing: the very name before a synonym, and letter for letter before upper case as lower."""
+    for spell in (str, str.lower):
+        full = {spell(label): label for label in reversed(labels)}
+        parts = {spell(part): label for label in reversed(labels) for part in _parts(label)}
+        for own in (name, *_parts(name)):
+            for known in (full, parts):
+                if spell(own) in known:
+                    return known[spell(own)]
+    return None
+
+
+def _parts(label: str) -> list[str]:
+    """ImageNet's labels are lists of synonyms."""
+    return [part.strip() for part in label.split(",")]
 
 
 def _phrases(photo: Photo) -> tuple[list[Phrase], list[tuple[list[str], int, int]]]:

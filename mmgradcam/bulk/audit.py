@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mmgradcam.data.records import Photo
 from mmgradcam.data.stream import Source
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import AnyMethod, compare
+from mmgradcam.pictures import open_picture
 from mmgradcam.store import write_files
 from mmgradcam.task import Task
 
@@ -92,7 +94,7 @@ def audit(
         data: as of `mmgradcam.data.sources.open_data`.
         methods: as of `compare`.
         metrics: functions such as those of `mmgradcam.bulk.measures`.
-        limit: number of records, from the first; all of them by default.
+        limit: number of records, from the first, 1 or more; all of them by default.
         taps: as of `explain`.
         batch: pictures explained and measured together.
         out: a folder to keep what is done in, part by part; what lies there of the same run is not done again.
@@ -102,17 +104,22 @@ def audit(
         All rows, whether they were measured now or before.
 
     Raises:
-        InputError: the task is of another kind, or what lies in `out` is of another run.
+        InputError: the task is of another kind, what lies in `out` is of another run, two methods have one name, or a metric
+            gives more or fewer values than there are rows.
     """
     if not methods or not metrics:
         raise InputError("evaluate: expected at least one method and one metric")
+    if limit is not None and limit < 1:
+        raise InputError(f"evaluate: expected a limit of 1 or more, got {limit}")
     out = None if out is None else Path(out)
-    count = min(limit or len(data), len(data))
-    named = [name_of(metric) for metric in metrics]
+    count = len(data) if limit is None else min(limit, len(data))
+    named, ways = [name_of(metric) for metric in metrics], [name_of(method) for method in methods]
+    if len(set(ways)) < len(ways):
+        raise InputError(f"evaluate: expected methods of different names, got {', '.join(ways)}; rows are told apart by them")
     run: dict[str, Any] = {"model": task.name or type(task).__name__, "weights": task.fingerprint(), "data": data.name}
     run |= {
         "metrics": named,
-        "methods": [name_of(m) for m in methods],
+        "methods": ways,
         "taps": None if taps is None else [str(t) for t in taps],
         "batch": batch,
     }
@@ -125,7 +132,7 @@ def audit(
         made.add(part)
         if out is not None:
             write_files({out / "parts" / f"{len(made.parts) - 1:06}.json": json.dumps(part).encode()})
-    return made.audit(count, batch)
+    return made.audit()
 
 
 def _part(
@@ -145,6 +152,12 @@ def _part(
     silent = 0
     for record in range(start, start + count):
         photo = next(coming)
+        if photo is not None:
+            try:
+                open_picture(photo.image)
+            except InputError as error:
+                data.bad.append(f"{photo.name}: {error}")
+                photo = None
         some = [] if photo is None else asked_of(task, photo)
         asked += [(record, one) for one in some]
         silent += photo is not None and not some
@@ -165,13 +178,21 @@ def _part(
     every = [one for some in explained for one in some]
     truths = [asked[e][1].truths(one) for e, some in enumerate(explained) for one in some]
     names = [one.photo.name for _, one in asked for _ in methods]
-    classes = {label: n for n, label in enumerate(getattr(task, "labels", ()), 1)}
+    labels = list(getattr(task, "labels", ()))
+    classes = {label: labels.index(label) + 1 for label in dict.fromkeys(labels)}
     whole = Batch(every, truths, [name_of(m) for m in methods], names, classes, out)
     columns: dict[str, Sequence[Any]] = {}
     for metric in metrics:
         begin = time.perf_counter()
-        columns |= metric(whole)
+        told = metric(whole)
         made["seconds"][name_of(metric)] = time.perf_counter() - begin
+        for name, values in told.items():
+            if name in ABOUT or len(values) != len(whole.rows):
+                raise InputError(
+                    f"metric {name_of(metric)}: expected a column of {len(whole.rows)} values, one per row, and a name not "
+                    f"among {', '.join(ABOUT)}; got {name!r} of {len(values)}"
+                )
+        columns |= told
     for n, (e, k) in enumerate(whole.rows):
         (record, one), target, truth = asked[e // len(methods)], every[e].targets[k], truths[e][k]
         about = (
@@ -192,9 +213,9 @@ class _Kept:
     def add(self, part: dict[str, Any]) -> None:
         self.parts.append(part)
 
-    def audit(self, count: int, batch: int) -> Audit:
+    def audit(self) -> Audit:
         made = Audit(str(self.run["model"]), str(self.run["data"]))
-        for part in self.parts[: -(-count // batch)]:
+        for part in self.parts:
             made.rows += part["rows"]
             made.bad += part["bad"]
             made.silent += part["silent"]
@@ -205,12 +226,14 @@ class _Kept:
 
 
 def _kept(out: Path | None, run: Mapping[str, Any], count: int) -> _Kept:
-    """What lies in a folder of the same run, but for a last part that a smaller limit cut short."""
+    """What lies in a folder of the same run, up to the first part that is missing or that a limit cuts at another record."""
     made = _Kept(run)
     if out is None:
         return made
     told = out / "run.json"
     if not told.exists():
+        if any((out / "parts").glob("*.json")):
+            raise InputError(f"{out}: expected parts of a run beside its run.json, which is gone; choose another --out")
         write_files({told: json.dumps(run, indent=2).encode()})
         return made
     try:
@@ -223,7 +246,8 @@ def _kept(out: Path | None, run: Mapping[str, Any], count: int) -> _Kept:
             )
         for path in sorted((out / "parts").glob("*.json")):
             part = json.loads(path.read_text(encoding="utf-8"))
-            if part["records"] != run["batch"] and len(made.parts) * run["batch"] + part["records"] != count:
+            done = len(made.parts)
+            if path.stem != f"{done:06}" or part["records"] != min(run["batch"], count - done * run["batch"]):
                 break
             made.add(part)
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError) as error:
@@ -234,10 +258,11 @@ def _kept(out: Path | None, run: Mapping[str, Any], count: int) -> _Kept:
 
 
 def name_of(function: Any) -> str:
-    """What a method or metric is called."""
-    return str(
-        getattr(function, "__name__", None) or getattr(getattr(function, "func", None), "__name__", type(function).__name__)
-    )
+    """What a method or metric is called, the settings of a partial with it."""
+    if isinstance(function, partial):
+        settings = ", ".join([*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())])
+        return f"{name_of(function.func)}({settings})"
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _plain(value: Any) -> Any:

@@ -48,6 +48,8 @@ def figures(
         draws: how many times the pictures are drawn.
         seed: of the drawing.
     """
+    if not len(pictures):
+        return {}
     names, place = np.unique(np.asarray(pictures), return_inverse=True)
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / max(len(names), 1)), size=draws)
     means: dict[str, float] = {}

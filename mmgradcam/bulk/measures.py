@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mmgradcam import metrics
 from mmgradcam.bulk.asked import Truth
+from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
 from mmgradcam.metrics import Variants
 from mmgradcam.regions import fill_holes
@@ -135,22 +136,29 @@ def tops(batch: Batch) -> dict[str, Column]:
 def seeds(batch: Batch) -> dict[str, Column]:
     """Segmentation seeds of a classifier's true classes: pixels that seed and thing share, and pixels of either.
 
-    With `--out`, the seeds are written as PNG masks with VOC's colours into `seeds/METHOD/PICTURE.png`.
+    Every true class is drawn, also where nobody said where it is; there nothing is counted. With `--out`, the seeds are written
+    as PNG masks with VOC's colours into `seeds/METHOD/PICTURE.png`.
     """
+    if not batch.classes:
+        raise InputError("seeds: expected a classifier, whose labels say which class a seed is of; leave seeds out")
     shared: list[float | None] = [None] * len(batch.rows)
     either: list[float | None] = [None] * len(batch.rows)
     at = {row: n for n, row in enumerate(batch.rows)}
     for e, explanation in enumerate(batch.explanations):
-        rows = [at[e, k] for k, truth in enumerate(batch.truths[e]) if truth.right and batch.masks[at[e, k]] is not None]
+        rows = [at[e, k] for k, truth in enumerate(batch.truths[e]) if truth.right]
         if not rows:
             continue
         drawn = metrics.seed_mask([batch.heats[n] for n in rows], list(range(1, len(rows) + 1)))
         for label, n in enumerate(rows, 1):
-            mask: Any = batch.masks[n]
-            shared[n], either[n] = float(((drawn == label) & mask).sum()), float(((drawn == label) | mask).sum())
+            if (mask := batch.masks[n]) is not None:
+                shared[n], either[n] = float(((drawn == label) & mask).sum()), float(((drawn == label) | mask).sum())
         if batch.out is not None:
             method = batch.methods[e % len(batch.methods)]
             classes = [batch.classes[explanation.labels[batch.rows[n][1]]] for n in rows]
+            if max(classes) >= metrics.NOBODY:
+                raise InputError(
+                    f"seeds: a PNG mask has room for 254 classes, got number {max(classes)}; measure without --out"
+                )
             place = np.array([0, *classes, *[0] * (255 - len(classes))], np.uint8)
             place[metrics.NOBODY] = metrics.NOBODY
             name = "".join(c if c.isalnum() or c in "-_." else "_" for c in batch.names[e])
