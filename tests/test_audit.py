@@ -260,8 +260,35 @@ def test_intervals_draw_pictures_and_not_rows() -> None:
         range(4), {"inside": [4, 2, 3, 3], "outside": [1, 1, 1, 1], "peak": [1, 1, 1, 0], "swapped": [0, 0, 1, None]}
     )
     assert derived["inside_outside"].mean == 3.0
-    assert derived["specificity"].mean == pytest.approx(3 / 4 - 1 / 3)
+    # The last has no swapped map, and so its peak does not count beside theirs.
+    assert derived["specificity"].mean == pytest.approx(3 / 3 - 1 / 3)
+    assert (derived["peak"].mean, derived["specificity"].rows) == (0.75, 3)
     assert derived["inside_outside"].low < 3.0 < derived["inside_outside"].high
+
+
+def test_intervals_take_no_more_memory_the_more_pictures_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"peak": [float(n % 3 == 0) for n in range(300)], "swapped": [None if n % 7 else 1.0 for n in range(300)]}
+    at_once = figures(range(300), columns)
+    monkeypatch.setattr("mmgradcam.bulk.intervals.CELLS", 300 * 7)
+    assert figures(range(300), columns) == at_once, "drawn seven at a time, the same"
+
+
+def test_pictures_of_which_nobody_said_where_are_not_wrong() -> None:
+    bare = [Photo(one.name, one.image, things=(Thing(one.things[0].label),)) for one in PHOTOS]
+    every = [measures.pointing, measures.tops, measures.box]
+    assert wholes(audit(colored(), source(bare), [hirescam], every), "hirescam") == {}
+    half = audit(colored(), source([*PHOTOS, *bare]), [hirescam], every)
+    assert localization_errors(half, "hirescam") == {1: 25.0, 5: 25.0}
+    # Of 3 + 2 maps a photo and its bare twin, the even photos have one hit and two bright maps of a blue that is said to be absent, so
+    # that rejecting all is best: of the odd ones' 10, that is right of 8. Their threshold is right of 1 + 6 of the even ones' 10.
+    assert pointing_with_rejects(half, "hirescam") == pytest.approx(15 / 20)
+
+
+def test_a_summary_is_json_that_any_tool_reads() -> None:
+    made = audit(colored(), source(PHOTOS[:1]), [hirescam], [measures.pointing, measures.tops, measures.heat])
+    assert np.isnan(wholes(made, "hirescam")["pointing_with_reject"]), "of one picture there are no two halves"
+    told = json.loads(json.dumps(summary(made), allow_nan=False))
+    assert told["wholes"]["hirescam"]["pointing_with_reject"] is None
 
 
 def test_figures_of_nothing_are_none() -> None:

@@ -104,8 +104,8 @@ def asked_of(task: Task, photo: Photo) -> list[Asked]:
     if isinstance(task, Talking):
         return _captions(photo) or [Asked(photo, {}, ())]
     if isinstance(task, Layer):
-        known = [(label, thing) for thing in photo.things if (label := _class_of(thing.label, task.labels)) is not None]
-        return [Asked(photo, {"classes": list(dict(known)), "top": TOP}, known)] if known else []
+        things = [(label, thing) for thing in photo.things if (label := _class_of(thing.label, task.labels)) is not None]
+        return [Asked(photo, {"classes": list(dict(things)), "top": TOP}, things)] if things else []
     raise InputError(f"evaluate: expected a captioner, a model of questions or a classifier, got {type(task).__name__}")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
@@ -79,8 +80,11 @@ def save(made: Audit, out: str | Path) -> list[Path]:
 
 
 def summary(made: Audit) -> dict[str, Any]:
-    """What `summary.json` holds: of each method all figures, and by kind; speeds, and what could not be read."""
-    return {
+    """What `summary.json` holds: of each method all figures, and by kind; speeds, and what could not be read.
+
+    What is no number, such as a ratio to no heat at all, is None, since JSON has no other word for it.
+    """
+    told = {
         "model": made.model,
         "data": made.data,
         "pictures": made.pictures,
@@ -94,6 +98,13 @@ def summary(made: Audit) -> dict[str, Any]:
         "malformed": made.bad,
         "silent": made.silent,
     }
+    return {name: _finite(value) for name, value in told.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parquet(made: Audit) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from mmgradcam.bulk.measures import DERIVED
 
 DRAWS = 1000
+CELLS = 2**22
+"""How many numbers of the drawing are held at once, however many pictures there are."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ def figures(
 ) -> dict[str, Figure]:
     """Means of columns and of what is derived of them, with bootstrap intervals over pictures.
 
+    What is derived of two columns is so of the rows that have a value in both: a caption's only phrase has no swapped map, and
+    would else count in the one mean and not in the other.
+
     Source: Efron, "Bootstrap methods", 1979; percentile intervals. Pictures are drawn, since a picture's rows hang
     together.
 
@@ -51,28 +56,36 @@ def figures(
     if not len(pictures):
         return {}
     names, place = np.unique(np.asarray(pictures), return_inverse=True)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / max(len(names), 1)), size=draws)
-    means: dict[str, float] = {}
-    again: dict[str, npt.NDArray[np.float64]] = {}
-    rows: dict[str, int] = {}
-    for name, column in columns.items():
-        values = np.array([np.nan if v is None else float(v) for v in column])
-        there = ~np.isnan(values)
-        if not there.any():
+    values = {name: np.array([np.nan if v is None else float(v) for v in column]) for name, column in columns.items()}
+    values = {name: column for name, column in values.items() if not np.isnan(column).all()}
+    sums: list[npt.NDArray[Any]] = []
+    of: dict[str, tuple[Callable[..., Any], list[int], int]] = {}
+    plain: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {name: ((name,), _itself) for name in values}
+    for name, (parts, derive) in {**plain, **DERIVED}.items():
+        if not all(part in values for part in parts):
             continue
-        totals = np.bincount(place[there], values[there], len(names))
-        counts = np.bincount(place[there], minlength=len(names))
-        means[name], rows[name] = float(values[there].mean()), int(there.sum())
-        with np.errstate(invalid="ignore", divide="ignore"):
-            again[name] = (drawn @ totals) / (drawn @ counts)
-    for name, (parts, derive) in DERIVED.items():
-        if not all(part in means for part in parts):
-            continue
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means[name] = float(derive(*(np.float64(means[part]) for part in parts)))
-            again[name] = derive(*(again[part] for part in parts))
-        rows[name] = min(rows[part] for part in parts)
-    return {name: Figure(mean, *_interval(again[name]), rows[name]) for name, mean in means.items()}
+        there = ~np.isnan(np.stack([values[part] for part in parts])).any(0)
+        if there.any():
+            of[name] = derive, list(range(len(sums), len(sums) + len(parts) + 1)), int(there.sum())
+            sums += [np.bincount(place[there], values[part][there], len(names)) for part in parts]
+            sums.append(np.bincount(place[there], minlength=len(names)).astype(np.float64))
+    told = np.stack(sums, 1) if sums else np.zeros((len(names), 0))  # (pictures, S) of each picture's rows, values and counts
+    drawing, size = np.random.default_rng(seed), max(1, CELLS // len(names))
+    blocks = [
+        drawing.multinomial(len(names), np.full(len(names), 1 / len(names)), size=min(size, draws - at)) @ told
+        for at in range(0, draws, size)
+    ]
+    again, once = np.concatenate(blocks), told.sum(0, keepdims=True)
+    found = {}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for name, (derive, at, rows) in of.items():
+            mean, drawn = (derive(*(some[:, k] / some[:, at[-1]] for k in at[:-1])) for some in (once, again))
+            found[name] = Figure(float(mean[0]), *_interval(drawn), rows)
+    return found
+
+
+def _itself(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return values
 
 
 def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:

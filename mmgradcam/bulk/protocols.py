@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmgradcam.bulk.asked import TOP
 from mmgradcam.bulk.audit import Audit
 from mmgradcam.data.records import where
 from mmgradcam.data.stream import Source
@@ -48,6 +49,8 @@ FUNCTION_WORDS = frozenset(
 def localization_errors(made: Audit, method: str) -> dict[int, float]:
     """ILSVRC's top-1 and top-5 localization error in percent, of a classifier's audit with the metric `box`.
 
+    Pictures of which nobody said where their class is do not count.
+
     Raises:
         InputError: the audit has no boxes.
     """
@@ -55,9 +58,10 @@ def localization_errors(made: Audit, method: str) -> dict[int, float]:
     for row in made.rows:
         if row["method"] == method and row["probability"] is not None:
             of[row["record"]].append(row)
-    if not of or not any("box_found" in row for some in of.values() for row in some):
-        raise InputError("localization error: expected an audit of a classifier with the metric box")
-    ranked = [sorted(some, key=lambda row: -row["probability"]) for some in of.values()]
+    boxed = [some for some in of.values() if any(row.get("box_found") is not None for row in some)]
+    if not boxed:
+        raise InputError("localization error: expected an audit of a classifier with the metric box, of things with boxes")
+    ranked = [sorted(some, key=lambda row: -row["probability"]) for some in boxed]
     right = [[bool(row["right"]) for row in some] for some in ranked]
     located = [[bool(row["box_found"]) for row in some] for some in ranked]
     return {top: localization_error(right, located, top) for top in (1, 5)}
@@ -66,15 +70,21 @@ def localization_errors(made: Audit, method: str) -> dict[int, float]:
 def pointing_with_rejects(made: Audit, method: str) -> float:
     """The pointing game with the reject option, 0..1, of a classifier's audit with the metrics `pointing` and `tops`.
 
-    The paper does not say how its threshold was found; here each half of the pictures is judged by the threshold that is best
-    on the other.
+    As in the paper, of each picture's five likeliest classes; those that are there, and nobody said where, do not count. The
+    paper does not say how its threshold was found; here each half of the pictures is judged by the threshold that is best on
+    the other. Not a number where all pictures lie in one half.
 
     Raises:
         InputError: the audit lacks one of the metrics.
     """
-    rows = [row for row in made.rows if row["method"] == method]
+    of: dict[float, list[dict[str, Any]]] = defaultdict(list)
+    for row in made.rows:
+        if row["method"] == method and row["probability"] is not None:
+            of[row["record"]].append(row)
+    likeliest = [row for some in of.values() for row in sorted(some, key=lambda row: -row["probability"])[:TOP]]
+    rows = [row for row in likeliest if not row["right"] or row.get("peak") is not None]
     if not rows or any("top" not in row or "peak" not in row for row in rows):
-        raise InputError("pointing with reject: expected an audit with the metrics pointing and tops")
+        raise InputError("pointing with reject: expected an audit of a classifier with the metrics pointing and tops")
     halves = [[row for row in rows if row["record"] % 2 == half] for half in (0, 1)]
     told, count = 0.0, 0
     for own, other in (halves, halves[::-1]):
@@ -90,9 +100,9 @@ def wholes(made: Audit, method: str) -> dict[str, float]:
     there = set(made.columns())
     classes = any(row["kind"] == "absent" for row in made.rows)
     found: dict[str, float] = {}
-    if classes and "box_found" in there:
+    if classes and any(row.get("box_found") is not None for row in made.rows):
         found |= {f"localization_error_top_{top}": error for top, error in localization_errors(made, method).items()}
-    if classes and {"top", "peak"} <= there:
+    if classes and "top" in there and any(row.get("peak") is not None for row in made.rows):
         found["pointing_with_reject"] = pointing_with_rejects(made, method)
     return found
 
