@@ -87,6 +87,7 @@ def pictures() -> None:
     from matplotlib.cbook import get_sample_data
 
     from mmgradcam import explain
+    from mmgradcam.data.motion import make_motion, render_motion
     from mmgradcam.data.render import render
     from mmgradcam.data.scenes import make_scene
     from mmgradcam.tasks import load
@@ -97,6 +98,8 @@ def pictures() -> None:
     explain(load("scenes-captioner"), example).panels().save(out / "words.webp", quality=88)
     asked = explain(load("scenes-vqa"), example, question="what color is the large cube?", top=2, against="blue")
     asked.panels().save(out / "answers.webp", quality=88)
+    moving = render_motion(make_motion(EXAMPLE + 10), 64)
+    explain(load("clips-motion"), moving.clip).panels().save(out / "clip.webp", quality=88)
     photo = get_sample_data("grace_hopper.jpg", asfileobj=False)
     panels = explain(load("photo-captioner-small"), photo, reliance=True).panels()
     panels.thumbnail((1200, 1200))

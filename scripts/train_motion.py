@@ -25,6 +25,9 @@ from mmgradcam import methods
 from mmgradcam.bulk.motion import evaluate_motion
 from mmgradcam.data.motion import MOTIONS, make_motion, render_motion
 from mmgradcam.data.splits import seeds
+from mmgradcam.draw import upsample
+from mmgradcam.metrics import peak_in
+from mmgradcam.regions import fill_holes
 from mmgradcam.tasks import load
 from mmgradcam.tasks.loading import build, parts, save
 from mmgradcam.tasks.nets.clips import ClipEncoder, SliceHead
@@ -165,16 +168,30 @@ def publish(net: Net, given: argparse.Namespace) -> None:
             found = evaluate_motion(task, given.choose_on, "validation", **how)["localization"]["motion"]
             rows.append({"method": method, "taps": taps, **found})
             print(method, taps, round(found["peak"], 3), round(found["inside_outside"], 1), flush=True)
-    best = max(rows, key=lambda row: row["peak"])
+    top = max(row["peak"] for row in rows)
+    best = next(row for row in rows if row["peak"] > top - 0.01)  # the plainest of those that are as good as any
     config |= {"method": best["method"], "taps": best["taps"]}
     save(task, config, folder)
     figures = evaluate_motion(load(folder), given.measure_on)
+    figures["weights_alone"] = weights_alone(net, given.measure_on)
     place = figures["localization"]["motion"]
     said = f"{figures['accuracy']['all']:.1%} right; peak on what moves in {place['peak']:.1%} of frames, centre {place['centre']:.1%}"
     config |= {"headline": said, "figures": figures}
     save(task, config, folder)
     (folder / "README.md").write_text(card(config, rows, best, given), encoding="utf-8")
     print(said)
+
+
+@torch.no_grad()
+def weights_alone(net: Net, count: int) -> float:
+    """In what share of test frames the largest of the encoder's weights, which know nothing learned, lies on what moves."""
+    hits = []
+    for seed in seeds("test", count):
+        moving = render_motion(make_motion(seed, FRAMES), SIDE)
+        frames = np.stack([np.asarray(frame) for frame in moving.clip.frames])
+        weights = upsample(net.encoder.weights(prepared(frames[None]))[0, 0], (0.0, 0.0, 1.0, 1.0), (SIDE, SIDE))
+        hits += [peak_in(heat.numpy(), fill_holes(mask)) for heat, mask in zip(weights, moving.masks, strict=True)]
+    return float(np.mean(hits))
 
 
 def card(config: dict[str, Any], rows: list[dict[str, Any]], best: dict[str, Any], given: argparse.Namespace) -> str:
@@ -201,7 +218,8 @@ from mmgradcam.tasks import load
 explain(load("clips-motion"), open_clip("film.gif"))
 ```
 
-Maps are taken by **{best["method"]}** at **{" x ".join(best["taps"]) or "the features"}**, the choice that did best on validation clips (below).
+Maps are taken by **{best["method"]}** at **{" x ".join(best["taps"]) or "the features"}**, the first in the table below that lies within a point of the best
+on validation clips.
 
 ## Figures on {accuracy["number"]:,} held-out clips
 
@@ -213,7 +231,8 @@ Motions told right: **{accuracy["all"]:.1%}**.
 | --- | --- |
 {kinds}
 The map's peak lies on what moves in **{place["peak"]:.1%}** of {place["count"]:,} frames (the centre point {place["centre"]:.1%}, a random point {place["random"]:.1%}); mean heat
-inside its mask over mean heat outside: {place["inside_outside"]:.1f}.
+inside its mask over mean heat outside: {place["inside_outside"]:.1f}. Most of that is the encoder's doing, which weighs its features by how much
+a place is not as it usually is: those weights alone, before anything learned, peak on what moves in {figures["weights_alone"]:.1%} of the frames.
 
 ## Grad-CAM++ against Grad-CAM
 

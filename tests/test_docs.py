@@ -115,6 +115,13 @@ def test_a_card_of_a_photo_model_tells_the_figures_of_its_config(name: str) -> N
         assert said in text
 
 
+def test_the_readme_tells_the_figures_of_the_model_of_clips() -> None:
+    figures = checkpoints.config(checkpoints.folder("clips-motion"))["figures"]
+    place = figures["localization"]["motion"]
+    for share in (figures["accuracy"]["all"], place["peak"], place["centre"]):
+        assert f"{share:.1%}" in README
+
+
 def test_links_of_the_readme_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target

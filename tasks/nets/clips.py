@@ -28,11 +28,14 @@ class ClipEncoder(nn.Module):
         self.channels = widths[-1]
 
     def forward(self, clips: Tensor) -> Tensor:
-        unusual = clips - clips.median(2, keepdim=True).values
-        features: Tensor = self.blocks(torch.cat([clips, unusual], 1))
-        cells = F.avg_pool3d(unusual.abs().sum(1, keepdim=True), (1, 4, 4))
+        features: Tensor = self.blocks(torch.cat([clips, _unusual(clips)], 1))
+        return features * self.weights(clips)
+
+    def weights(self, clips: Tensor) -> Tensor:
+        """(B, 3, T, h, w) -> (B, 1, T, h / 4, w / 4) in 0..1: how much each place is not as it usually is."""
+        cells = F.avg_pool3d(_unusual(clips).abs().sum(1, keepdim=True), (1, 4, 4))
         around = F.avg_pool3d(cells, (1, 3, 3), 1, (0, 1, 1), count_include_pad=False)
-        return features * (around / around.amax((3, 4), keepdim=True).clamp(min=1e-6))
+        return around / around.amax((3, 4), keepdim=True).clamp(min=1e-6)
 
 
 class SliceHead(nn.Module):
@@ -57,6 +60,10 @@ class SliceHead(nn.Module):
         """(B, C, t, rows, columns) -> (B, classes, t) scores of each moment, a soft maximum over place."""
         said: Tensor = self.out(features).flatten(3)
         return said.logsumexp(3) - math.log(said.shape[3])
+
+
+def _unusual(clips: Tensor) -> Tensor:
+    return clips - clips.median(2, keepdim=True).values
 
 
 def _block(ins: int, outs: int, halves: bool) -> nn.Sequential:
