@@ -109,6 +109,25 @@ def test_extents_keep_what_lies_above_a_quantile() -> None:
     assert relative[0].tolist() == pytest.approx([v / sigmoid[0] for v in sigmoid], rel=1e-5)
 
 
+def test_extents_keep_as_much_of_a_sparse_map_as_of_any_other() -> None:
+    def sparse(features: Tensor, gradients: Tensor) -> Tensor:
+        return (own(features, gradients) - 7).clamp(min=0)  # 9 and 8 alone are left
+
+    areas, relative = extents(explain(Weighing(), white(), method=sparse), (0.25, 0.5, 0.875))
+    assert areas[0].tolist() == pytest.approx([7 / 9, 5 / 9, 2 / 9])
+    sigmoid = [1 / (1 + math.exp(-v / 10)) for v in (45, 17)]
+    assert relative[0, 2].item() == pytest.approx(sigmoid[1] / sigmoid[0], rel=1e-5)
+    assert (relative[0, :2] < 1).all()
+
+
+def test_a_contrast_has_no_confidence() -> None:
+    task = load("scenes-vqa", device="cpu")
+    made = explain(task, example(), question="what color is the cube?", against="purple")
+    for measure in (shown, extents):
+        with pytest.raises(InputError, match="a contrast"):
+            measure(made)
+
+
 def test_road_prefers_the_right_order() -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3)).astype(np.uint8))
     good, bad = (explain(Weighing(), picture, method=method) for method in (own, backwards))

@@ -5,6 +5,7 @@ All of these are on the task's own score: a word's log-probability or logit, an 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmgradcam.errors import InputError
 from mmgradcam.methods import occlusion
 from mmgradcam.metrics.agreement import rank_correlation
 from mmgradcam.metrics.variants import Change, Explained, Seen, Variants, blacked, blurred, greyed, variants_of
@@ -88,17 +90,21 @@ def shown(explained: Explained, change: Change = blacked) -> tuple[Tensor, Tenso
         Probabilities (R,) and (R,).
 
     Raises:
+        InputError: a target has none, as a contrast.
         ModelError: the task has no probabilities.
     """
     variants = variants_of(explained)
     heats = [variants.heat(row) for row in range(len(variants))]
     both = [*((row, torch.ones_like(heat)) for row, heat in enumerate(heats)), *enumerate(heats)]
-    told = variants.ask(both, change, likely=True).exp()
+    told = _probable(variants.ask(both, change, likely=True)).exp()
     return told[: len(variants)], told[len(variants) :]
 
 
 def extents(explained: Explained, quantiles: Sequence[float] = SHARES, change: Change = blacked) -> tuple[Tensor, Tensor]:
     """How much of the picture the map needs: what it keeps above each of its quantiles, and the confidence that leaves.
+
+    Of equal values as many are kept as the quantile leaves, in a random order that is the same for all maps: else a map that is
+    0 over half the picture would keep all of it at every quantile up to a half.
 
     Source: Chattopadhyay et al. 2018, section 4.1: relative confidence against the area that is kept.
 
@@ -111,6 +117,7 @@ def extents(explained: Explained, quantiles: Sequence[float] = SHARES, change: C
         Shares of the area (R, Q) that are kept, and (R, Q) confidences over that on the whole picture.
 
     Raises:
+        InputError: a target has none, as a contrast.
         ModelError: the task has no probabilities.
     """
     variants = variants_of(explained)
@@ -118,14 +125,14 @@ def extents(explained: Explained, quantiles: Sequence[float] = SHARES, change: C
 
     def asked() -> Iterator[tuple[int, Tensor]]:
         for row in range(len(variants)):
-            heat = variants.heat(row)
-            yield row, torch.ones_like(heat)
-            for q, level in enumerate(torch.quantile(_few(heat), torch.tensor(list(quantiles)))):
-                mask = (heat >= level).float()
+            rank = _ranks(variants.heat(row))
+            yield row, torch.ones(rank.shape)
+            for q, quantile in enumerate(quantiles):
+                mask = (rank < rank.numel() - math.ceil(round(quantile * (rank.numel() - 1), 6))).float()
                 areas[row, q] = mask.mean()
                 yield row, mask
 
-    told = variants.ask(asked(), change, likely=True).view(len(variants), -1)
+    told = _probable(variants.ask(asked(), change, likely=True)).view(len(variants), -1)
     return areas, (told[:, 1:] - told[:, :1]).exp()
 
 
@@ -222,7 +229,11 @@ def _area(curve: Tensor, shares: Sequence[float]) -> Tensor:
     return torch.trapezoid(curve, at, dim=1) / (at[-1] - at[0])
 
 
-def _few(heat: Tensor) -> Tensor:
-    """The heat as one row, thinned where `torch.quantile` cannot take so much."""
-    row = heat.flatten()
-    return row[:: -(-row.numel() // 2**24)]
+def _probable(told: Tensor) -> Tensor:
+    """Log-probabilities as they are, refused where one is none."""
+    if bool((told > 1e-3).any()):
+        raise InputError(
+            f"expected targets that have a probability, and one of them is exp({float(told.max()):.3g}): a contrast (against=) "
+            "has a ratio of two; leave it out, as in made[0]"
+        )
+    return told
