@@ -120,7 +120,7 @@ def test_frames_are_taken_at_even_distances() -> None:
 def test_maps_over_time_are_those_of_the_formula_on_the_3d_grid(method: Any) -> None:
     task = video()
     made = explain(task, clip(), classes=["right", "up"], method=method)
-    assert made.maps.shape == (2, 4, 8, 12)
+    assert made.maps.shape == (2, 8, 8, 12), "every moment has its own cells"
     features = task.encode(task.prepare(clip()).pixels[None]).detach()
     for k, label in enumerate((1, 2)):
         leaf = features.clone().requires_grad_()
@@ -132,8 +132,31 @@ def test_a_clip_s_score_is_the_mean_of_its_moments() -> None:
     task = video()
     features = task.encode(task.prepare(clip()).pixels[None]).detach()
     said = task.head.out(features)  # type: ignore[operator]
-    moments = [said[0, :, t].flatten(1).exp().mean(1).log() for t in range(4)]
+    moments = [said[0, :, t].flatten(1).exp().mean(1).log() for t in range(8)]
     torch.testing.assert_close(task.head(features)[0], torch.stack(moments).mean(0))
+
+
+def test_features_are_weighed_by_what_is_not_as_it_usually_is() -> None:
+    torch.manual_seed(0)
+    encoder = ClipEncoder((4, 6)).eval()
+    clips = torch.zeros(1, 3, 5, 16, 16)
+    for t in range(5):
+        clips[0, :, t, 4:8, 4 * t - 4 : 4 * t] = 1.0 if t in (1, 2, 3, 4) else 0.0
+    clips[0, :, :, 12:, 12:] = 9.0  # bright, and always there
+    weights = encoder.weights(clips)[0, 0]
+    assert weights.shape == (5, 4, 4)
+    assert float(weights[0].max()) == 0.0, "nothing stands where nothing usually does"
+    for t in (1, 2, 3, 4):
+        # The mean over 9 cells, over fewer at the border; in a frame where one cell alone is unusual.
+        around = torch.zeros(4, 4)
+        for y in range(4):
+            for x in range(4):
+                near = [(b, a) for b in range(y - 1, y + 2) for a in range(x - 1, x + 2) if 0 <= a < 4 and 0 <= b < 4]
+                around[y, x] = sum((b, a) == (1, t - 1) for b, a in near) / len(near)
+        torch.testing.assert_close(weights[t], around / around.max())
+    features = encoder(clips)
+    assert bool((features[0, :, 0] == 0).all())
+    assert bool((features[0, :, 2, 3] == 0).all()), "below and beside nothing is unusual"
 
 
 def test_heat_is_linear_between_the_middles_of_cells_in_time() -> None:
