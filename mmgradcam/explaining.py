@@ -178,7 +178,8 @@ class _How:
                 f"{type(self.task).__name__}: its attribute {hidden[0]!r} hides Task.{hidden[0]}; call it something else"
             )
         queries = [{**query, **(each[i] if each else {})} for i in range(len(sources))]
-        return self.explain([view_of(self.task, source) for source in sources], queries, self.task.targets_of_each)
+        views = {id(source): view_of(self.task, source) for source in {id(s): s for s in sources}.values()}
+        return self.explain([views[id(source)] for source in sources], queries, self.task.targets_of_each)
 
     def explain(self, views: Sequence[View], queries: Sequence[Query], ask: Ask) -> list[list[Explanation]]:
         """Explains pictures in batches of equal size."""

@@ -399,6 +399,25 @@ def test_models_of_the_hub_are_asked_with_whole_captions(tmp_path: Path) -> None
     assert [row["peak"] is None for row in made.rows] == [True, False, True, False]
 
 
+def test_another_caption_of_a_picture_is_no_other_picture(tmp_path: Path) -> None:
+    from hub_models import saved
+
+    task = load(saved("blip", tmp_path / "blip"), device="cpu")
+    draw = np.random.default_rng(0)
+    phrases = tuple(Phrase(c, 0, 1, "a dog", ("animals",), ((0.0, 0.0, 0.5, 0.5),)) for c in range(2))
+    photos = [
+        Photo(
+            name, Image.fromarray(draw.integers(0, 255, (48, 64, 3)).astype(np.uint8)), (("a", "dog"), ("the", "dog")), phrases
+        )
+        for name in ("p", "q")
+    ]
+    alone = audit(task, source(photos[:1]), [hirescam], [doubts.pictures])
+    assert {row["picture_shuffle"] for row in alone.rows} == {None}, "there is no other picture"
+    both = audit(task, source(photos), [hirescam], [doubts.pictures])
+    assert len(both.rows) == 8
+    assert all(row["picture_shuffle"] < 1 for row in both.rows)
+
+
 def test_words_are_found_though_a_model_parts_them_otherwise() -> None:
     boxes = ((0.0, 0.0, 0.5, 0.5),)
     first, second = Phrase(0, 1, 1, "dog", ("animals",), boxes), Phrase(0, 4, 4, "dog", ("animals",), boxes)

@@ -249,6 +249,14 @@ def test_the_same_picture_changed_is_another() -> None:
     assert told.tolist() == [45, 0]
 
 
+def test_a_picture_asked_about_twice_is_changed_once() -> None:
+    task, picture = Weighing(), white()
+    made = [one for (one,) in compare(task, [picture, picture], [own], each=[{"signs": [1]}, {"signs": [2]}])]
+    variants = Variants(made)
+    deletion(variants, blacked, (0.0, 0.5, 1.0))
+    assert variants.encodes == 3
+
+
 def test_methods_that_cannot_be_hashed_are_methods_too() -> None:
     @dataclass
     class Times:

@@ -41,12 +41,14 @@ def pictures(batch: Batch) -> dict[str, Column]:
     at = {row: n for n, row in enumerate(batch.rows)}
     count = len(batch.methods)
     for m in range(count):
-        some = list(range(m, len(batch.explanations), count))
-        if len(some) < 2:
-            continue
-        for e, values in zip(some, metrics.swapped_pictures([batch.explanations[e] for e in some]), strict=True):
-            for k, value in enumerate(values):
-                made[at[e, k]] = float(value)
+        of: dict[str, list[int]] = {}  # a picture may be asked about several times, and is no other picture than itself
+        for e in range(m, len(batch.explanations), count):
+            of.setdefault(batch.names[e], []).append(e)
+        for turn in range(max(map(len, of.values())) if len(of) > 1 else 0):
+            some = [own[min(turn, len(own) - 1)] for own in of.values()]
+            for e, values in zip(some, metrics.swapped_pictures([batch.explanations[e] for e in some]), strict=True):
+                for k, value in enumerate(values):
+                    made[at[e, k]] = float(value)
     return {"picture_shuffle": made}
 
 

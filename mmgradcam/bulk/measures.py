@@ -48,7 +48,7 @@ class Batch:
     explanations: list[Explanation]
     truths: list[list[Truth]]
     methods: list[str]
-    names: Sequence[str] = ()
+    names: Sequence[str]
     classes: Mapping[str, int] = field(default_factory=dict)
     out: Path | None = None
 
