@@ -414,6 +414,11 @@ def test_another_caption_of_a_picture_is_no_other_picture(tmp_path: Path) -> Non
     alone = audit(task, source(photos[:1]), [hirescam], [doubts.pictures])
     assert {row["picture_shuffle"] for row in alone.rows} == {None}, "there is no other picture"
     both = audit(task, source(photos), [hirescam], [doubts.pictures])
+    tall = Photo("r", Image.new("RGB", (48, 80)), photos[0].captions, phrases)
+    apart = audit(
+        load(saved("qwen3-vl", tmp_path / "qwen"), device="cpu"), source([photos[0], tall]), [hirescam], [doubts.pictures]
+    )
+    assert {row["picture_shuffle"] for row in apart.rows} == {None}, "the prompt of a wide picture is none of a tall one"
     assert len(both.rows) == 8
     assert all(row["picture_shuffle"] < 1 for row in both.rows)
 

@@ -36,19 +36,24 @@ def labels(batch: Batch) -> dict[str, Column]:
 
 
 def pictures(batch: Batch) -> dict[str, Column]:
-    """Rank correlation with the maps of the same targets over another picture of the batch; none where it has but one."""
+    """Rank correlation with the maps of the same targets over another picture of the batch, which the model sees in one shape.
+
+    None where there is no such picture.
+    """
     made: list[float | None] = [None] * len(batch.rows)
     at = {row: n for n, row in enumerate(batch.rows)}
     count = len(batch.methods)
     for m in range(count):
-        of: dict[str, list[int]] = {}  # a picture may be asked about several times, and is no other picture than itself
+        alike: dict[Any, dict[str, list[int]]] = {}  # a prompt made for a picture of one shape does not fit one of another
         for e in range(m, len(batch.explanations), count):
-            of.setdefault(batch.names[e], []).append(e)
-        for turn in range(max(map(len, of.values())) if len(of) > 1 else 0):
-            some = [own[min(turn, len(own) - 1)] for own in of.values()]
-            for e, values in zip(some, metrics.swapped_pictures([batch.explanations[e] for e in some]), strict=True):
-                for k, value in enumerate(values):
-                    made[at[e, k]] = float(value)
+            shape = tuple(batch.explanations[e].again.view.pixels.shape)
+            alike.setdefault(shape, {}).setdefault(batch.names[e], []).append(e)
+        for of in alike.values():  # a picture may be asked about several times, and is no other picture than itself
+            for turn in range(max(map(len, of.values())) if len(of) > 1 else 0):
+                some = [own[min(turn, len(own) - 1)] for own in of.values()]
+                for e, values in zip(some, metrics.swapped_pictures([batch.explanations[e] for e in some]), strict=True):
+                    for k, value in enumerate(values):
+                        made[at[e, k]] = float(value)
     return {"picture_shuffle": made}
 
 
