@@ -431,6 +431,28 @@ def test_words_are_found_though_a_model_parts_them_otherwise() -> None:
     assert _aligned(known, ["zebra", "dog"]) == [None, first]
 
 
+@pytest.mark.parametrize("before", [[], ["background"]])
+def test_a_dog_is_one_of_the_breeds_where_a_model_has_them(before: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script of the papers' tables: Google's MobileNets have a class before ImageNet's own."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    from reproduce_papers import dogs
+
+    class First(Colors):
+        def forward(self, x: Tensor) -> Tensor:
+            count = len(before) + 5
+            return torch.arange(count, 0.0, -1.0).expand(len(x), count).index_fill(1, torch.tensor([count - 1]), 99.0)
+
+    model = First()
+    task = Layer(model, model.conv, [*before, "sea lion", "Chihuahua", "kelpie", "Mexican hairless", "timber wolf"])
+    boxes = ((0.0, 0.0, 0.5, 0.5),)
+    with_dog = Photo("p", PHOTOS[0].image, (("a", "dog"),), (Phrase(0, 0, 1, "a dog", ("animals",), boxes),))
+    found = dogs(source([PHOTOS[1], with_dog, PHOTOS[2], with_dog, with_dog]), task, 2)
+    assert [(one.name, one.things[0].label, one.things[0].boxes) for one in found] == [("p", "Chihuahua", boxes)] * 2
+    task.labels = ["red"]
+    with pytest.raises(InputError, match="ImageNet's classes, which have a Chihuahua"):
+        dogs(source([with_dog]), task, 2)
+
+
 def test_answers_are_right_or_wrong_by_what_people_say() -> None:
     made = audit(load("scenes-vqa", device="cpu"), open_data("scenes"), [hirescam], [measures.pointing], limit=2)
     kinds = {row["kind"] for row in made.rows}
