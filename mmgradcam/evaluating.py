@@ -39,11 +39,12 @@ def evaluate(
     encoder: Encoder = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a model and its maps; with --methods or --metrics, compare methods on any data set."""
+    """Measure a model and its maps; with --methods, --metrics or --out, compare methods on any data set."""
     name = model or named
     if name is None or (model and named):
         raise InputError("evaluate: expected one model, as mmgradcam evaluate scenes-captioner or --model scenes-captioner")
-    if methods or metrics:
+    photos_alone = data is None or Path(data).suffix == ".parquet" or any(Path(data).glob("*.parquet"))
+    if methods or metrics or out or images or not photos_alone:
         chosen = methods or method
         _audit(name, data or "scenes", images, chosen, metrics, limit, out, as_json, layer, encoder, device)
         return

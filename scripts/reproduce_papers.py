@@ -175,7 +175,9 @@ def curve(setup: Setup, task: Task, data: Source, taps: Any) -> Table:
             for explanation in made:
                 areas, relative = extents(Variants([explanation]), quantiles)
                 found[explanation.about.method].append(torch.stack([areas.mean(0), relative.mean(0)]).numpy())
-    rows = [(name, *(f"{a:.2f}: {c:.2f}" for a, c in np.mean(some, 0).T)) for name, some in found.items() if some]
+    rows: list[Sequence[Any]] = [
+        (name, *(f"{a:.2f}: {c:.2f}" for a, c in np.mean(some, 0).T)) for name, some in found.items() if some
+    ]
     return Table(
         "Spatial extent (Grad-CAM++, section 4.1): area kept, and confidence over that on the whole picture",
         ("method", *(f"quantile {q:g}" for q in quantiles)),
@@ -257,7 +259,8 @@ def dogs(photos: Source, task: Any, limit: int) -> Source:
         with torch.no_grad():
             scores = task.encode(task.prepare(photo.image).pixels[None].to(device))[0]
         breed = first + int(scores[first : last + 1].argmax())
-        return dataclasses.replace(photo, things=(Thing(task.labels[breed], boxes),))
+        made: Photo = dataclasses.replace(photo, things=(Thing(task.labels[breed], boxes),))
+        return made
 
     return Source(f"dogs of {photos.name}", known, read)
 

@@ -117,6 +117,7 @@ def audit(
     if len(set(ways)) < len(ways):
         raise InputError(f"evaluate: expected methods of different names, got {', '.join(ways)}; rows are told apart by them")
     run: dict[str, Any] = {"model": task.name or type(task).__name__, "weights": task.fingerprint(), "data": data.name}
+    run["records"] = len(data)  # the lists of a data set have one name
     run |= {
         "metrics": named,
         "methods": ways,

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
+from mmgradcam import draw
 from mmgradcam.bulk.asked import TOP
 from mmgradcam.bulk.audit import Audit
 from mmgradcam.data.records import where
@@ -117,7 +119,7 @@ def token_activation(
     """Obj-IoU, Func-IoU and F1-IoU of Token Activation Map, in percent, of captions that people wrote.
 
     Of each caption with phrases, the phrases' last words against where they are, and its function words, each caption's maps
-    on one scale: divided by the largest value of all its maps.
+    on one scale: divided by the largest value of all its maps on the picture.
 
     Args:
         task: a captioner that is asked with `phrases`.
@@ -142,8 +144,8 @@ def token_activation(
                 continue
             query = [(words, i, i) for i in [*heads, *empty]]
             for m, one in enumerate(compare(task, [photo.image], methods, taps=taps, phrases=query)[0]):
-                top = max((float(part.map.clamp(min=0).max()) for part in one), default=0.0)
-                heats = [part.heat() * (float(part.map.clamp(min=0).max()) / top if top > 0 else 0.0) for part in one]
+                raw = draw.upsample(one.maps.cpu(), one.box, (photo.image.height, photo.image.width))
+                heats = [part.numpy() for part in raw / raw.max().clamp(min=torch.finfo(raw.dtype).tiny)]
                 nouns = heats[: len(heads)]
                 masks = [where(p, (h.shape[0], h.shape[1])) for p, h in zip(heads.values(), nouns, strict=True)]
                 objects[m] += [obj_iou(h, k) for h, k in zip(nouns, masks, strict=True) if k is not None]
