@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam import InputError, explain, gradcam, hirescam
+from mmgradcam import InputError, ModelError, explain, gradcam, hirescam
 from mmgradcam.bulk import doubts, measures
 from mmgradcam.bulk.asked import _aligned
 from mmgradcam.bulk.audit import audit
@@ -177,6 +177,23 @@ def test_a_malformed_record_is_named_and_left_out() -> None:
     strange = photo(4, (255, 0, 0), "a zebra", (0, 0, 1, 1))
     made = audit(colored(), source([*PHOTOS, strange]), [hirescam], [measures.pointing])
     assert (made.silent, made.pictures) == (1, 4)
+
+
+def test_a_picture_that_breaks_the_model_does_not_end_the_run() -> None:
+    class Breaking(Colors):
+        def forward(self, x: Tensor) -> Tensor:
+            made = super().forward(x)
+            return made + torch.where((x[:, :1] > 0.99).any((2, 3)), torch.nan, 0.0)  # photo 0 alone holds full red
+
+    model = Breaking()
+    task = Layer(model, model.conv, ["red", "green", "blue"])
+    made = audit(task, source(), [hirescam], [measures.pointing], batch=2)
+    assert {row["picture"] for row in made.rows} == {"photo 1", "photo 2", "photo 3"}
+    (said,) = made.bad
+    assert said.startswith("photo 0: ")
+    assert "nan" in said
+    with pytest.raises(ModelError, match="nan"):
+        audit(task, source(PHOTOS[:1]), [hirescam], [measures.pointing])
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:

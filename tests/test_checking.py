@@ -67,7 +67,7 @@ def test_tasks_of_clips_and_of_observations_are_tried_too() -> None:
     motion = render_motion(make_motion(3))
     findings = check(load("clips-motion", device="cpu"), motion.clip, classes=["grows", "shrinks"])
     assert [str(f) for f in findings if f.ok is False] == []
-    assert findings[0].said == "3 x 16 x 64 x 64 pixels become 16 channels on a grid of 16 x 32 x 32"
+    assert findings[0].said == "3 x 16 x 64 x 64 pixels become 64 channels on a grid of 16 x 16 x 16"
     with pytest.raises(InputError, match="explains clips"):
         check(load("clips-motion", device="cpu"))
     mind = load("babyai-goto", device="cpu")

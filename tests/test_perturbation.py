@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmgradcam import InputError, ModelError, Target, Task, compare, explain
+from mmgradcam import InputError, ModelError, Probe, Target, Task, compare, explain
+from mmgradcam.methods import occlusion
 from mmgradcam.metrics import (
     Variants,
     average_drop,
@@ -22,6 +24,7 @@ from mmgradcam.metrics import (
     increase,
     insertion,
     occlusion_correlation,
+    rank_correlation,
     road,
     shown,
 )  # fmt: skip
@@ -164,12 +167,36 @@ def test_imputed_pixels_solve_the_system_of_road() -> None:
     assert np.abs(ours - solved).max() < 0.02
 
 
-def test_occlusion_agrees_with_a_map_that_is_right() -> None:
+def test_occlusion_agrees_with_itself_and_not_with_its_opposite() -> None:
     task, picture = load("scenes-captioner", device="cpu"), example()
-    made = compare(task, [picture], [task.method, lambda a, g: -a.norm(dim=1)], caption="a red cube")[0]  # type: ignore[list-item]
-    good, bad = (occlusion_correlation(one) for one in made)
-    assert good.shape == (3,)
-    assert float(good[1:].mean()) > float(bad[1:].mean()) + 0.1
+    covered = functools.partial(occlusion, size=18, stride=9)
+
+    def opposite(probe: Probe) -> Tensor:
+        return -occlusion(probe, size=18, stride=9)
+
+    made = compare(task, [picture], [covered, opposite], caption="a red cube")[0]
+    own, against = (occlusion_correlation(one) for one in made)
+    assert own.shape == (3,)
+    assert float(own.min()) > 0.5, "but for the negative part, which is not drawn, it is the same map"
+    assert float(against.max()) < -0.2
+
+
+def test_what_speaks_against_a_target_is_ranked_below_what_says_nothing() -> None:
+    """Covering a pixel of negative weight raises the score: such pixels are the last, not equal to those of no weight."""
+
+    class Signed(Weighing):
+        def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+            return (features[:, 0] * torch.tensor([[4.0, 3.0, 2.0], [1.0, 0.0, -1.0], [-2.0, -3.0, -4.0]])).sum((1, 2))
+
+    made = explain(Signed(), white(), method=own)
+    occluded = made.by(functools.partial(occlusion, size=1, stride=1)).maps[0]
+    # Of nine ranks, the map's positive part ties the last five; the occlusion map ranks all nine.
+    ours, theirs = np.array([9, 8, 7, 6, 3, 3, 3, 3, 3.0]), np.arange(9.0, 0, -1)
+    assert occluded.flatten().argsort(descending=True).tolist() == list(range(9))
+    expected = np.corrcoef(ours, theirs)[0, 1]
+    variants = Variants([made])
+    assert rank_correlation(variants.heat(0).numpy(), occluded.numpy()) == pytest.approx(expected)
+    assert occlusion_correlation(made, size=1).item() == pytest.approx(expected)
 
 
 def test_the_same_mask_of_the_same_picture_is_encoded_once() -> None:

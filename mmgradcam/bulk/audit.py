@@ -16,8 +16,9 @@ from mmgradcam.bulk.intervals import Figure, figures
 from mmgradcam.bulk.measures import Batch, Measure
 from mmgradcam.data.records import Photo
 from mmgradcam.data.stream import Source
-from mmgradcam.errors import InputError
+from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining import AnyMethod, compare
+from mmgradcam.explanation import Explanation
 from mmgradcam.pictures import open_picture
 from mmgradcam.store import write_files
 from mmgradcam.task import Task
@@ -129,7 +130,8 @@ def audit(
     coming = data.since(len(made.parts) * batch) if count > len(made.parts) * batch else iter(())
     starts = progress(starts, -(-count // batch) - len(made.parts)) if progress else starts
     for start in starts:
-        part = _part(task, coming, start, min(batch, count - start), methods, metrics, taps, data, out)
+        begun = any(one["rows"] for one in made.parts)
+        part = _part(task, coming, start, min(batch, count - start), methods, metrics, taps, data, out, begun)
         made.add(part)
         if out is not None:
             write_files({out / "parts" / f"{len(made.parts) - 1:06}.json": json.dumps(part).encode()})
@@ -146,6 +148,7 @@ def _part(
     taps: Sequence[Any] | None,
     data: Source,
     out: Path | None,
+    begun: bool,
 ) -> dict[str, Any]:
     """The rows of a batch of records, and what else is to be known of it."""
     known = len(data.bad)
@@ -162,20 +165,19 @@ def _part(
         some = [] if photo is None else asked_of(task, photo)
         asked += [(record, one) for one in some]
         silent += photo is not None and not some
+    begin = time.perf_counter()
+    asked, explained = _explained(task, asked, methods, taps, data, begun)
+    spent = time.perf_counter() - begin
     made: dict[str, Any] = {
         "rows": [],
         "bad": data.bad[known:],
         "silent": silent,
-        "seconds": {},
-        "pictures": 0,
+        "seconds": {"explain": spent} if asked else {},
+        "pictures": len({record for record, _ in asked}),
         "records": count,
     }
     if not asked:
         return made
-    begin = time.perf_counter()
-    explained = compare(task, [one.photo.image for _, one in asked], methods, taps=taps, each=[one.query for _, one in asked])
-    made["seconds"]["explain"] = time.perf_counter() - begin
-    made["pictures"] = len({record for record, _ in asked})
     every = [one for some in explained for one in some]
     truths = [asked[e][1].truths(one) for e, some in enumerate(explained) for one in some]
     names = [one.photo.name for _, one in asked for _ in methods]
@@ -202,6 +204,36 @@ def _part(
         )  # fmt: skip
         made["rows"].append(dict(zip(ABOUT, about, strict=True)) | {name: _plain(v[n]) for name, v in columns.items()})
     return made
+
+
+def _explained(
+    task: Task,
+    asked: list[tuple[int, Asked]],
+    methods: Sequence[AnyMethod],
+    taps: Sequence[Any] | None,
+    data: Source,
+    begun: bool,
+) -> tuple[list[tuple[int, Asked]], list[list[Explanation]]]:
+    """What can be explained, and how; what the model cannot be asked is named as malformed, unless that is all."""
+
+    def explained(some: Sequence[tuple[int, Asked]]) -> list[list[Explanation]]:
+        return compare(task, [one.photo.image for _, one in some], methods, taps=taps, each=[one.query for _, one in some])
+
+    if not asked:
+        return [], []
+    try:
+        return asked, explained(asked)
+    except (InputError, ModelError) as error:
+        good, made = [], []
+        for record, one in asked:
+            try:
+                made += explained([(record, one)])
+                good.append((record, one))
+            except (InputError, ModelError) as own:
+                data.bad.append(f"{one.photo.name}: {own}")
+        if not good and not begun:
+            raise error
+        return good, made
 
 
 @dataclass

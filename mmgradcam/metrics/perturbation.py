@@ -137,7 +137,7 @@ def extents(explained: Explained, quantiles: Sequence[float] = SHARES, change: C
 
 
 def occlusion_correlation(explained: Explained, size: int | None = None) -> Tensor:
-    """Rank correlation of each map with the occlusion map of its target: how the score falls when a patch is greyed.
+    """Rank correlation of each map with the occlusion map of its target: how the score falls, or rises, when a patch is greyed.
 
     Source: Selvaraju et al. 2017, section 5.2 and appendix; .254 for Grad-CAM on VOC 2007.
 
@@ -146,7 +146,7 @@ def occlusion_correlation(explained: Explained, size: int | None = None) -> Tens
         size: of the patch in pixels of the model's picture; by default a seventh of its shorter side.
 
     Returns:
-        (R,) in -1..1; of 14 x 14 cells of both maps.
+        (R,) in -1..1; of 14 x 14 cells of the map's positive part and of the score's change, of either sign.
     """
     variants = variants_of(explained)
     found: list[float] = []
@@ -157,7 +157,7 @@ def occlusion_correlation(explained: Explained, size: int | None = None) -> Tens
         if key not in known:
             side = size or max(2, min(seen.shape[-2:]) // 7)
             occluded = one.by(partial(occlusion, size=side, stride=max(1, side // 2)))
-            known[key] = [Variants([occluded]).heat(k) for k in range(len(one))]
+            known[key] = list(occluded.maps)
         for k, other in enumerate(known[key]):
             heat = variants.heat(variants.rows.index((e, k)))
             found.append(rank_correlation(heat.numpy(), other.numpy()))
