@@ -41,10 +41,10 @@ def test_the_training_script_learns_from_the_official_layouts(model: str, hub_fo
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "best.pt").exists()
     assert len((tmp_path / "out" / "log.csv").read_text().splitlines()) == 1
-    again = subprocess.run([*map(str, command), *map(str, more)], capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
-    assert len((tmp_path / "out" / "log.csv").read_text().splitlines()) == 1, "it was done already"
     if model == "photo-vqa":
+        again = subprocess.run([*map(str, command), *map(str, more)], capture_output=True, text=True, timeout=300)
+        assert again.returncode == 0, again.stderr
+        assert len((tmp_path / "out" / "log.csv").read_text().splitlines()) == 1, "it was done already"
         strange = {"detectors.look.weight": torch.zeros(3, 5, 1, 1)}
         torch.save({"head": strange}, tmp_path / "other.pt")
         on = ["--out", tmp_path / "begun", "--start", tmp_path / "other.pt"]
