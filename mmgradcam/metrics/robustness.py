@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,8 +130,9 @@ def adversarial(
             torch.manual_seed(seed)
             made = attack(model, eps, steps)
             if aim is not None:
-                made.set_mode_targeted_by_label(quiet=True)
-            found = made(start[None], torch.tensor([true if aim is None else aim], device=device))[0].detach()
+                with redirect_stdout(io.StringIO()):  # it tells of its mode
+                    made.set_mode_targeted_by_function(lambda images, labels: torch.full_like(labels, aim))
+            found = made(start[None], torch.tensor([true], device=device))[0].detach()
         found = torch.where(model.free, (found * 255).round() / 255, start)
         with torch.no_grad():
             was, now = (model(one[None])[0].float().softmax(-1) for one in (start, found))
