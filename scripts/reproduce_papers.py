@@ -306,7 +306,7 @@ def written(parts: Sequence[tuple[str, str, list[Table]]], given: argparse.Names
     )
     return f"""# The papers' tables, on what was on hand
 
-Made by `python scripts/reproduce_papers.py {command}`. The papers' figures are of other models and other data, as each table
+Made by `python scripts/reproduce_papers.py {command}`. The papers' figures are of other models and other data, as each part
 says; what compares is the order of the methods, not the numbers. At most {given.limit} pictures each.
 
 {body}"""
