@@ -131,9 +131,10 @@ def draw_plots(made: Audit) -> bytes:
     from matplotlib.figure import Figure as Sheet
 
     found = {method: made.figures(method) for method in made.methods}
-    names = [
-        n for n in MEANING if any(n in one for one in found.values()) and n not in ("centre", "random", "inside", "outside")
-    ]
+    apart = ("centre", "random", "inside", "outside", "seed_shared", "seed_either")
+    names = [n for n in MEANING if any(n in one for one in found.values()) and n not in apart]
+    if all(one["right"].mean == 1 for one in found.values() if "right" in one):
+        names = [n for n in names if n != "right"]  # what people wrote is true, and a panel of it says nothing
     names += [n for n in made.columns() if n not in MEANING and any(n in one for one in found.values())]
     if not names:
         return b""
