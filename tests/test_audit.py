@@ -25,7 +25,7 @@ from mmgradcam.bulk.asked import _aligned
 from mmgradcam.bulk.audit import audit
 from mmgradcam.bulk.findings import save, summary
 from mmgradcam.bulk.intervals import figures
-from mmgradcam.bulk.protocols import localization_errors, pointing_with_rejects, token_activation, wholes
+from mmgradcam.bulk.protocols import localization_errors, pointing_with_rejects, wholes
 from mmgradcam.data.records import Photo, Phrase, Thing, mask_of
 from mmgradcam.data.sources import Source, open_data
 from mmgradcam.methods import occlusion
@@ -116,7 +116,8 @@ def test_words_of_no_thing_and_of_things_are_judged_apart() -> None:
     boxes = ((0.25, 0.25, 0.75, 0.75),)
     one = Photo("p", Image.new("RGB", (64, 64)), (("a", "red", "cube"),), (Phrase(0, 2, 2, "cube", ("kind",), boxes),))
     task = load("scenes-captioner", device="cpu")
-    (found,) = token_activation(task, source([one]), [hirescam], 1, taps=())
+    measured = audit(task, source([one]), [hirescam], [measures.tam], taps=())
+    found = {name: figure.mean for name, figure in measured.figures("hirescam").items()}
     made = explain(task, one.image, method=hirescam, taps=(), phrases=[(["a", "red", "cube"], i, i) for i in (2, 0)])
     # On the picture, where a map's maximum is lower than its highest cell by another share than another map's.
     cube, article = (
@@ -125,10 +126,13 @@ def test_words_of_no_thing_and_of_things_are_judged_apart() -> None:
     assert float(cube.max() / made[0].map.max()) != pytest.approx(float(article.max() / made[1].map.max()), abs=1e-4)
     top = max(cube.max(), article.max())
     noun, scaled = ((one / top)[0, 0].numpy() for one in (cube, article))
-    assert found["obj"] == pytest.approx(100 * obj_iou(noun, mask_of(boxes, (64, 64))), abs=0.05)
-    assert found["func"] == pytest.approx(100 * float((scaled < otsu(noun)).mean()), abs=0.05)
-    with pytest.raises(InputError, match="no caption has both a phrase"):
-        token_activation(task, source([Photo("q", one.image, (("cube",),), ())]), [hirescam], 1)
+    assert found["tam_obj"] == pytest.approx(obj_iou(noun, mask_of(boxes, (64, 64))), abs=5e-4)
+    assert found["tam_func"] == pytest.approx(float((scaled < otsu(noun)).mean()), abs=5e-4)
+    both = found["tam_obj"], found["tam_func"]
+    assert wholes(measured, "hirescam")["f1_iou"] == pytest.approx(2 * both[0] * both[1] / sum(both))
+    alone = Photo("q", one.image, (("cube",),), (Phrase(0, 0, 0, "cube", ("kind",), boxes),))
+    silent = audit(task, source([alone]), [hirescam], [measures.tam], taps=())
+    assert silent.rows[0]["tam_obj"] is None, "a caption without a function word tells nothing of them"
 
 
 def test_seeds_are_masks_that_a_segmenter_can_train_on(tmp_path: Path) -> None:
@@ -141,6 +145,8 @@ def test_seeds_are_masks_that_a_segmenter_can_train_on(tmp_path: Path) -> None:
     assert np.array_equal(labels, expected)
     # Photos 0, 1 and 3 are found to the pixel; in photo 2 there is red everywhere but where it is said to be.
     assert made.figures("hirescam")["seed_iou"].mean == pytest.approx((16 + 64 + 0 + 64) / (16 + 64 + 256 + 64))
+    # Of the classes: red (16 + 0) / (16 + 256), green and blue whole.
+    assert wholes(made, "hirescam")["seed_mean_iou"] == pytest.approx((16 / 272 + 1 + 1) / 3)
 
 
 def test_seeds_are_drawn_where_nobody_drew_the_truth(tmp_path: Path) -> None:
@@ -426,7 +432,9 @@ def test_models_of_the_hub_are_asked_with_whole_captions(tmp_path: Path) -> None
     boxes = ((0.0, 0.0, 0.5, 0.5),)
     phrases = (Phrase(0, 0, 1, "a dog", ("animals",), boxes), Phrase(0, 3, 3, "grass", ("scene",), ((0.5, 0.5, 1, 1),)))
     one = Photo("p", Image.new("RGB", (64, 48), (90, 120, 30)), (("a", "dog", "on", "grass"),), phrases)
-    made = audit(task, source([one]), [hirescam], [measures.pointing, measures.deletion], limit=1)
+    made = audit(task, source([one]), [hirescam], [measures.pointing, measures.deletion, measures.tam], limit=1)
+    assert [row["tam_obj"] is None for row in made.rows] == [True, False, True, False]
+    assert [row["tam_func"] is None for row in made.rows] == [True, False, True, True]
     assert {row["target"]: row["kind"] for row in made.rows} == {"a": "", "dog": "animals", "on": "", "grass": "scene"}
     assert all(row["deletion"] is not None for row in made.rows)
     assert [row["peak"] is None for row in made.rows] == [True, False, True, False]

@@ -37,6 +37,8 @@ MEANING = {
     "loc_0.25": ("Loc at delta .25", True),
     "loc_0.5": ("Loc at delta .5", True),
     "obj_iou": ("IoU of the map cut by Otsu's rule", True),
+    "tam_obj": ("Obj-IoU of nouns, a caption's maps on one scale", True),
+    "tam_func": ("Func-IoU: function words below the nouns' threshold", True),
     "seed_shared": ("pixels that seed and thing share", True),
     "seed_either": ("pixels of seed or thing", None),
     "seed_iou": ("IoU of segmentation seeds, all pixels in one count", True),

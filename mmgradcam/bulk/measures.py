@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from mmgradcam import metrics
+from mmgradcam import draw, metrics
 from mmgradcam.bulk.asked import Truth
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
@@ -30,6 +31,35 @@ DERIVED: dict[str, tuple[tuple[str, str], Callable[[Any, Any], Any]]] = {
     "seed_iou": (("seed_shared", "seed_either"), operator.truediv),
 }
 """Figures that are made of the means of two columns, not of each row's values."""
+
+
+FUNCTION_WORDS = frozenset(
+    {
+        "a",
+        "an",
+        "the",
+        "and",
+        "or",
+        "but",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "that",
+        "which",
+        "who",
+        "it",
+        "its",
+        "there",
+        "this",
+        "these",
+        "those",
+    }
+)
+"""Words that name nothing to be seen; as the code of Token Activation Map, without prepositions and numbers."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +154,46 @@ def loc(batch: Batch) -> dict[str, Column]:
 
 
 def iou(batch: Batch) -> dict[str, Column]:
-    """IoU of the map, cut by Otsu's rule, with the thing: Obj-IoU of Token Activation Map."""
+    """IoU of the map, cut by Otsu's rule, with the thing."""
     return {"obj_iou": batch.placed(metrics.obj_iou)}
+
+
+def tam(batch: Batch) -> dict[str, Column]:
+    """Token Activation Map's Obj-IoU of nouns, and Func-IoU of a caption's function words; with both, F1-IoU.
+
+    Nouns are the last words of phrases with a place. A caption's maps are on one scale: over the largest value of them all on
+    the picture. Captioners that are asked for phrases explain the single words anew, which takes one more encode a method.
+    """
+    obj: list[float | None] = [None] * len(batch.rows)
+    func: list[float | None] = [None] * len(batch.rows)
+    first = 0
+    for e, explanation in enumerate(batch.explanations):
+        masks, query = batch.masks[first : first + len(explanation)], explanation.about.query
+        texts: dict[str, list[int]] = {}
+        for k, truth in enumerate(batch.truths[e]):
+            if truth.placed is not None and masks[k] is not None:
+                texts.setdefault(truth.text, []).append(k)
+        for nouns in texts.values():
+            if "phrases" in query:
+                words, heads = list(query["phrases"][nouns[0]][0]), [query["phrases"][k][2] for k in nouns]
+                empty = [i for i, word in enumerate(words) if word in FUNCTION_WORDS and i not in heads]
+                asked = explanation.task.targets(torch.empty(1), phrases=[(words, i, i) for i in [*heads, *empty]])
+                again = explanation.again
+                maps = again.of([asked], [again.view.pixels])[0].maps if empty else torch.empty(0)
+            else:
+                empty = [k for k, label in enumerate(explanation.labels) if label.lower() in FUNCTION_WORDS and k not in nouns]
+                maps = explanation.maps[[*nouns, *empty]]
+            if not empty:
+                continue
+            picture = explanation.picture
+            raw = draw.upsample(maps.cpu(), explanation.box, (picture.height, picture.width))
+            heats = [part.numpy() for part in raw / raw.max().clamp(min=torch.finfo(raw.dtype).tiny)]
+            for k, own in zip(nouns, heats, strict=False):
+                obj[first + k] = metrics.obj_iou(own, masks[k])
+            level = float(np.mean([metrics.otsu(own) for own in heats[: len(nouns)]]))
+            func[first + nouns[0]] = metrics.func_iou(heats[len(nouns) :], level)
+        first += len(explanation)
+    return {"tam_obj": obj, "tam_func": func}
 
 
 def tops(batch: Batch) -> dict[str, Column]:

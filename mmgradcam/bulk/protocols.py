@@ -7,45 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from mmgradcam import draw
 from mmgradcam.bulk.asked import TOP
 from mmgradcam.bulk.audit import Audit
-from mmgradcam.data.records import where
-from mmgradcam.data.stream import Source
 from mmgradcam.errors import InputError
-from mmgradcam.explaining import AnyMethod, compare
-from mmgradcam.metrics import f1_iou, func_iou, localization_error, obj_iou, otsu, pointing_with_reject, reject_threshold
-from mmgradcam.task import Task
-
-FUNCTION_WORDS = frozenset(
-    {
-        "a",
-        "an",
-        "the",
-        "and",
-        "or",
-        "but",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "being",
-        "that",
-        "which",
-        "who",
-        "it",
-        "its",
-        "there",
-        "this",
-        "these",
-        "those",
-    }
-)
-"""Words that name nothing to be seen; as the code of Token Activation Map, without prepositions and numbers."""
+from mmgradcam.metrics import f1_iou, localization_error, pointing_with_reject, reject_threshold
 
 
 def localization_errors(made: Audit, method: str) -> dict[int, float]:
@@ -97,6 +63,25 @@ def pointing_with_rejects(made: Audit, method: str) -> float:
     return told / count if count else float("nan")
 
 
+def seed_mean_iou(made: Audit, method: str) -> float:
+    """Mean over classes of their seeds' IoU, 0..1: of each class all pictures' pixels in one count, as VOC has it.
+
+    The background, which VOC counts as a class too, is left out.
+
+    Raises:
+        InputError: the audit lacks the metric `seeds`, or no seed has a place to be held against.
+    """
+    shared: dict[str, float] = defaultdict(float)
+    either: dict[str, float] = defaultdict(float)
+    for row in made.rows:
+        if row["method"] == method and row.get("seed_either") is not None:
+            shared[row["target"]] += row["seed_shared"]
+            either[row["target"]] += row["seed_either"]
+    if not either:
+        raise InputError("mean IoU of seeds: expected an audit with the metric seeds on data that say where things are")
+    return float(np.mean([shared[name] / either[name] for name in either]))
+
+
 def wholes(made: Audit, method: str) -> dict[str, float]:
     """All figures of this kind that an audit has the columns for."""
     there = set(made.columns())
@@ -106,54 +91,14 @@ def wholes(made: Audit, method: str) -> dict[str, float]:
         found |= {f"localization_error_top_{top}": error for top, error in localization_errors(made, method).items()}
     if classes and "top" in there and any(row.get("peak") is not None for row in made.rows):
         found["pointing_with_reject"] = pointing_with_rejects(made, method)
+    if {"tam_obj", "tam_func"} <= there:
+        means = made.figures(method)
+        if {"tam_obj", "tam_func"} <= set(means):
+            found["f1_iou"] = f1_iou(means["tam_obj"].mean, means["tam_func"].mean)
+    if classes and any(row.get("seed_either") is not None for row in made.rows):
+        found["seed_mean_iou"] = seed_mean_iou(made, method)
     return found
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[bool], list[bool]]:
     return [row["top"] for row in rows], [bool(row["peak"]) for row in rows], [bool(row["right"]) for row in rows]
-
-
-def token_activation(
-    task: Task, data: Source, methods: Sequence[AnyMethod], limit: int, taps: Sequence[Any] | None = None
-) -> list[dict[str, float]]:
-    """Obj-IoU, Func-IoU and F1-IoU of Token Activation Map, in percent, of captions that people wrote.
-
-    Of each caption with phrases, the phrases' last words against where they are, and its function words, each caption's maps
-    on one scale: divided by the largest value of all its maps on the picture.
-
-    Args:
-        task: a captioner that is asked with `phrases`.
-        data: photos with captions and phrases.
-        methods: as of `compare`.
-        limit: number of records.
-        taps: as of `explain`.
-
-    Returns:
-        For each method `obj`, `func` and `f1`, and the `captions` they are of.
-    """
-    objects: list[list[float]] = [[] for _ in methods]
-    functions: list[list[float]] = [[] for _ in methods]
-    photos = (photo for photo, _ in zip(data, range(limit), strict=False))
-    for photo in photos:
-        texts = sorted({phrase.caption for phrase in photo.phrases})[:1]
-        for number in texts:
-            words = list(photo.captions[number])
-            heads = {p.last: p for p in photo.phrases if p.caption == number}
-            empty = [i for i, word in enumerate(words) if word in FUNCTION_WORDS and i not in heads]
-            if not heads or not empty:
-                continue
-            query = [(words, i, i) for i in [*heads, *empty]]
-            for m, one in enumerate(compare(task, [photo.image], methods, taps=taps, phrases=query)[0]):
-                raw = draw.upsample(one.maps.cpu(), one.box, (photo.image.height, photo.image.width))
-                heats = [part.numpy() for part in raw / raw.max().clamp(min=torch.finfo(raw.dtype).tiny)]
-                nouns = heats[: len(heads)]
-                masks = [where(p, (h.shape[0], h.shape[1])) for p, h in zip(heads.values(), nouns, strict=True)]
-                objects[m] += [obj_iou(h, k) for h, k in zip(nouns, masks, strict=True) if k is not None]
-                functions[m].append(func_iou(heats[len(heads) :], float(np.mean([otsu(h) for h in nouns]))))
-    made = []
-    for obj, func in zip(objects, functions, strict=True):
-        if not obj:
-            raise InputError(f"{data.name}: no caption has both a phrase with a place and a function word")
-        both = 100 * float(np.mean(obj)), 100 * float(np.mean(func))
-        made.append({"obj": both[0], "func": both[1], "f1": f1_iou(*both), "captions": float(len(func))})
-    return made
