@@ -168,7 +168,8 @@ def tam(batch: Batch) -> dict[str, Column]:
     func: list[float | None] = [None] * len(batch.rows)
     first = 0
     for e, explanation in enumerate(batch.explanations):
-        masks, query = batch.masks[first : first + len(explanation)], explanation.about.query
+        masks: list[Any] = batch.masks[first : first + len(explanation)]
+        query = explanation.about.query
         texts: dict[str, list[int]] = {}
         for k, truth in enumerate(batch.truths[e]):
             if truth.placed is not None and masks[k] is not None:
