@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any, overload
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mmgradcam.engine import Encoded, check_finite, encode, scores, slopes
@@ -22,7 +21,7 @@ from mmgradcam.probe import AskingMethod, Probe, asks, places_of
 from mmgradcam.record import About
 from mmgradcam.seam import find_tap, left_as_found
 from mmgradcam.task import Fusion, Method, Query, Target, Task, hidden_by
-from mmgradcam.views import View, view_of
+from mmgradcam.views import View, blank_of, view_of
 
 AnyMethod = Method | AskingMethod
 Ask = Callable[[Tensor, Sequence[Query]], Sequence[Sequence[Target]]]
@@ -269,12 +268,8 @@ class _How:
         return [replace(t, reliance=gained) for t, gained in zip(targets, (own - blind).tolist(), strict=True)]
 
     def _blank(self, view: View) -> Tensor:
-        """(1, C, *grid) features of grey in place of the picture: of the mean color, where the user gave the pixels."""
-        if view.prepared:
-            pixels = view.pixels.mean((1, 2), keepdim=True).expand_as(view.pixels)
-        else:
-            grey: Any = Image.new("RGB", view.picture.size, (128, 128, 128))
-            pixels = view_of(self.task, replace(view.clip, frames=(grey,) * len(view.clip)) if view.clip else grey).pixels
+        """(1, C, *grid) features of nothing in place of the picture; see `blank_of`."""
+        pixels = blank_of(self.task, view)
         if not self.blank or not torch.equal(self.blank[0], pixels):
             made = encode(self.task, pixels[None].to(_device(self.task)), [], self.autocast)
             self.blank[:] = [pixels, made.features.detach()]

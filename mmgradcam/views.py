@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +71,25 @@ def _picture_of(pixels: Tensor) -> Image.Image:
     low, high = values.min(), values.max()
     scaled = (values - low) / (high - low if high > low else 1) * 255
     return Image.fromarray(scaled.round().byte().permute(1, 2, 0).numpy())
+
+
+def blank_of(task: Task, view: View, level: int = 128) -> Tensor:
+    """What the model sees when there is nothing to see: one grey in place of the picture, or of every frame.
+
+    Where the pixels do not come from the picture (the user prepared them, or the task looks at an observation of its own), it
+    is their mean color.
+
+    Args:
+        task: whose `prepare`.
+        view: the picture.
+        level: of the grey, 0..255.
+
+    Returns:
+        Pixels of the view's shape.
+    """
+    if not view.prepared:
+        grey: Any = Image.new("RGB", view.picture.size, (level,) * 3)
+        pixels = view_of(task, replace(view.clip, frames=(grey,) * len(view.clip)) if view.clip else grey).pixels
+        if not torch.equal(pixels, view.pixels):
+            return pixels
+    return view.pixels.mean((-2, -1), keepdim=True).expand_as(view.pixels)

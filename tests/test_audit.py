@@ -87,6 +87,9 @@ def test_figures_are_those_worked_by_hand() -> None:
     # Photo 2's label is wrong: where the blue square lies there is no red, and so the peak of red is elsewhere.
     assert found["peak"].mean == 0.75
     assert found["peak"].rows == 4
+    # The likeliest others are held against the thing: of all their maps, that of photo 2's blue alone peaks on it.
+    assert found["swapped"].mean == (0 + 0 + 0.5 + 0) / 4
+    assert found["specificity"].mean == 0.75 - 0.125
     assert found["centre"].mean == 0.25, "the pixel below and right of the middle, in photo 1 alone"
     assert found["random"].mean == pytest.approx((1 / 16 + 1 / 4 + 1 / 4 + 1 / 4) / 4)
     assert found["box_found"].mean == 0.75

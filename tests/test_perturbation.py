@@ -245,6 +245,23 @@ def test_clips_are_asked_again() -> None:
     assert full.item() == pytest.approx(made.targets[0].probability, abs=1e-3)  # type: ignore[arg-type]
 
 
+def test_an_action_is_asked_again_on_other_observations() -> None:
+    pytest.importorskip("minigrid", reason="minigrid is not installed")
+    from mmgradcam.data.goto import WORLD, from_above
+
+    seen, _ = from_above(WORLD).reset(seed=90001)
+    policy: Any = load("babyai-goto", device="cpu")
+    made = explain(policy.at(seen), policy.picture(seen), reliance=True)
+    variants = Variants([made])
+    pixels = variants.seen[0].pixels
+    # A policy looks at its observation, whatever picture it is shown: nothing to see is the mean color of that.
+    torch.testing.assert_close(variants.seen[0].plain(0), pixels.mean((1, 2), keepdim=True).expand_as(pixels))
+    gone = variants.ask([(0, torch.zeros(pixels.shape[1:]))], greyed).item()
+    assert gone < made.score - 0.5
+    assert made.targets[0].reliance == pytest.approx(made.score - gone, abs=1e-4)
+    assert deletion(made).item() < made.score - 0.2
+
+
 def test_what_cannot_be_asked_says_why() -> None:
     class Silent(Weighing):
         def likelihood(self, features: Tensor, targets: Sequence[Target]) -> None:  # type: ignore[override]

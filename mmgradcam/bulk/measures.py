@@ -294,6 +294,8 @@ def extent(batch: Batch) -> dict[str, Column]:
 
 def _apart(one: Truth, other: Truth) -> bool:
     """Whether two targets are said to be at other places."""
+    if one.kind == "absent" and other.placed is not None:  # a class that is not there, held against one that is
+        return True
     if one.placed is None or other.placed is None:
         return False
     if one.placed.boxes or other.placed.boxes:

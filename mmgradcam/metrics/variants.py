@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from mmgradcam import draw
@@ -18,7 +17,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
 from mmgradcam.seam import left_as_found
 from mmgradcam.task import Target, Task
-from mmgradcam.views import View, view_of
+from mmgradcam.views import View, blank_of
 
 Change = Callable[["Seen", Tensor], Tensor]
 """A picture as the model sees it, and (H, W) or (T, H, W) in 0..1, how much of each pixel is kept -> the changed pixels."""
@@ -57,16 +56,9 @@ class Seen:
         return self.pixels * share + rest * (1 - share)
 
     def plain(self, level: int) -> Tensor:
-        """What the model sees of a picture of one grey, 0..255; of pixels the user prepared, of their mean color."""
+        """What the model sees of one grey, 0..255, in place of the picture; see `blank_of`."""
         if level not in self._kept:
-            view = self.view
-            if view.prepared:
-                self._kept[level] = self.pixels.mean((1, 2), keepdim=True).expand_as(self.pixels)
-            else:
-                grey: Any = Image.new("RGB", view.picture.size, (level,) * 3)
-                if view.clip is not None:
-                    grey = type(view.clip)((grey,) * len(view.clip), view.clip.rate)
-                self._kept[level] = view_of(self.task, grey).pixels
+            self._kept[level] = blank_of(self.task, self.view, level)
         return self._kept[level]
 
     def blurred(self, share: float = 0.1) -> Tensor:
