@@ -173,6 +173,16 @@ def test_seeds_say_what_they_cannot_be_drawn_of(tmp_path: Path) -> None:
         audit(load("scenes-captioner", device="cpu"), open_data("scenes"), [hirescam], [measures.seeds], limit=1)
 
 
+def test_methods_that_coincide_win_nothing() -> None:
+    def again(features: Tensor, gradients: Tensor) -> Tensor:
+        return hirescam(features, gradients) * 1.000001 + 1e-9
+
+    made = audit(colored(), source(), [hirescam, again], [measures.drop])
+    assert made.figures("hirescam")["win"].mean == made.figures("again")["win"].mean == 0.0
+    apart = audit(colored(), source(), [hirescam, inverted], [measures.drop])
+    assert apart.figures("hirescam", "true")["win"].mean > 0.5
+
+
 def test_one_encode_for_all_methods() -> None:
     task = colored()
     audit(task, source(), [hirescam, gradcam, inverted], [measures.pointing], batch=2)
@@ -524,3 +534,11 @@ def test_doubts_are_measured_too() -> None:
     assert found["reliance_grey"].mean > 1
     assert found["made_up"].mean < 0.5
     assert found["methods_agree"].mean == made.figures("gradcam")["methods_agree"].mean
+
+
+def test_a_damaged_table_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "torn.parquet").write_bytes(b"")
+    done = run("scenes-captioner", "--metrics", "pointing", "--data", tmp_path / "torn.parquet")
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "torn.parquet: expected a Parquet file of photos" in line

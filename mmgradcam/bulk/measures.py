@@ -33,6 +33,8 @@ DERIVED: dict[str, tuple[tuple[str, str], Callable[[Any, Any], Any]]] = {
 """Figures that are made of the means of two columns, not of each row's values."""
 
 
+TIE = 1e-4
+"""Confidences this near, relatively, are equal: methods that coincide differ by rounding, and neither wins."""
 FUNCTION_WORDS = frozenset(
     {
         "a",
@@ -247,7 +249,7 @@ def attention(batch: Batch) -> dict[str, Column]:
 
 
 def drop(batch: Batch) -> dict[str, Column]:
-    """Average drop, increase and win of Grad-CAM++'s paper; a win is over every other method."""
+    """Average drop, increase and win of Grad-CAM++'s paper; a win is over every other method, by more than rounding."""
     whole, part = (some.tolist() for some in metrics.shown(batch.variants))
     others: dict[tuple[int, int], list[tuple[int, float]]] = {}
     for n, (e, k) in enumerate(batch.rows):
@@ -256,7 +258,7 @@ def drop(batch: Batch) -> dict[str, Column]:
     for same in others.values():
         for n, own in same:
             rivals = [other for m, other in same if m != n]
-            win[n] = all(own > other for other in rivals) if rivals else None
+            win[n] = all(own > other * (1 + TIE) for other in rivals) if rivals else None
     pairs = list(zip(whole, part, strict=True))
     return {
         "drop": [100 * max(0.0, y - o) / y if y > 0 else None for y, o in pairs],

@@ -79,11 +79,14 @@ def read_parquet(path: Path) -> Any:
         raise InputError(f"{path}: no such file; expected a Parquet file of photos")
     quiet = datasets.utils.are_progress_bars_disabled()
     datasets.utils.disable_progress_bars()
+    told = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs is said in the one line below
     try:
         return datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
     except Exception as error:  # the library fails in many ways
         raise InputError(f"{path}: expected a Parquet file of photos ({' '.join(str(error).split())[:160]})") from None
     finally:
+        datasets.logging.set_verbosity(told)
         if not quiet:
             datasets.utils.enable_progress_bars()
 
