@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from mmgradcam import InputError, ModelError, explain, gradcam, hirescam
 from mmgradcam.bulk import doubts, measures
 from mmgradcam.bulk.asked import _aligned
 from mmgradcam.bulk.audit import audit
+from mmgradcam.bulk.findings import page as findings_page
 from mmgradcam.bulk.findings import save, summary
 from mmgradcam.bulk.intervals import figures
 from mmgradcam.bulk.protocols import localization_errors, pointing_with_rejects, wholes
@@ -75,6 +77,10 @@ def source(photos: Sequence[Photo] = PHOTOS, broken: int = -1) -> Source:
         return photos[n]
 
     return Source("squares", range(len(photos)), read)
+
+
+def scaled(features: Tensor, gradients: Tensor, by: float) -> Tensor:
+    return hirescam(features, gradients) * by
 
 
 def inverted(features: Tensor, gradients: Tensor) -> Tensor:
@@ -374,6 +380,9 @@ def test_files_say_what_was_measured(tmp_path: Path) -> None:
     page = written[3].read_text()
     assert "&lt;b&gt;9&lt;/b&gt;: torn" in page
     assert "<b>9</b>" not in page
+    assert "<b>1</b>" in page, "the best peak"
+    alike = audit(colored(), source(), [hirescam, functools.partial(scaled, by=1.000001)], [measures.deletion])
+    assert "<b>" not in findings_page(alike, b""), "what differs by rounding alone is not best"
 
 
 def run(*arguments: Any) -> subprocess.CompletedProcess[str]:

@@ -143,8 +143,9 @@ def draw_plots(made: Audit) -> bytes:
     across = min(3, len(names))
     down = -(-len(names) // across)
     tall = 0.9 + 0.34 * len(found)
-    sheet = Sheet(figsize=(4.6 * across, tall * down), dpi=110, layout="constrained")
+    sheet = Sheet(figsize=(4.6 * across, tall * down), dpi=110)
     FigureCanvasAgg(sheet)
+    sheet.set_layout_engine("constrained", h_pad=0.12)
     for i, name in enumerate(names):
         axes = sheet.add_subplot(down, across, i + 1)
         for y, one in enumerate(found.values()):
@@ -233,7 +234,8 @@ def _table(title: str, found: dict[str, dict[str, Figure]], names: Sequence[str]
             continue
         said, better = MEANING.get(name, ("", None))
         means = {m: one[name].mean for m, one in found.items() if name in one}
-        best = None if better is None or len(set(means.values())) < 2 else (max if better else min)(means.values())
+        top = None if better is None else f"{(max if better else min)(means.values()):.3g}"
+        best = top if len({f"{mean:.3g}" for mean in means.values()}) > 1 else None
         cells = []
         for one in found.values():
             figure = one.get(name)
@@ -241,7 +243,7 @@ def _table(title: str, found: dict[str, dict[str, Figure]], names: Sequence[str]
                 cells.append("<td class=n>-</td>")
                 continue
             mean = f"{figure.mean:.3g}"
-            shown = f"<b>{mean}</b>" if figure.mean == best else mean
+            shown = f"<b>{mean}</b>" if mean == best else mean
             cells.append(f"<td class=n>{shown}<small>({figure.low:.3g} to {figure.high:.3g})</small></td>")
         note = f"<small>{escape(said)}</small>" if said else ""
         lines.append(f"<tr><td>{escape(name.replace('_', ' '))}{note}</td>{''.join(cells)}</tr>")
