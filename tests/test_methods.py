@@ -96,9 +96,14 @@ SLOW: dict[Callable[[Tensor, Tensor], Tensor], Slow] = {
 }
 
 
-@pytest.mark.parametrize("method", SLOW, ids=lambda m: m.__name__)
-def test_a_method_is_its_formula(method: Callable[[Tensor, Tensor], Tensor]) -> None:
-    features = torch.rand(K, C, H, W, dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("method", "signed"),
+    [(m, signed) for m in SLOW for signed in (False, True) if not (signed and m is gradcam_pp)],
+    ids=lambda v: getattr(v, "__name__", "signed" if v else "positive"),
+)
+def test_a_method_is_its_formula(method: Callable[[Tensor, Tensor], Tensor], signed: bool) -> None:
+    """On features of a ReLU, and on signed ones (ViT, SiLU), but for Grad-CAM++, which refuses those."""
+    features = (torch.randn if signed else torch.rand)(K, C, H, W, dtype=torch.float64)
     gradients = torch.randn(K, C, H, W, dtype=torch.float64)
     maps = method(features, gradients)
     for n in range(K):
@@ -147,7 +152,12 @@ def test_grad_cam_pp_weighs_zero_gradients_by_zero_and_stays_finite() -> None:
 def test_channels_that_sum_to_zero_weigh_zero_in_xgradcam() -> None:
     features, gradients = torch.rand(1, 2, 2, 2), torch.randn(1, 2, 2, 2)
     features[0, 1] = 0
+    gradients[0, 0] = gradients[0, 0].abs()
     only = xgradcam(features[:, :1], gradients[:, :1])
+    assert only.any()
+    torch.testing.assert_close(xgradcam(features, gradients), only)
+    features[0, 1] = torch.tensor([[3.0, -3.0], [0.5, -0.5]])  # it sums to 0, and is not 0
+    gradients[0, 1] = 1000 * features[0, 1]
     torch.testing.assert_close(xgradcam(features, gradients), only)
 
 
@@ -209,18 +219,36 @@ def test_the_authors_code_of_grad_cam_pp() -> None:
         gradcam_pp_code(-features, gradients)
 
 
+def principal(matrix: Tensor) -> Tensor:
+    """(cells, channels) -> (cells,) projections on the first right singular vector, which points along the cells' sums."""
+    projected = matrix @ torch.linalg.svd(matrix).Vh[0]
+    return projected if float(projected @ matrix.sum(1)) > 0 else -projected
+
+
 @pytest.mark.parametrize("method", [eigencam, eigengradcam])
-@pytest.mark.parametrize("channels", [3, 40])
+@pytest.mark.parametrize("channels", [3, H * W, 40])
 def test_eigen_methods_project_on_the_first_singular_vector(method: Callable[[Tensor, Tensor], Tensor], channels: int) -> None:
     features = torch.randn(K, channels, H, W, dtype=torch.float64)
-    gradients = torch.randn(K, channels, H, W, dtype=torch.float64)
+    gradients = torch.randn(K, channels, H, W, dtype=torch.float64) * torch.tensor([1e-3, 1.0, 50.0]).view(3, 1, 1, 1)
     maps = method(features, gradients)
     for n in range(K):
         matrix = (features[n] * (gradients[n] if method is eigengradcam else 1)).flatten(1).T
-        projected = (matrix @ torch.linalg.svd(matrix).Vh[0]).view(H, W)
-        agrees = float((projected * matrix.sum(1).view(H, W)).sum())
-        slow = projected if agrees > 0 else -projected
-        torch.testing.assert_close(maps[n] / maps[n].abs().max(), slow / slow.abs().max(), rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(maps[n], principal(matrix).view(H, W), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+@pytest.mark.parametrize("channels", [3, 40])
+def test_eigen_methods_keep_their_units_where_squares_vanish_or_overflow(scale: float, channels: int) -> None:
+    features, ones = torch.randn(2, channels, H, W), torch.ones(2, channels, H, W)
+    for maps in (eigencam(features * scale, ones), eigengradcam(features, ones * scale)):
+        slow = torch.stack([principal(one.flatten(1).T).view(H, W) for one in features.double()])
+        torch.testing.assert_close(maps.double() / scale, slow, rtol=1e-3, atol=1e-4)
+
+
+def test_the_scale_of_an_eigen_map_has_no_gradient_of_its_own() -> None:
+    """In a loss (create_graph=True) the map is what the singular value decomposition gives, and so is its gradient."""
+    features = torch.randn(1, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a: eigencam(a, a), features)
 
 
 def test_eigen_methods_of_nothing_are_nothing() -> None:

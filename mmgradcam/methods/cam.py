@@ -191,9 +191,14 @@ def eigengradcam(features: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _first_component(channels: Tensor) -> Tensor:
-    """(K, C, *grid) -> (K, *grid), by the smaller of the two Gram matrices."""
+    """(K, C, *grid) -> (K, *grid), by the smaller of the two Gram matrices.
+
+    The map is homogeneous in the channels: they are divided by their largest magnitude, lest their squares overflow or vanish,
+    and the map is multiplied by it. As a constant: the factor's own gradient is 0.
+    """
     flat = channels.flatten(2)
-    flat = flat / flat.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+    scale = flat.detach().abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+    flat = flat / scale
     if flat.shape[1] <= flat.shape[2]:
         direction = torch.linalg.eigh(flat @ flat.mT).eigenvectors[..., -1:]
         found = (flat.mT @ direction)[..., 0]
@@ -201,7 +206,7 @@ def _first_component(channels: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(flat.mT @ flat)
         found = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
     sign = torch.where((found * flat.sum(1)).sum(1, keepdim=True) < 0, -1.0, 1.0)
-    maps: Tensor = (found * sign).unflatten(1, channels.shape[2:])
+    maps: Tensor = (found * sign * scale[:, 0]).unflatten(1, channels.shape[2:])
     return maps
 
 
