@@ -245,11 +245,13 @@ def test_the_prompt_is_the_processors_own(task: Any) -> None:
 
 
 def test_a_batch_is_a_loop(task: Any) -> None:
-    several = [picture(), picture().rotate(180)]
+    several = [picture(), picture().rotate(180), picture(112, 40), picture(40, 56)]
     if "caption" in task.voice.takes:
-        each: list[dict[str, Any]] = [{"caption": CAPTION}, {"caption": "two cats on the grass"}]
+        each: list[dict[str, Any]] = [{"caption": CAPTION}, {"caption": "two cats on the grass"}] * 2
     else:
-        each = [{"question": QUESTION, "answer": "blue dog"}, {"question": "is the cat red?", "answer": "a"}]
+        each = [{"question": QUESTION, "answer": "blue dog"}, {"question": "is the cat red?", "answer": "a"}] * 2
+    if isinstance(task.voice, Tiled):
+        assert len({len(task.prepare(image).box) for image in several}) > 1, "the tiles of these pictures are equally many"
     together = explain(task, several, each=each)
     for image, made, query in zip(several, together, each, strict=True):
         alone = explain(task, image, **query)

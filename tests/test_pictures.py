@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from mmgradcam import InputError, Target, Task, explain, hirescam
+from mmgradcam.draw import upsample
 from mmgradcam.pictures import MOST_PIXELS, Fit, open_picture, picture_hash
 
 
@@ -152,6 +153,36 @@ def test_what_a_crop_cuts_off_has_no_heat() -> None:
     assert not heat[:, :50].any()
     assert not heat[:, 150:].any()
     assert heat[:, 50:150].all()
+
+
+BOXES = {
+    "a crop": (0.2, 0.3, 0.7, 0.9),
+    "its mirror image": (0.3, 0.1, 0.8, 0.7),
+    "all": (0.0, 0.0, 1.0, 1.0),
+    "padded": (-0.25, 0.2, 1.25, 0.8),
+    "narrow": (0.42, 0.0, 0.58, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_heat_fills_the_box_the_model_saw_and_nothing_beyond(name: str) -> None:
+    """Pixel by pixel, by the definition: 0 where a pixel's centre lies outside, else bilinear between the cells' centres."""
+    x0, y0, x1, y1 = BOXES[name]
+    maps = torch.rand(2, 3, 5, dtype=torch.float64) + 0.5
+    expected, shown = torch.zeros(2, 20, 30), 0
+    for y in range(20):
+        for x in range(30):
+            across, down = ((x + 0.5) / 30 - x0) / (x1 - x0), ((y + 0.5) / 20 - y0) / (y1 - y0)
+            if 0 <= across <= 1 and 0 <= down <= 1:
+                column, row = min(max(across * 5 - 0.5, 0), 4), min(max(down * 3 - 0.5, 0), 2)
+                c, r = min(int(column), 3), min(int(row), 1)
+                upper, lower = (maps[:, i, c] * (1 - column + c) + maps[:, i, c + 1] * (column - c) for i in (r, r + 1))
+                expected[:, y, x] = upper * (1 - row + r) + lower * (row - r)
+                shown += 1
+    drawn = upsample(maps, BOXES[name], (20, 30))
+    assert torch.equal(drawn > 0, expected > 0)
+    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
+    assert shown >= 3 * 20
 
 
 def test_what_padding_adds_is_cut() -> None:
