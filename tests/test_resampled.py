@@ -144,6 +144,15 @@ def test_occlusion_is_its_formula(classes: Classes, pixels: Tensor) -> None:
         torch.testing.assert_close(one.map, (total / count).float(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(8, 72), (72, 8)])
+def test_occlusion_by_default_covers_the_shorter_side_of_a_long_picture(shape: tuple[int, int]) -> None:
+    task = Classes(nn.Identity(), nn.Sequential(nn.AdaptiveAvgPool2d((2, 2)), nn.Flatten(), nn.Linear(12, 4)))
+    pixels = torch.rand(3, *shape)
+    made = explain(task, pixels, method=occlusion)
+    assert made.maps.shape == (3, *shape)
+    torch.testing.assert_close(made.maps, explain(task, pixels, method=partial(occlusion, size=8)).maps)
+
+
 @pytest.mark.parametrize("centred", [True, False])
 def test_rise_is_its_formula(classes: Classes, pixels: Tensor, centred: bool) -> None:
     made = explain(classes, pixels, method=partial(rise, count=40, cells=3, share=0.4, seed=5, centred=centred))

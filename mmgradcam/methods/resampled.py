@@ -241,7 +241,7 @@ def occlusion(probe: Probe, size: int | None = None, stride: int | None = None, 
 
     Args:
         probe: the picture and its targets.
-        size: side of the square in the model's pixels; by default a seventh of the longer side.
+        size: side of the square in the model's pixels; by default a seventh of the longer side, at most the shorter side.
         stride: pixels between squares; by default half a square.
         value: what the square is filled with, in the model's normalized pixels; 0 is the mean grey of a normalized picture.
 
@@ -252,7 +252,7 @@ def occlusion(probe: Probe, size: int | None = None, stride: int | None = None, 
         InputError: size or stride below 1, or a square larger than the picture.
     """
     h, w = probe.side
-    size = max(1, round(max(h, w) / 7)) if size is None else size
+    size = max(1, min(h, w, round(max(h, w) / 7))) if size is None else size
     stride = max(1, size // 2) if stride is None else stride
     if not (stride >= 1 and 1 <= size <= min(h, w)):
         raise InputError(f"occlusion: expected size in 1..{min(h, w)} and stride >= 1, got {size} and {stride}")
