@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types mutants clean
 
 # The photo is Grace Hopper's official portrait, in the public domain, as matplotlib brings it along.
 demo: .venv/installed
@@ -23,6 +23,11 @@ types: .venv/developing
 	$(BIN)/pip install -q --no-deps --target .venv/plain .
 	rm -rf build
 	cd .venv/plain && ../bin/mypy --config-file ../../pyproject.toml -p mmgradcam
+
+# How many small faults put into the code the tests notice; SAMPLE faults of each module, 0 for all of them (hours).
+SAMPLE ?= 25
+mutants: .venv/developing
+	$(BIN)/python scripts/mutants.py --sample $(SAMPLE)
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('mmgradcam needs Python 3.11 or newer, this is ' + sys.version.split()[0])"

@@ -1,0 +1,406 @@
+"""Mutation testing: how many small faults, put into the code one at a time, do the tests notice?
+
+    python scripts/mutants.py                  # a seeded sample of every module below
+    python scripts/mutants.py engine --sample 0    # all mutants of the modules whose path holds "engine"
+
+Faults come from cosmic-ray's operators; changes that only touch annotations or docstrings are no faults and are left out. A mutant runs
+in a forked child that imports the changed module in place of the file, so nothing on disk changes, and the tests that ran the
+changed line, those of the module's own test files first, fastest first, for `BUDGET` seconds in all. Survivors that `tests/mutants.json` gives a reason
+for are listed apart; they count as survivors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import importlib.abc
+import importlib.machinery
+import json
+import math
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CACHE = ROOT / "runs" / "mutants"
+REASONS = ROOT / "tests" / "mutants.json"
+PYTEST = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+BUDGET = 20.0
+"""Seconds of tests, as they took without a mutant, that one mutant must get past to survive."""
+PAIRS = [
+    *(
+        [
+            "Add_Sub",
+            "Sub_Add",
+            "Mul_Div",
+            "Div_Mul",
+            "FloorDiv_Div",
+            "Mod_Mul",
+            "Pow_Mul",
+            "BitAnd_BitOr",
+            "BitOr_BitAnd",
+            "BitXor_BitAnd",
+        ]
+    ),
+    *(["Eq_NotEq", "NotEq_Eq", "Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Lt_GtE", "Gt_LtE", "Is_IsNot", "IsNot_Is"]),
+    *(["USub_UAdd", "Delete_Not", "Delete_Invert"]),
+]
+KINDS = ["ReplaceBinaryOperator_", "ReplaceComparisonOperator_", "ReplaceUnaryOperator_"]
+OTHERS = [
+    "AddNot",
+    "ReplaceTrueWithFalse",
+    "ReplaceFalseWithTrue",
+    "ReplaceAndWithOr",
+    "ReplaceOrWithAnd",
+    "ReplaceBreakWithContinue",
+    "ReplaceContinueWithBreak",
+    "ExceptionReplacer",
+    "NumberReplacer",
+    "RemoveDecorator",
+    "ZeroIterationForLoop",
+]
+TESTS = {
+    "mmgradcam/engine.py": "engine invariants graph",
+    "mmgradcam/seam.py": "seam engine invariants threads",
+    "mmgradcam/layouts.py": "seam pictures classify",
+    "mmgradcam/pictures.py": "pictures",
+    "mmgradcam/views.py": "pictures",
+    "mmgradcam/regions.py": "localization explanation",
+    "mmgradcam/draw.py": "pictures explanation",
+    "mmgradcam/methods/cam.py": "methods graph",
+    "mmgradcam/methods/fusion.py": "methods engine",
+    "mmgradcam/methods/layers.py": "pixels methods",
+    "mmgradcam/methods/pixels.py": "pixels methods",
+    "mmgradcam/methods/resampled.py": "resampled",
+    "mmgradcam/metrics/": "faithfulness localization perturbation sanity reliance flag robustness captions_metrics bias audit",
+}
+"""Modules that are mutated, and the test files that are about them."""
+
+
+class Served(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
+    """Imports one module from given source, under whatever name it is installed."""
+
+    def __init__(self, path: Path, source: str) -> None:
+        self.path, self.source = str(path), source
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        with contextlib.suppress(ValueError):
+            for finder in (f for f in sys.meta_path if f is not self):
+                found = finder.find_spec(name, path, target)
+                if found is not None:
+                    if found.origin and os.path.realpath(found.origin) == self.path:
+                        found.loader = self
+                        found.cached = None
+                    return found
+        return None
+
+    def get_data(self, path: Any) -> bytes:
+        return self.source.encode()
+
+    def get_filename(self, name: str) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: where, by which operator, and the whole module with it."""
+
+    path: str
+    operator: str
+    line: int
+    column: int
+    text: str
+    before: str
+    source: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.path}: {self.operator}: {self.before} -> {self.text}"
+
+
+def modules(wanted: list[str]) -> list[str]:
+    found = [
+        str(p.relative_to(ROOT)) for t in TESTS for p in ([ROOT / t] if t.endswith(".py") else sorted((ROOT / t).glob("*.py")))
+    ]
+    return [p for p in found if (ROOT / p).is_file() and any(w in p for w in wanted or [""])]
+
+
+def bare(source: str) -> str:
+    """The program without what does not run: annotations, docstrings, code for type checkers only."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
+            if any(ast.unparse(d) == "overload" for d in node.decorator_list):
+                node.args, node.decorator_list = ast.arguments([], [], None, [], [], None, []), []
+        elif isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Constant(0)
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            text = [
+                s
+                for s in body
+                if isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant) and isinstance(s.value.value, str)
+            ]
+            node.body = [s for s in body if s not in text] or [ast.Pass()]  # type: ignore[attr-defined]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "cast" and node.args:
+            node.args[0] = ast.Constant(0)
+        elif isinstance(node, ast.Assign) and "Callable[" in ast.unparse(node.value):
+            node.value = ast.Constant(0)
+    return ast.dump(tree)
+
+
+def mutants_of(path: str, count: int, seed: int) -> list[Mutant]:
+    """So many mutants of a module, drawn at random (all of them for 0), in the order of its lines."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    source = (ROOT / path).read_text(encoding="utf-8")
+    lines, seen, nodes = source.splitlines(), {bare(source)}, list(ast_nodes(get_ast(source)))
+    names = set(operator_names()) & {f"core/{n}" for n in [*OTHERS, *(kind + pair for kind in KINDS for pair in PAIRS)]}
+    operators = {name: get_operator(name)() for name in sorted(names)}
+    places = [
+        (name, occurrence, start)
+        for name, operator in operators.items()
+        for occurrence, (start, _) in enumerate(place for node in nodes for place in operator.mutation_positions(node))
+    ]
+    random.Random(f"{seed}{path}").shuffle(places)
+    found: list[Mutant] = []
+    for name, occurrence, (line, column) in places:
+        if count and len(found) == count:
+            break
+        changed = mutate_code(source, operators[name], occurrence) or source
+        try:
+            plain = bare(changed)
+        except SyntaxError:
+            continue
+        if plain in seen:
+            continue
+        seen.add(plain)
+        after = [*changed.splitlines(), ""]
+        at = next(i for i, (a, b) in enumerate(zip(lines, after, strict=False)) if a != b)
+        found.append(Mutant(path, name.removeprefix("core/"), line, column, after[at].strip(), lines[at].strip(), changed))
+    return sorted(found, key=lambda m: (m.line, m.column))
+
+
+class Recorder:
+    """Which test ran which line, and how long each test took."""
+
+    def __init__(self, coverage: Any) -> None:
+        self.coverage, self.times = coverage, dict[str, float]()
+        self.failed: list[str] = []
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.coverage.switch_context(item.nodeid)
+        start = time.perf_counter()
+        yield
+        self.times[item.nodeid] = time.perf_counter() - start
+        self.coverage.switch_context("")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+
+def own_tests(path: str) -> list[str]:
+    names = next(v for k, v in TESTS.items() if path.startswith(k)).split()
+    return [f"tests/test_{name}.py" for name in names if (ROOT / "tests" / f"test_{name}.py").is_file()]
+
+
+def traced(paths: list[str]) -> tuple[dict[tuple[str, int], set[str]], dict[str, float]]:
+    """(file, line) -> tests that ran it, and the seconds of each test; kept until source or tests change."""
+    files = sorted({t for p in paths for t in own_tests(p)})
+    state = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    dirty = subprocess.run(["git", "diff", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
+    kept = CACHE / f"{state[:12]}-{hash_of(dirty + repr(files).encode())}.pickle"
+    if not kept.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        child(lambda: trace(files, kept), 3600, quiet=False)
+    with kept.open("rb") as file:
+        found: tuple[dict[tuple[str, int], set[str]], dict[str, float]] = pickle.load(file)
+    return found
+
+
+def hash_of(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def trace(files: list[str], kept: Path) -> int:
+    import coverage
+
+    cover = coverage.Coverage(data_file=None, source=[str(ROOT / "mmgradcam")], config_file=False)
+    cover.start()
+    recorder = Recorder(cover)
+    code = pytest.main([*files, *PYTEST, "-m", "not browser and not data"], plugins=[recorder])
+    cover.stop()
+    data, ran = cover.get_data(), defaultdict(set)
+    for file in data.measured_files():
+        name = str(Path(file).relative_to(ROOT))
+        for line, tests in data.contexts_by_lineno(file).items():
+            ran[name, line] |= {t for t in tests if t and t not in recorder.failed}
+    temporary = kept.with_suffix(f".{os.getpid()}")
+    temporary.write_bytes(pickle.dumps((dict(ran), recorder.times)))
+    temporary.replace(kept)
+    return int(code)
+
+
+def tests_for(mutant: Mutant, ran: dict[tuple[str, int], set[str]], times: dict[str, float]) -> list[str]:
+    own = own_tests(mutant.path)
+    tests = ran.get((mutant.path, mutant.line), set())
+    if not tests:  # a line that runs at import, or one that no test runs: the module's own tests
+        tests = {t for t in times if t.partition("::")[0] in own}
+    chosen, spent = [], 0.0
+    for test in sorted(tests, key=lambda t: (times.get(t, 1.0), t)):
+        spent += times.get(test, 1.0)
+        if chosen and spent > BUDGET:
+            break
+        chosen.append(test)
+    return chosen
+
+
+def child(work: Callable[[], int], timeout: float, quiet: bool = True) -> int:
+    """The exit code of work done in a forked child; 124 where it took too long."""
+    process = spawn(work, quiet)
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return 124
+
+
+def spawn(work: Callable[[], int], quiet: bool) -> int:
+    process = os.fork()
+    if process:
+        return process
+    os.setpgid(0, 0)
+    code = 99
+    try:
+        if quiet:
+            null = os.open(os.devnull, os.O_RDWR)
+            for stream in (1, 2):
+                os.dup2(null, stream)
+        code = work()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def tested(mutant: Mutant, tests: list[str]) -> int:
+    sys.meta_path.insert(0, Served(ROOT / mutant.path, mutant.source))
+    return int(pytest.main([*tests, "-x", *PYTEST]))
+
+
+def wilson(dead: int, total: int) -> tuple[float, float]:
+    """The 95% interval of a share (Wilson 1927)."""
+    if not total:
+        return 0.0, 1.0
+    p, z = dead / total, 1.96
+    middle, half = p + z * z / (2 * total), z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    return (middle - half) / (1 + z * z / total), (middle + half) / (1 + z * z / total)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Mutation testing of the parts that must be right.")
+    parser.add_argument("modules", nargs="*", help="parts of paths, such as engine or metrics/; by default all")
+    parser.add_argument("--sample", type=int, default=25, help="mutants per module, drawn by --seed; 0 is all of them")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args()
+    os.chdir(ROOT)
+    os.environ.update(OMP_NUM_THREADS="1", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    import torch
+
+    torch.set_num_threads(1)
+    for name in ("scipy.ndimage", "scipy.stats", "skimage.metrics", "transformers", "torchvision", "datasets"):
+        with contextlib.suppress(ImportError):
+            __import__(name)
+    paths = modules(given.modules)
+    ran, times = traced(paths)
+    reasons = json.loads(REASONS.read_text(encoding="utf-8")) if REASONS.exists() else {}
+    waiting = [m for path in paths for m in mutants_of(path, given.sample, given.seed)]
+    for path in paths:
+        unchanged = (ROOT / path).read_text(encoding="utf-8")
+        control = Mutant(path, "none", 0, 0, "", "", unchanged)
+        if code := child(lambda m=control: tested(m, tests_for(m, ran, times)), 300):
+            sys.exit(f"{path}: its tests fail without a mutant (exit code {code})")
+    print(f"{len(waiting)} mutants of {len(paths)} modules", flush=True)
+    dead, alive, results = defaultdict(int), defaultdict(list), CACHE / "results.jsonl"
+    running: dict[int, tuple[Mutant, float]] = {}
+    while waiting or running:
+        while waiting and len(running) < given.jobs:
+            mutant = waiting.pop(0)
+            tests = tests_for(mutant, ran, times)
+            limit = 60 + 5 * sum(times.get(t, 1.0) for t in tests)
+            process = spawn(lambda m=mutant, t=tests: tested(m, t), quiet=True)
+            running[process] = mutant, time.monotonic() + limit
+        for process, (mutant, end) in list(running.items()):
+            done, status = os.waitpid(process, os.WNOHANG)
+            if not done and time.monotonic() < end:
+                continue
+            if not done:
+                os.killpg(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+            del running[process]
+            code = os.waitstatus_to_exitcode(status) if done else 124
+            if code:
+                dead[mutant.path] += 1
+            else:
+                alive[mutant.path].append(mutant)
+                print(
+                    f"survives  {mutant.path}:{mutant.line}  {mutant.operator}\n    {mutant.before}\n    {mutant.text}",
+                    flush=True,
+                )
+            with results.open("a") as file:
+                file.write(json.dumps({"key": mutant.key, "line": mutant.line, "code": code}) + "\n")
+        time.sleep(0.02)
+    report(paths, dead, alive, reasons)
+
+
+def report(paths: list[str], dead: dict[str, int], alive: dict[str, list[Mutant]], reasons: dict[str, str]) -> None:
+    print(f"\n{'module':44} {'mutants':>8} {'killed':>8} {'share':>7}")
+    for path in paths:
+        total = dead[path] + len(alive[path])
+        print(f"{path:44} {total:8} {dead[path]:8} {dead[path] / max(total, 1):7.1%}")
+    killed, survivors = sum(dead.values()), [m for some in alive.values() for m in some]
+    total = killed + len(survivors)
+    low, high = wilson(killed, total)
+    print(f"{'all':44} {total:8} {killed:8} {killed / max(total, 1):7.1%}  (95% interval {low:.1%} to {high:.1%})")
+    known = [m for m in survivors if m.key in reasons]
+    if known:
+        print(f"\n{len(known)} survivors change nothing that can be seen, for the reason given:")
+        for mutant in known:
+            print(f"  {mutant.path}:{mutant.line}  {mutant.before} -> {mutant.text}\n      {reasons[mutant.key]}")
+    sys.exit(np.sign(total) and killed < 0.9 * total)
+
+
+if __name__ == "__main__":
+    main()
