@@ -85,6 +85,7 @@ def describe(made: Explanation) -> dict[str, Any]:
             {
                 "label": target.label, "score": one.score, "probability": target.probability, "value": value,
                 "reliance": target.reliance, "made_up": target.made_up, "flagged": target.flagged,
+                "asserted": target.asserted,
                 "peak": one.peak, "problem": one.problem, "reads": reads,
                 "verdict": None if one.verdict is None else dataclasses.asdict(one.verdict),
             }
@@ -132,7 +133,7 @@ def read(made: Mapping[str, Any]) -> tuple[dict[str, Any], list[Target], list[st
     targets = [
         Target(
             t["label"], t["value"], probability=t["probability"], reliance=t.get("reliance"),
-            made_up=t.get("made_up"), flagged=t.get("flagged", False),
+            made_up=t.get("made_up"), flagged=t.get("flagged", False), asserted=t.get("asserted", True),
             reads=tuple(Word(r["text"], r["first"], r["last"]) for r in t["reads"]),
         )
         for t in made["targets"]

@@ -46,6 +46,8 @@ class Target:
             logarithm; None where nobody asked.
         made_up: how likely the picture does not hold what it says, 0..1 (`mmgradcam.metrics.doubt`); None where nobody asked.
         flagged: that is more than true words or answers mostly reach.
+        asserted: the model says it (a word of its caption, its first answer) or the user states it (`caption=`, `answer=`);
+            False of answers it ranks below its own and of contrasts, which nobody claims.
     """
 
     label: str
@@ -55,6 +57,7 @@ class Target:
     reliance: float | None = field(default=None, kw_only=True)
     made_up: float | None = field(default=None, kw_only=True)
     flagged: bool = field(default=False, kw_only=True)
+    asserted: bool = field(default=True, kw_only=True)
 
 
 class Task(ABC):

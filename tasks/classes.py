@@ -42,12 +42,14 @@ def targets_of(
         top = None
     indices = [_index(c, labels, count) for c in classes]
     indices += [i for i in likely if top is not None and i not in indices]
-    made = [Target(_label(i, labels), (i, None), probability=float(probabilities[i])) for i in indices]
+    predicted = {i for i in likely[:1] if not several} | {i for i in indices if several and probabilities[i] > 0.5}
+    made = [Target(_label(i, labels), (i, None), probability=float(probabilities[i]), asserted=i in predicted) for i in indices]
     if against is not None:
         other = _index(against, labels, count)
         if other == indices[0]:
             raise InputError(f"against: {_label(other, labels)!r} is the class itself; name another one")
-        made.insert(1, Target(f"{_label(indices[0], labels)} rather than {_label(other, labels)}", (indices[0], other)))
+        label = f"{_label(indices[0], labels)} rather than {_label(other, labels)}"
+        made.insert(1, Target(label, (indices[0], other), asserted=False))
     return made
 
 

@@ -125,23 +125,24 @@ class Policy(Task):
         if not 1 <= top <= len(scores):
             raise InputError(f"top: expected 1 to {len(scores)} actions, got {top}")
         chosen = scores.topk(top).indices.tolist() if action is None else [self._index(action, len(scores))]
-        made = [self._target(index, scores) for index in chosen]
+        made = [self._target(index, scores, action is not None or n == 0) for n, index in enumerate(chosen)]
         if against is not None:
             other = self._index(against, len(scores))
             if other == chosen[0] and action is None:
                 other = int(scores.index_fill(0, torch.tensor(other, device=scores.device), -torch.inf).argmax())
             if other == chosen[0]:
                 raise InputError(f"against: {self.called(other)!r} is the action itself; name another one")
-            made.insert(1, Target(f"{self.called(chosen[0])} rather than {self.called(other)}", (chosen[0], other)))
+            label = f"{self.called(chosen[0])} rather than {self.called(other)}"
+            made.insert(1, Target(label, (chosen[0], other), asserted=False))
         if value:
             if torch.isnan(state):
                 raise InputError(f"{self.name} tells no value of a state; let its net return (scores, value)")
             made.append(Target(STATE, (len(scores), None)))
         return made
 
-    def _target(self, index: int, scores: Tensor) -> Target:
+    def _target(self, index: int, scores: Tensor, asserted: bool) -> Target:
         likely = float(scores[index].exp()) if self.unit == "log-probability" else None
-        return Target(self.called(index), (index, None), probability=likely)
+        return Target(self.called(index), (index, None), probability=likely, asserted=asserted)
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         rows = torch.arange(len(targets), device=features.device)

@@ -113,14 +113,21 @@ class VQA(Task):
         question = tuple(self.vocabulary.encode(words))
         reads = tuple(Word(word, i, i) for i, word in enumerate(words))
         made = [
-            Target(self.answers[i], Answered(question, i), probability=float(probabilities[i]), reads=reads) for i in chosen
+            Target(
+                self.answers[i],
+                Answered(question, i),
+                probability=float(probabilities[i]),
+                reads=reads,
+                asserted=asked is not None or n == 0,
+            )
+            for n, i in enumerate(chosen)
         ]
         if query.get("against") is not None:
             other = self._answer(query["against"], "against")
             if other == chosen[0]:
                 raise InputError(f"against: {self.answers[other]!r} is the answer itself; name another one")
             label = f"{self.answers[chosen[0]]} rather than {self.answers[other]}"
-            made.insert(1, Target(label, replace(made[0].value, against=other), reads=reads))
+            made.insert(1, Target(label, replace(made[0].value, against=other), reads=reads, asserted=False))
         return made
 
     def _read(self, question: Any) -> list[str]:

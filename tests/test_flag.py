@@ -25,7 +25,7 @@ from mmgradcam.data.splits import seeds
 from mmgradcam.metrics.flag import COLUMNS, calibrated, calibrations, chances, columns, doubt, flagged, made_up, shifted
 from mmgradcam.metrics.relying import language_prior, likelihoods, reliance
 from mmgradcam.report import page
-from mmgradcam.show import show_words
+from mmgradcam.show import show_answers, show_words
 from mmgradcam.tasks import load
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -180,13 +180,47 @@ def test_the_less_likely_the_more_it_is_made_up(kind: str) -> None:
     assert p[0] == p[1] > 0.5
 
 
-def test_a_contrast_says_nothing() -> None:
-    task = load("scenes-vqa", device="cpu")
-    made = explain(
-        task, render(make_scene(90_000)).image, question="how many things are there?", answer=["1", "4"], against="2"
-    )
-    assert np.isnan(made_up(made)).tolist() == [False, True, False]
-    assert doubt(made).targets[1].made_up is None
+def test_only_what_is_said_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task, scene = load("scenes-vqa", device="cpu"), render(make_scene(90_000)).image
+    wary = {**calibrations()["answers"], "threshold": -1.0}  # everything it speaks of is flagged
+    question = "how many things are there?"
+    ranked = explain(task, scene, question=question, top=3, against="4")
+    assert [target.asserted for target in ranked.targets] == [True, False, False, False]  # the answer, the contrast, runners-up
+    assert np.isnan(made_up(ranked)).tolist() == [False, True, True, True]
+    assert flagged(ranked, wary).tolist() == [True, False, False, False]
+    marked = doubt(ranked, wary)
+    assert [target.flagged for target in marked.targets] == [True, False, False, False]
+    assert [target.made_up is None for target in marked.targets] == [False, True, True, True]
+    assert unescape(page(marked)).count("may be made up: P") == 3  # the chip, what is said when it is pointed at, the table
+    assert page(marked).count("doubted") - page(ranked).count("doubted") == 1
+    show_answers(marked)
+    assert capsys.readouterr().out.count("may be made up") == 1
+    runner_up = doubt(ranked[3], wary)  # taken out alone, it is first, and still nobody said it
+    assert (runner_up.targets[0].flagged, runner_up.targets[0].made_up) == (False, None)
+    marked.save(tmp_path / "kept")
+    kept = json.loads((tmp_path / "kept" / "explanation.json").read_text())["targets"]
+    assert [(t["asserted"], t["flagged"], t["made_up"] is None) for t in kept] == [(True, True, False)] + [
+        (False, False, True)
+    ] * 3
+    assert [target.asserted for target in Explanation.load(tmp_path / "kept").targets] == [True, False, False, False]
+    given = explain(task, scene, question=question, answer=["1", "4"], against="2")
+    assert [target.asserted for target in given.targets] == [True, False, True]
+    assert np.isnan(made_up(given)).tolist() == [False, True, False]
+    assert [target.asserted for target in explain(task, scene, questions=[question] * 2).targets] == [True, True]
+
+
+def test_classes_are_said_where_the_model_predicts_them() -> None:
+    from mmgradcam.tasks.classes import targets_of
+
+    logits, names = torch.tensor([0.2, -0.3, 2.0, 1.0]), ["a", "b", "c", "d"]
+
+    def said(**query: Any) -> dict[str, bool]:
+        return {target.label: target.asserted for target in targets_of(logits, names, **query)}
+
+    assert said(top=3, against="a") == {"c": True, "c rather than a": False, "d": False, "a": False}
+    assert said(classes=["b", "c"]) == {"b": False, "c": True}
+    assert said(several=True) == {"c": True, "d": True, "a": True}
+    assert said(several=True, classes=["b", "d"], top=1) == {"b": False, "d": True, "c": True}
 
 
 def test_a_lie_is_one_word_that_is_false() -> None:

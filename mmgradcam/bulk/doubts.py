@@ -80,8 +80,9 @@ def reliance(batch: Batch) -> dict[str, Column]:
 
 
 def made_up(batch: Batch) -> dict[str, Column]:
-    """The probability that the target is made up; see `mmgradcam.metrics.made_up`."""
-    return {"made_up": [float(v) for some in metrics.made_up(batch.explanations) for v in some]}
+    """The probability that the target is made up, None of one that nobody claims; see `mmgradcam.metrics.made_up`."""
+    found = [float(v) for some in metrics.made_up(batch.explanations) for v in some]
+    return {"made_up": [None if np.isnan(v) else v for v in found]}
 
 
 def _each(batch: Batch, measure: Callable[[Explanation], Any], name: str) -> dict[str, Column]:

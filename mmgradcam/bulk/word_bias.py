@@ -93,7 +93,7 @@ def contrasting(task: Task, target: Target, other: Target) -> Task:
     """
     asked: Any = copy.copy(task)
     asked.targets_of_each = lambda features, queries: [
-        [Target(f"{target.label} rather than {other.label}", (target, other))] for _ in queries
+        [Target(f"{target.label} rather than {other.label}", (target, other), asserted=False)] for _ in queries
     ]
     asked.scores = lambda features, targets: None
     asked.words = lambda: None

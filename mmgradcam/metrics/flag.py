@@ -51,7 +51,8 @@ def made_up(explanations: Explanation | Sequence[Explanation], fitted: Calibrati
         fitted: one of `calibrations` or your own; by default that of the model, by its name.
 
     Returns:
-        (K,) probabilities, nan of an answer held against another, which says nothing; a list of them for many.
+        (K,) probabilities, nan of what nobody claims (`Target.asserted`): an answer that the model ranks below its own, or one
+        answer held against another; a list of them for many.
 
     Raises:
         InputError: there is no calibration for the model, its targets have no log-probability, or the explanation was loaded
@@ -60,18 +61,21 @@ def made_up(explanations: Explanation | Sequence[Explanation], fitted: Calibrati
     many = not isinstance(explanations, Explanation)
     given: list[Explanation] = list(explanations) if many else [explanations]  # type: ignore[list-item]
     by = [fitted or _fitted(one) for one in given]
-    made = [np.where(_contrast(one), np.nan, chances(told, x)) for one, told, x in zip(given, by, evidence(given), strict=True)]
+    made = [
+        np.where([target.asserted for target in one.targets], chances(told, x), np.nan)
+        for one, told, x in zip(given, by, evidence(given), strict=True)
+    ]
     return made if many else made[0]
 
 
 def flagged(explanation: Explanation, fitted: Calibration | None = None) -> npt.NDArray[np.bool_]:
-    """(K,) bool: which words or answers to doubt: those above 0.5 and above what 5% of the true ones reached, in validation."""
+    """(K,) bool: which of what is said to doubt: P above 0.5 and above what 5% of the true ones reached, in validation."""
     told = fitted or _fitted(explanation)
     return np.asarray(made_up(explanation, told) > told["threshold"])
 
 
 def doubt(explanation: Explanation, fitted: Calibration | None = None) -> Explanation:
-    """The same explanation, its targets marked with how likely they are made up, which pages, tables and files show."""
+    """The same explanation, what is said in it marked with how likely it is made up, which pages, tables and files show."""
     told, made = fitted or _fitted(explanation), copy(explanation)
     made.targets = [
         replace(t, made_up=None if np.isnan(p) else float(p), flagged=bool(p > told["threshold"]))
@@ -139,9 +143,3 @@ def _fitted(one: Explanation) -> Calibration:
     raise InputError(
         f"made_up: no flag is calibrated for {one.about.model}; fitted=calibrations()['words'] tries that of others"
     )
-
-
-def _contrast(one: Explanation) -> list[bool]:
-    """Of answers, which are held against another: those alone have no probability."""
-    asked = bool({"question", "questions"} & one.about.query.keys())
-    return [asked and target.probability is None for target in one.targets]

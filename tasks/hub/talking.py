@@ -145,13 +145,16 @@ class Talking(Task):
             raise InputError(f"{self.name} answered nothing; give an answer of your own")
         with torch.no_grad():
             found = self.score(features.expand(len(told), *features.shape[1:]), [Target("", t) for t in told]).exp().tolist()
-        made = [Target(self.text(t.text), t, probability=p, reads=reads) for t, p in zip(told, found, strict=True)]
+        made = [
+            Target(self.text(t.text), t, probability=p, reads=reads, asserted=asked is not None or n == 0)
+            for n, (t, p) in enumerate(zip(told, found, strict=True))
+        ]
         if query.get("against") is not None:
             other = self.tokens(query["against"], "against")
             if tuple(other) == told[0].text:
                 raise InputError(f"against: {query['against']!r} is the answer itself; name another one")
             label = f"{made[0].label} rather than {self.text(other)}"
-            made.insert(1, Target(label, replace(told[0], against=tuple(other)), reads=reads))
+            made.insert(1, Target(label, replace(told[0], against=tuple(other)), reads=reads, asserted=False))
         return made
 
     def tokens(self, text: Any, what: str) -> list[int]:

@@ -97,13 +97,22 @@ class Vilt(Task):
             chosen = probabilities.topk(count).indices.tolist()
         else:
             chosen = [self._answer(a, "answer") for a in ([answer] if isinstance(answer, str) else answer)]
-        made = [Target(self.answers[i], Chosen(tokens, i), probability=float(probabilities[i]), reads=reads) for i in chosen]
+        made = [
+            Target(
+                self.answers[i],
+                Chosen(tokens, i),
+                probability=float(probabilities[i]),
+                reads=reads,
+                asserted=answer is not None or n == 0,
+            )
+            for n, i in enumerate(chosen)
+        ]
         if against is not None:
             other = self._answer(against, "against")
             if other == chosen[0]:
                 raise InputError(f"against: {against!r} is the answer itself; name another one")
             label = f"{self.answers[chosen[0]]} rather than {self.answers[other]}"
-            made.insert(1, Target(label, Chosen(tokens, chosen[0], other), reads=reads))
+            made.insert(1, Target(label, Chosen(tokens, chosen[0], other), reads=reads, asserted=False))
         return made
 
     def _answer(self, text: Any, what: str) -> int:
