@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mmgradcam.metrics import (
     average_drop,
     deletion,
     extents,
+    imputation,
     increase,
     insertion,
     occlusion_correlation,
@@ -28,9 +30,12 @@ from mmgradcam.metrics import (
     road,
     shown,
 )  # fmt: skip
-from mmgradcam.metrics.variants import blacked, greyed
+from mmgradcam.metrics.imputation import TOLERANCE, impute
+from mmgradcam.metrics.perturbation import imputed
+from mmgradcam.metrics.variants import Seen, blacked, greyed
 from mmgradcam.pictures import Prepared, whole
 from mmgradcam.tasks import load
+from mmgradcam.views import View
 
 WEIGHTS = torch.tensor([[9.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]])
 
@@ -137,45 +142,88 @@ def test_road_prefers_the_right_order() -> None:
     assert road(good).item() > road(bad).item()
 
 
-def test_imputed_pixels_solve_the_system_of_road() -> None:
-    """Against the linear system of the paper, solved whole: each unknown pixel the weighted mean of its 8 neighbours."""
-    from mmgradcam.metrics.perturbation import _filled
-
-    draw = np.random.default_rng(1)
-    side = 12
-    plane = draw.random((side, side))
-    known = draw.random((side, side)) < 0.4
+def solved_whole(plane: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """ROAD's linear system written out and solved dense: each unknown pixel the weighted mean of its 8 neighbours."""
+    high, wide = plane.shape
     place = {tuple(at): i for i, at in enumerate(np.argwhere(~known))}
     matrix, right = np.zeros((len(place), len(place))), np.zeros(len(place))
     for (y, x), i in place.items():
-        total = 0.0
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                near = (y + dy, x + dx)
-                if (dy, dx) == (0, 0) or not (0 <= near[0] < side and 0 <= near[1] < side):
-                    continue
-                weight = 1 / 12 if dy and dx else 1 / 6
-                total += weight
-                if near in place:
-                    matrix[i, place[near]] -= weight
-                else:
-                    right[i] += weight * plane[near]
-        matrix[i, i] += total
+        for dy, dx in itertools.product((-1, 0, 1), repeat=2):
+            near = (y + dy, x + dx)
+            if (dy, dx) == (0, 0) or not (0 <= near[0] < high and 0 <= near[1] < wide):
+                continue
+            weight = 1 / 12 if dy and dx else 1 / 6
+            matrix[i, i] += weight
+            if near in place:
+                matrix[i, place[near]] -= weight
+            else:
+                right[i] += weight * plane[near]
     solved = plane.copy()
     solved[~known] = np.linalg.solve(matrix, right)
-    ours = _filled(torch.from_numpy(plane)[None, None].float(), torch.from_numpy(known)[None, None].float())[0, 0].numpy()
-    assert np.abs(ours - solved).max() < 0.02
+    return solved
+
+
+@pytest.mark.parametrize(("shape", "hole"), [((12, 12), "dots"), ((47, 40), "dots"), ((50, 43), "block"), ((1, 9), "block")])
+def test_imputed_pixels_solve_the_system_of_road(shape: tuple[int, int], hole: str) -> None:
+    """Against the system solved whole: holes of single pixels, and one that takes up most of the picture."""
+    draw = np.random.default_rng(1)
+    planes = np.stack([draw.random(shape), 5 * draw.random(shape) - 2])
+    known = draw.random(shape) < 0.4
+    if hole == "block":
+        known = np.ones(shape, bool)
+        known[2 * (shape[0] > 1) : -1 or None, 1:-2] = False
+    solved = np.stack([solved_whole(plane, known) for plane in planes])
+    hidden = np.where(known, planes, 1e6)  # what stood in the hole must not matter
+    made = impute(hidden, known)
+    assert np.array_equal(made[:, known], planes[:, known])
+    assert np.abs(made - solved).max() <= TOLERANCE * planes[:, known].std()
+    assert np.abs(impute(hidden, known, 1e-9) - solved).max() <= 1e-9 * planes[:, known].std()
+    assert np.array_equal(impute(planes, np.ones(shape, bool)), planes)
+
+
+def test_one_known_pixel_fills_the_picture() -> None:
+    known = np.zeros((30, 30), bool)
+    known[29, 0] = True
+    assert impute(np.where(known, 0.7, 0.0)[None], known) == pytest.approx(np.full((1, 30, 30), 0.7))
+
+
+def test_a_filling_that_does_not_settle_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imputation, "_MOST", 1)
+    known = np.random.default_rng(0).random((60, 60)) < 0.2
+    with pytest.raises(ModelError, match="did not reach"):
+        impute(np.random.default_rng(1).random((1, 60, 60)), known, 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["picture", "clip", "tiles"])
+def test_what_is_imputed_of_pictures_clips_and_tiles(kind: str) -> None:
+    """Frames and tiles are each filled on their own, with noise of a hundredth; where nothing is kept stands middle grey."""
+    pixels = torch.rand({"picture": (3, 9, 8), "clip": (3, 2, 9, 8), "tiles": (2, 3, 9, 8)}[kind])
+    box = (0.0, 0.0, 1.0, 1.0)
+    view = View(white(), "", pixels, (box, box) if kind == "tiles" else box, prepared=True)
+    seen = Seen(Weighing(), view)
+    mask = (torch.rand(seen.shape) < 0.5).float()
+    made = imputed(seen, mask)
+    frames = {"picture": lambda x: x[None], "clip": lambda x: x.transpose(0, 1), "tiles": lambda x: x}[kind]
+    for frame, found, known in zip(frames(pixels), frames(made), mask.reshape(-1, 9, 8).bool(), strict=True):
+        slow = torch.from_numpy(np.stack([solved_whole(plane, known.numpy()) for plane in frame.double().numpy()]))
+        off = (found - slow)[:, ~known] / pixels.std()
+        assert torch.equal(found[:, known], frame[:, known])
+        assert 0.007 < float(off.std()) < 0.013
+        assert abs(float(off.mean())) < 0.004
+    gone = imputed(seen, torch.zeros(seen.shape))
+    torch.testing.assert_close(gone, pixels.mean((-2, -1), keepdim=True).expand_as(pixels), atol=0.05, rtol=0)
+    assert torch.equal(made, imputed(seen, mask))
 
 
 def test_occlusion_agrees_with_itself_and_not_with_its_opposite() -> None:
     task, picture = load("scenes-captioner", device="cpu"), example()
-    covered = functools.partial(occlusion, size=18, stride=9)
+    covered = functools.partial(occlusion, size=32, stride=16)
 
     def opposite(probe: Probe) -> Tensor:
-        return -occlusion(probe, size=18, stride=9)
+        return -occlusion(probe, size=32, stride=16)
 
     made = compare(task, [picture], [covered, opposite], caption="a red cube")[0]
-    own, against = (occlusion_correlation(one) for one in made)
+    own, against = (occlusion_correlation(one, size=32) for one in made)
     assert own.shape == (3,)
     assert float(own.min()) > 0.5, "but for the negative part, which is not drawn, it is the same map"
     assert float(against.max()) < -0.2

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmgradcam.errors import InputError
 from mmgradcam.methods import occlusion
 from mmgradcam.metrics.agreement import rank_correlation
+from mmgradcam.metrics.imputation import impute
 from mmgradcam.metrics.variants import Change, Explained, Seen, Variants, blacked, blurred, greyed, variants_of
 
 SHARES = tuple(i / 10 for i in range(11))
@@ -59,8 +59,9 @@ def insertion(explained: Explained, change: Change = blurred, shares: Sequence[f
 def road(explained: Explained, shares: Sequence[float] = (0.2, 0.4, 0.6, 0.8)) -> Tensor:
     """ROAD: the score without the least relevant pixels, less that without the most relevant; halved, mean over shares.
 
-    Removed pixels become the weighted mean of their neighbours, with a little noise, so that the shape of the mask itself gives
-    nothing away. pytorch-grad-cam's ROADCombined is this with the shares 0.1 to 0.9 and its own cut at a percentile.
+    Removed pixels become the weighted mean of their neighbours (the paper's linear system, solved: see
+    `mmgradcam.metrics.imputation`), with a little noise, so that the shape of the mask itself gives nothing away.
+    pytorch-grad-cam's ROADCombined is this with the shares 0.1 to 0.9 and its own cut at a percentile.
 
     Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022.
 
@@ -167,39 +168,22 @@ def occlusion_correlation(explained: Explained, size: int | None = None) -> Tens
 def imputed(seen: Seen, mask: Tensor) -> Tensor:
     """What is not kept becomes the weighted mean of its neighbours, which may themselves be unknown, and a little noise.
 
-    The linear system of ROAD (weights 1/6 beside, 1/12 across) solved from coarse to fine by Jacobi steps, to the eye exact.
+    The linear system of ROAD solved to `mmgradcam.metrics.imputation.TOLERANCE`, of each tile or frame on its own; one of
+    which nothing is kept becomes middle grey. The noise has 1% of the pixels' standard deviation.
     """
-    pixels = seen.pixels.float()
-    planes = pixels.reshape(-1, *pixels.shape[-2:])[None]
-    known = mask.float().expand(seen.shape)
-    known = (known[:, None].expand(-1, 3, -1, -1) if seen.tiled else known[None].expand(pixels.shape)).reshape(planes.shape)
+    pixels, known = seen.pixels.float().cpu(), mask > 0.5
+    of_frames = pixels if seen.tiled else pixels.movedim(0, -3)  # (..., 3, h, w), as `known` is (..., h, w)
+    blank = (seen.plain(128) if seen.tiled else seen.plain(128).movedim(0, -3)).float().cpu()
+    side = pixels.shape[-2:]
+    frames = zip(of_frames.reshape(-1, 3, *side), blank.reshape(-1, 3, *side), known.reshape(-1, *side), strict=True)
+    made = [
+        torch.from_numpy(impute(frame.numpy(), kept.numpy())).float() if kept.any() else grey for frame, grey, kept in frames
+    ]
+    filled = torch.stack(made).view(of_frames.shape)
+    filled = filled if seen.tiled else filled.movedim(-3, 0)
     draw = torch.Generator().manual_seed(0)
-    noise = 0.01 * float(pixels.std()) * torch.randn(planes.shape, generator=draw)
-    made = _filled(planes, known) + noise
-    return torch.where(known > 0.5, planes, made).view(pixels.shape).to(seen.pixels)
-
-
-_NEAR = torch.tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]]) / 12
-
-
-def _filled(planes: Tensor, known: Tensor) -> Tensor:
-    """(1, C, h, w) planes with unknown pixels filled: first on half the resolution, then smoothed here."""
-    if min(planes.shape[-2:]) > 8 and not bool(known.all()):
-        weight = F.avg_pool2d(known, 2, ceil_mode=True)
-        mean = F.avg_pool2d(planes * known, 2, ceil_mode=True) / weight.clamp(min=1e-6)
-        coarse = _filled(mean * (weight > 0), (weight > 0).float())
-        start = F.interpolate(coarse, size=planes.shape[-2:], mode="bilinear", align_corners=False)
-    else:
-        share = known.mean((2, 3), keepdim=True)
-        start = ((planes * known).mean((2, 3), keepdim=True) / share.clamp(min=1e-6)).expand_as(planes)
-    made = torch.where(known > 0, planes, start)
-    count = made.shape[1]
-    weights = _NEAR.expand(count, 1, 3, 3)
-    total = F.conv2d(F.pad(torch.ones_like(made[:, :1]), (1, 1, 1, 1)), _NEAR[None, None])
-    for _ in range(12):
-        near = F.conv2d(F.pad(made, (1, 1, 1, 1)), weights, groups=count) / total
-        made = torch.where(known > 0, planes, near)
-    return made
+    noise = 0.01 * float(pixels.std()) * torch.randn(pixels.shape, generator=draw)
+    return seen.kept(known.float(), (filled + noise).to(seen.pixels))
 
 
 def _curve(variants: Variants, change: Change, shares: Sequence[float], hottest: bool) -> Tensor:
