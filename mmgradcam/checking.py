@@ -68,10 +68,11 @@ def check(task: Task, picture: Any = None, **query: Any) -> list[Finding]:
     >>> [finding.name for finding in check(Bright()) if finding.ok is False]
     ['encode']
     """
-    tried = _Trial(task, query)
-    with suppress(_Stop):
-        tried.run(picture)
-    tried.left()
+    with task.exclusive():
+        tried = _Trial(task, query)
+        with suppress(_Stop):
+            tried.run(picture)
+        tried.left()
     return tried.findings
 
 

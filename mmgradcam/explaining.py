@@ -61,7 +61,8 @@ def explain(
     """Shows where in the picture each target came from.
 
     The encoder runs once per picture. The task's model is left as it was found: modes, `requires_grad`, `.grad`, statistics
-    and hooks, also after an exception.
+    and hooks, also after an exception. Threads may share it: calls about one model, or about models that share modules or
+    parameters, wait for each other (`mmgradcam.locks.exclusive`).
 
     Args:
         task: the model, seen as a `Task`.
@@ -187,6 +188,7 @@ class _How:
             name = _name(self.methods[0])
             raise InputError(f"create_graph: {name} asks the model again and has no graph; use a gradient method")
         with (
+            self.task.exclusive(),
             torch.enable_grad() if self.graph else left_as_found(self.task.modules()),
             torch.autocast(_device(self.task).type, enabled=False),
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
+from mmgradcam.locks import exclusive
 
 Layout = Callable[[Tensor], Tensor]
 """What a layer puts out -> (B, C, *grid); see `mmgradcam.layouts`."""
@@ -76,12 +78,14 @@ def find_tap(tap: Any, modules: Sequence[nn.Module]) -> Tap:
 def left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Within: eval mode, no parameter asks for a gradient, autograd on even under `no_grad` or `inference_mode`.
 
-    After, also after an exception: every module's mode and every parameter's `requires_grad` are as they were.
+    The modules are this thread's alone meanwhile (`exclusive`). After, also after an exception: every module's mode and every
+    parameter's `requires_grad` are as they were.
     """
-    every = {id(m): m for root in modules for m in root.modules()}.values()
-    modes = [(m, m.training) for m in every]
-    wants = [(p, p.requires_grad) for root in modules for p in root.parameters()]
     with ExitStack() as stack:
+        stack.enter_context(exclusive(modules))
+        every = {id(m): m for root in modules for m in root.modules()}.values()
+        modes = [(m, m.training) for m in every]
+        wants = [(p, p.requires_grad) for root in modules for p in root.parameters()]
         stack.callback(_restore, modes, wants)
         for m, training in modes:
             if training:
@@ -104,26 +108,59 @@ def _restore(modes: Sequence[tuple[nn.Module, bool]], wants: Sequence[tuple[nn.P
             parameter.requires_grad_(wanted)
 
 
+class _CuDNN:
+    """cuDNN's switch, which is the process's: off for as long as any thread wants it off, then as it was."""
+
+    def __init__(self) -> None:
+        self._lock, self._wanted_off, self._was = threading.Lock(), 0, True
+
+    def off(self) -> None:
+        with self._lock:
+            if self._wanted_off == 0:
+                self._was = torch.backends.cudnn.enabled
+                torch.backends.cudnn.enabled = False
+            self._wanted_off += 1
+
+    def as_it_was(self) -> None:
+        with self._lock:
+            self._wanted_off -= 1
+            if self._wanted_off == 0:
+                torch.backends.cudnn.enabled = self._was
+
+
+_cudnn = _CuDNN()
+
+
 @contextmanager
 def _recurrent(modules: Sequence[nn.Module]) -> Iterator[None]:
     """CuDNN refuses the backward of a recurrent layer in eval mode; within, such layers run without it, and only they."""
-    entered: list[Any] = []
+    inside: list[nn.Module] = []
 
     def enter(module: nn.Module, inputs: Any) -> None:
-        flags = torch.backends.cudnn.flags(enabled=False)
-        flags.__enter__()
-        entered.append(flags)
+        _cudnn.off()
+        inside.append(module)
 
     def leave(*_: Any) -> None:
-        if entered:
-            entered.pop().__exit__(None, None, None)
+        if inside:
+            inside.pop()
+            _cudnn.as_it_was()
 
     with ExitStack() as stack:
         for module in modules:
             if isinstance(module, nn.RNNBase):
-                stack.callback(module.register_forward_pre_hook(enter).remove)
-                stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+                stack.callback(module.register_forward_pre_hook(_here(enter)).remove)
+                stack.callback(module.register_forward_hook(_here(leave), always_call=True).remove)
         yield
+
+
+def _here(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook for this thread alone: others may run the model for purposes of their own meanwhile."""
+    mine = threading.get_ident()
+
+    def only_here(*given: Any) -> Any:
+        return hook(*given) if threading.get_ident() == mine else None
+
+    return only_here
 
 
 @contextmanager
@@ -137,7 +174,7 @@ def tapped(taps: Sequence[Tap], recorded: bool = False) -> Iterator[None]:
         for tap in taps:
             tap.outputs.clear()
             # First of all hooks: others, such as those that collect hidden states, shall see what has the graph.
-            stack.callback(tap.module.register_forward_hook(_keeper(tap), prepend=True).remove)
+            stack.callback(tap.module.register_forward_hook(_here(_keeper(tap)), prepend=True).remove)
         yield
     for tap in taps:
         if len(tap.outputs) != 1:
@@ -190,7 +227,7 @@ def embedded(module: nn.Module | None) -> Iterator[list[Tensor]]:
         leaves.append(leaf)
         return leaf.clone()
 
-    handle = module.register_forward_hook(keep) if module is not None else None
+    handle = module.register_forward_hook(_here(keep)) if module is not None else None
     try:
         yield leaves
     finally:
@@ -204,7 +241,7 @@ def ran(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
     order: list[nn.Module] = []
     with ExitStack() as stack:
         for module in {id(m): m for root in modules for m in root.modules()}.values():
-            stack.callback(module.register_forward_hook(lambda m, *_: order.append(m)).remove)
+            stack.callback(module.register_forward_hook(_here(lambda m, *_: order.append(m))).remove)
         yield order
 
 
@@ -221,7 +258,7 @@ def watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
 
     with ExitStack() as stack:
         for name, module in modules.items():
-            stack.callback(module.register_forward_hook(keeper(name)).remove)
+            stack.callback(module.register_forward_hook(_here(keeper(name))).remove)
         yield put
 
 
@@ -258,8 +295,8 @@ def outputs_of(model: nn.Module, pixels: Tensor) -> list[Put]:
         if isinstance(first, Tensor) and first.is_floating_point():
             found.append(Put(names[module], module, tuple(first.shape)))
 
-    with ExitStack() as stack, torch.no_grad():
+    with exclusive([model]), ExitStack() as stack, torch.no_grad():
         for module in names:
-            stack.callback(module.register_forward_hook(keep).remove)
+            stack.callback(module.register_forward_hook(_here(keep)).remove)
         model(pixels)
     return [put for put in found if sum(other.module is put.module for other in found) == 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
+from mmgradcam.locks import exclusive
 from mmgradcam.pictures import Prepared, whole
 
 Method = Callable[[Tensor, Tensor], Tensor]
@@ -130,16 +132,21 @@ class Task(ABC):
 
     def modules(self) -> list[nn.Module]:
         """The modules that `explain` must leave as it found them; by default those the task holds as attributes."""
-        return [value for value in vars(self).values() if isinstance(value, nn.Module)]
+        return [value for value in list(vars(self).values()) if isinstance(value, nn.Module)]
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights and buffers of `modules`."""
         digest = hashlib.sha256()
-        for module in self.modules():
-            for name, tensor in module.state_dict().items():
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        with exclusive(self.modules()):
+            for module in self.modules():
+                for name, tensor in module.state_dict().items():
+                    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Within, the task and its modules are this thread's alone; see `mmgradcam.locks.exclusive`."""
+        return exclusive([self, *self.modules()])
 
 
 def hidden_by(task: Task) -> list[str]:
@@ -152,4 +159,4 @@ def hidden_by(task: Task) -> list[str]:
     >>> hidden_by(Price.__new__(Price)), hidden_by(Price())
     ([], ['words'])
     """
-    return [name for name, value in vars(task).items() if callable(getattr(Task, name, None)) and not callable(value)]
+    return [name for name, value in list(vars(task).items()) if callable(getattr(Task, name, None)) and not callable(value)]

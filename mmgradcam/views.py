@@ -56,10 +56,12 @@ def view_of(task: Task, source: Any) -> View:
             raise InputError("the tensor holds values that are not finite")
         return View(_picture_of(source), "", source.detach(), (0.0, 0.0, 1.0, 1.0), prepared=True)
     if isinstance(source, Clip):
-        seen = task.prepare(source)  # type: ignore[arg-type]  # a task of clips takes those
+        with task.exclusive():
+            seen = task.prepare(source)  # type: ignore[arg-type]  # a task of clips takes those
         return View(source.frames[len(source) // 2], source.name, seen.pixels, seen.box, clip=source)
     picture = open_picture(source)
-    prepared = task.prepare(picture)
+    with task.exclusive():  # a processor's tokenizer, for one, cannot be used by two threads at a time
+        prepared = task.prepare(picture)
     return View(
         picture, Path(source).name if isinstance(source, (str, Path)) else "", prepared.pixels, prepared.box, size=prepared.size
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.pictures import Prepared
-from mmgradcam.seam import Layout, Tap
+from mmgradcam.seam import Layout, Tap, left_as_found
 from mmgradcam.task import Target, Task
 from mmgradcam.tasks.nets.goto import GoToNet
 from mmgradcam.tasks.vocabulary import Vocabulary, tokenize
@@ -150,17 +150,13 @@ class Policy(Task):
         other = torch.tensor([-1 if t.value[1] is None else t.value[1] for t in targets], device=features.device)
         return torch.where(other >= 0, own - features[rows, other.clamp(min=0)], own)
 
-    @torch.no_grad()
     def values(self, observation: Any) -> Tensor:
         """(A,) scores of the actions."""
         device = next(self.net.parameters()).device
         bound = self.at(observation)
-        training = self.net.training
-        self.net.eval()
-        try:
-            made: Tensor = bound.encode(bound.prepare(self.picture(observation)).pixels[None].to(device))[0, :-1].float().cpu()
-        finally:
-            self.net.train(training)
+        pixels = bound.prepare(self.picture(observation)).pixels[None].to(device)
+        with left_as_found([self.net]), torch.no_grad():
+            made: Tensor = bound.encode(pixels)[0, :-1].float().cpu()
         return made
 
     def called(self, index: int) -> str:

@@ -17,7 +17,21 @@ from mmgradcam import checkpoints, tasks
 ROOT = Path(__file__).parents[1]
 
 FLOORS: list[set[str]] = [
-    {"errors", "version", "pictures", "regions", "task", "seam", "layouts", "draw", "store", "relus", "trying", "clips"},
+    {
+        "errors",
+        "locks",
+        "version",
+        "pictures",
+        "regions",
+        "task",
+        "seam",
+        "layouts",
+        "draw",
+        "store",
+        "relus",
+        "trying",
+        "clips",
+    },
     {"engine", "explanation", "report", "probe", "record", "film", "views"},
     {"methods"},
     {"explaining", "checking"},
@@ -28,7 +42,7 @@ FLOORS: list[set[str]] = [
 """Rooms from the ground up; a room may import rooms of lower floors, and of its own floor only inside its own folder."""
 
 WITHIN = {
-    ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("layouts", "errors"),
+    ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("seam", "locks"), ("task", "locks"), ("layouts", "errors"),
     ("draw", "pictures"), ("store", "errors"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
     ("show", "bulk"), ("cli", "bulk"), ("cli", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),
     ("evaluating", "bulk"), ("evaluating", "show"), ("evaluating", "choosing"), ("evaluating", "options"), ("choosing", "bulk"),

@@ -15,6 +15,7 @@ from mmgradcam.engine import encode, scores
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining import Again
 from mmgradcam.explanation import Explanation
+from mmgradcam.locks import exclusive
 from mmgradcam.metrics.likeness import Floats, floats, spearman, ssim
 from mmgradcam.seam import left_as_found, ran
 from mmgradcam.task import Target, Task
@@ -151,7 +152,8 @@ def copied(task: Task, taps: Sequence[Any]) -> tuple[Task, tuple[Any, ...]]:
         ModelError: it cannot be copied.
     """
     try:
-        made: tuple[Task, tuple[Any, ...]] = copy.deepcopy((task, tuple(taps)))
+        with task.exclusive():
+            made: tuple[Task, tuple[Any, ...]] = copy.deepcopy((task, tuple(taps)))
     except (TypeError, RuntimeError) as error:
         raise ModelError(f"{task.name or type(task).__name__}: cannot be copied to make its weights random: {error}") from error
     shared = {id(p) for root in task.modules() for p in root.parameters()}
@@ -200,7 +202,7 @@ def reset(module: nn.Module, seed: int, number: int) -> bool:
     """
     devices = {p.device for p in module.parameters(recurse=False) if p.device.type == "cuda"}
     anew = getattr(module, "reset_parameters", None)
-    with torch.random.fork_rng([d.index or 0 for d in devices]), torch.no_grad():
+    with exclusive([torch.default_generator]), torch.random.fork_rng([d.index or 0 for d in devices]), torch.no_grad():
         torch.manual_seed(1_000_003 * seed + number)
         if anew is not None:
             anew()

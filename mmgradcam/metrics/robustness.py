@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.explanation import Explanation
+from mmgradcam.locks import exclusive
 from mmgradcam.metrics.likeness import spearman
 from mmgradcam.metrics.localization import Mask, peak_in
 from mmgradcam.pictures import iou, open_picture
@@ -126,7 +127,8 @@ def adversarial(
         model = _Logits(task, low, high, clean)
         start = model.unit(clean)
         true, aim = model.index(labels[0]), None if wrong is None else model.index(wrong)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        generators = [device] if device.type == "cuda" else []
+        with exclusive([torch.default_generator]), torch.random.fork_rng(devices=generators):
             torch.manual_seed(seed)
             made = attack(model, eps, steps)
             if aim is not None:

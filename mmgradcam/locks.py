@@ -1,0 +1,75 @@
+"""A model belongs to one thread at a time: the modes, flags and hooks that a call sets are the model's, not the call's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(eq=False)
+class _Claim:
+    """What a thread holds or waits for, by id; the things are kept alive, so that no id is given out anew."""
+
+    thread: int
+    things: dict[int, object]
+    granted: bool = False
+
+
+_changed = threading.Condition()
+_claims: list[_Claim] = []
+"""In the order in which they are granted where they overlap."""
+
+
+@contextmanager
+def exclusive(things: Iterable[object]) -> Iterator[None]:
+    """Within, no other thread that asks for any of these things has it: it waits its turn.
+
+    `explain`, `compare`, `check` and the metrics do so by themselves. Use it where code of your own changes a model (trains it,
+    switches its mode) while other threads explain it: `with exclusive([model]): ...`.
+
+    All things are granted together, first come, first served, so that calls about overlapping sets of things cannot block each
+    other for ever. A thread that holds a thing may ask for it again.
+
+    Args:
+        things: any objects; of an `nn.Module`, all modules inside it and all parameters are meant, so that models that share
+            an encoder, or tie weights, exclude each other.
+    """
+    claim = _Claim(threading.get_ident(), _parts(things))
+    with _changed:
+        own = [other for other in _claims if other.thread == claim.thread]
+        for other in own:
+            for key in other.things:
+                claim.things.pop(key, None)
+        # A thread that holds something goes first: those it would queue behind may be waiting for what it holds.
+        _claims.insert(0 if own else len(_claims), claim)
+    try:
+        with _changed:
+            _changed.wait_for(lambda: _is_free(claim))
+            claim.granted = True
+        yield
+    finally:
+        with _changed:
+            _claims.remove(claim)
+            _changed.notify_all()
+
+
+def _parts(things: Iterable[object]) -> dict[int, object]:
+    found: dict[int, object] = {}
+    for thing in things:
+        parts = (*thing.modules(), *thing.parameters()) if isinstance(thing, nn.Module) else (thing,)
+        found.update((id(part), part) for part in parts)
+    return found
+
+
+def _is_free(claim: _Claim) -> bool:
+    before = True
+    for other in _claims:
+        before = before and other is not claim
+        in_the_way = other.granted or before
+        if in_the_way and other.thread != claim.thread and not claim.things.keys().isdisjoint(other.things):
+            return False
+    return True
