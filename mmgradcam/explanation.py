@@ -21,7 +21,7 @@ from mmgradcam.film import Film, Track
 from mmgradcam.pictures import Box
 from mmgradcam.record import About, Verdict
 from mmgradcam.regions import PixelBox, segment_boxes
-from mmgradcam.store import unpack, write_files
+from mmgradcam.store import write_files
 from mmgradcam.task import Target, Task
 
 FAINT = math.log(1.5)
@@ -355,8 +355,15 @@ class Explanation:
 
     @staticmethod
     def load(path: str | Path) -> Explanation:
-        """Reads what `save` wrote: a folder or an ".npz" file. Only joint maps of several targets need the model anew."""
-        made, arrays = unpack(Path(path))
+        """Reads what `save` wrote: a folder or an ".npz" file. Only joint maps of several targets need the model anew.
+
+        Raises:
+            InputError: it is not what `save` writes: a key is missing or has a wrong type or range, arrays have other shapes
+                than the description says, the two contradict each other, or there are over 1 GiB of arrays.
+        """
+        from mmgradcam.schema import read_saved
+
+        made, arrays = read_saved(Path(path))
         about, targets, problems = record.read(made)
         tensors = {name: torch.from_numpy(arrays[name]) for name in ("maps", "scores", "words", "spread") if name in arrays}
         return Explanation(

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mmgradcam.archives import MOST_BYTES
 from mmgradcam.clips import Clip
+from mmgradcam.errors import InputError
 from mmgradcam.pictures import picture_hash
 from mmgradcam.store import SCHEMA, VERSION, pack
 from mmgradcam.task import Target, Word
@@ -103,8 +105,13 @@ def describe(made: Explanation) -> dict[str, Any]:
         "seam": {"name": about.seam, "grid": list(made.maps.shape[1:]), "box": list(made.box)},
         "targets": targets,
     }  # fmt: skip
-    plain: dict[str, Any] = json.loads(json.dumps(described, default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(described, default=_plain))
     return plain
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: numbers of numpy and torch as numbers, anything else as text."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else str(value)
 
 
 def archive(made: Explanation) -> bytes:
@@ -113,13 +120,13 @@ def archive(made: Explanation) -> bytes:
     given = {name: tensor.numpy() for name, tensor in more.items() if tensor is not None}
     if made.clip is not None:
         given["frames"] = np.stack([np.asarray(frame) for frame in made.clip.frames])
-    return pack(
-        {
-            "description": np.array(json.dumps(describe(made), ensure_ascii=False)),
-            "maps": made.maps.detach().cpu().numpy(), "scores": made.scores.detach().cpu().numpy(),
-            "picture": np.asarray(made.picture), **given,
-        }
-    )  # fmt: skip
+    arrays = {
+        "maps": made.maps.detach().cpu().numpy(), "scores": made.scores.detach().cpu().numpy(),
+        "picture": np.asarray(made.picture), **given,
+    }  # fmt: skip
+    if (total := sum(array.nbytes for array in arrays.values())) > MOST_BYTES:
+        raise InputError(f"maps, picture and frames come to {total:,} bytes; expected at most {MOST_BYTES:,}: explain fewer")
+    return pack({"description": np.array(json.dumps(describe(made), ensure_ascii=False)), **arrays})
 
 
 def files(made: Explanation, folder: Path) -> dict[Path, bytes]:
@@ -152,6 +159,6 @@ def verdicts_of(made: Mapping[str, Any]) -> list[Verdict | None]:
 
 def clip_of(made: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Clip | None:
     """The clip an explanation is of, if it is of one."""
-    if "clip" not in made:
+    if made.get("clip") is None:
         return None
     return Clip(tuple(Image.fromarray(frame) for frame in arrays["frames"]), made["clip"]["rate"], made["image"]["name"])

@@ -1,12 +1,10 @@
-"""Files that appear whole or not at all, and the archive that an explanation is read back from."""
+"""Files that appear whole or not at all, and the archive that arrays are kept in."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,26 +56,3 @@ def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     data = io.BytesIO()
     np.savez_compressed(data, allow_pickle=False, **dict(arrays))
     return data.getvalue()
-
-
-def unpack(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """The description and the arrays of a saved explanation: a folder, its `explanation.json`, or an .npz.
-
-    Raises:
-        InputError: no such file, or not what `Explanation.save` writes.
-    """
-    if path.name == "explanation.json":
-        path = path.parent
-    archive = path / "maps.npz" if path.is_dir() else path
-    try:
-        with archive.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
-        description = json.loads(str(arrays.pop("description")))
-    except FileNotFoundError:
-        raise InputError(f"{archive}: no such file; give a folder or .npz that an explanation was saved to") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{archive}: not an explanation ({error}); give a folder or .npz that one was saved to") from None
-    if description.get("schema") != SCHEMA or description.get("version") != VERSION:
-        got = f"{description.get('schema')} version {description.get('version')}"
-        raise InputError(f"{archive}: expected {SCHEMA} version {VERSION}, got {got}; upgrade mmgradcam")
-    return description, arrays

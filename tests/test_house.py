@@ -21,6 +21,8 @@ FLOORS: list[set[str]] = [
         "errors",
         "locks",
         "version",
+        "files",
+        "archives",
         "pictures",
         "regions",
         "task",
@@ -32,7 +34,7 @@ FLOORS: list[set[str]] = [
         "trying",
         "clips",
     },
-    {"engine", "explanation", "report", "probe", "record", "film", "views"},
+    {"engine", "explanation", "report", "probe", "record", "schema", "film", "views"},
     {"methods"},
     {"explaining", "checking"},
     {"metrics", "data"},
@@ -44,6 +46,7 @@ FLOORS: list[set[str]] = [
 WITHIN = {
     ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("seam", "locks"), ("task", "locks"), ("layouts", "errors"),
     ("draw", "pictures"), ("store", "errors"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
+    ("files", "errors"), ("archives", "errors"), ("pictures", "files"), ("clips", "files"), ("explanation", "schema"),
     ("show", "bulk"), ("cli", "bulk"), ("cli", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),
     ("evaluating", "bulk"), ("evaluating", "show"), ("evaluating", "choosing"), ("evaluating", "options"), ("choosing", "bulk"),
 }  # fmt: skip

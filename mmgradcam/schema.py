@@ -1,0 +1,277 @@
+"""What a saved explanation must hold (docs/schema.md), and how one is read back: nothing of the file is taken on trust."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, ValidationError
+
+from mmgradcam.archives import UNREADABLE, Archive, Claim, opened
+from mmgradcam.errors import InputError
+from mmgradcam.files import exists, is_folder, regular
+from mmgradcam.pictures import MOST_PIXELS, picture_hash
+from mmgradcam.store import SCHEMA, VERSION
+
+LONGEST_DESCRIPTION = 2**26
+"""Bytes that a description may take, unpacked."""
+ANEW = "take the files as `save` wrote them, or explain anew"
+
+Array = npt.NDArray[Any]
+
+
+def _ordered(value: float) -> float:
+    if value != value:
+        raise ValueError("Input should be a number")
+    return value
+
+
+Count = Annotated[int, Field(ge=1, le=2**31)]
+Index = Annotated[int, Field(ge=0, le=2**31)]
+Share = Annotated[float, Field(ge=0, le=1.00001)]  # softmax sums to 1 within rounding
+Edge = Annotated[float, Field(ge=-1e6, le=1e6)]
+Box = tuple[Edge, Edge, Edge, Edge]
+
+
+class _Strict(BaseModel):
+    """No value is taken for one of another type; keys of later versions are passed over."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Header(_Strict):
+    schema_: Any = Field(None, alias="schema")
+    version: Any = None
+
+
+class _Model(_Strict):
+    name: str
+    sha256: str
+
+
+class _Image(_Strict):
+    name: str
+    width: Count
+    height: Count
+    sha256: str
+
+
+class _Clip(_Strict):
+    frames: Count
+    rate: Annotated[float, Field(gt=0)]
+
+
+class _Seam(_Strict):
+    name: str
+    grid: Annotated[list[Count], Field(min_length=1)]
+    box: Box | Annotated[list[Box], Field(min_length=1)]
+
+
+class _Verdict(_Strict):
+    short: Annotated[str, Field(min_length=1)]
+    why: str
+    figures: dict[str, Annotated[float, AllowInfNan(True)]] = {}
+
+
+class _Word(_Strict):
+    text: str
+    first: Index
+    last: Index
+    importance: float | None = None
+
+
+class _Target(_Strict):
+    label: str
+    score: float
+    probability: Share | None
+    value: Any
+    reliance: Annotated[float, AllowInfNan(True), AfterValidator(_ordered)] | None = None
+    made_up: Share | None = None
+    flagged: bool = False
+    asserted: bool = True
+    peak: Annotated[list[Index], Field(min_length=2)] | None
+    problem: Annotated[str, Field(min_length=1)] | None
+    reads: list[_Word]
+    verdict: _Verdict | None = None
+
+
+class Description(_Strict):
+    """The description of an explanation, version 1: its keys, types and ranges."""
+
+    mmgradcam: str
+    model: _Model
+    image: _Image
+    clip: _Clip | None = None
+    query: dict[str, Any]
+    text: str
+    unit: str
+    method: str
+    seam: _Seam
+    targets: list[_Target]
+
+
+def read_saved(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The description and the arrays of a saved explanation: a folder, its `explanation.json`, or an .npz.
+
+    Raises:
+        InputError: no such file, or not what `Explanation.save` writes: the line names the file and the key.
+    """
+    if path.name == "explanation.json":
+        path = path.parent
+    folder = path if is_folder(path) else None
+    file = regular(path / "maps.npz" if folder else path, "a folder or .npz that an explanation was saved to")
+    try:
+        with opened(file) as archive:
+            text = _text(archive)
+            made = _description(text, file)
+            arrays = archive.read(_claimed(made, archive.claims, file))
+    except UNREADABLE as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: not an explanation ({error}); give a folder or .npz that one was saved to") from None
+    if folder is not None and exists(folder / "explanation.json"):
+        _same(text, folder / "explanation.json")
+    for key, expected, got in _contradictions(made, arrays):
+        raise InputError(f"{file}: {key}: expected {expected}, got {got}; {ANEW}")
+    return made, {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
+
+
+def _text(archive: Archive) -> str:
+    shape, dtype = archive.claims["description"]
+    if shape or dtype.kind != "U" or dtype.itemsize > LONGEST_DESCRIPTION:
+        raise ValueError(f"its description is an array {shape} of {dtype}; expected one text of at most 16 million characters")
+    return str(archive.read(["description"])["description"])
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def _parsed(kind: type[Kind], text: str, file: Path) -> Kind:
+    try:
+        return kind.model_validate_json(text.encode("utf-8", "replace"))
+    except ValidationError as error:
+        first = max(error.errors(include_url=False), key=lambda one: len(one["loc"]))  # of a union's, what nearly fitted
+        steps = [step for step in first["loc"] if isinstance(step, int) or step.isidentifier()]  # others name types of a union
+        at = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+        got = "" if first["type"] in ("missing", "json_invalid") else f", got {str(first['input'])[:60]!r}"
+        key = at.removeprefix(".") or "description"
+        raise InputError(f"{file}: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}{got}; {ANEW}") from None
+
+
+def _description(text: str, file: Path) -> dict[str, Any]:
+    header = _parsed(_Header, text, file)
+    if header.schema_ != SCHEMA or header.version != VERSION or isinstance(header.version, bool):
+        got = f"{header.schema_} version {header.version}"
+        raise InputError(f"{file}: expected {SCHEMA} version {VERSION}, got {got}; upgrade mmgradcam")
+    return _parsed(Description, text, file).model_dump()
+
+
+def _claimed(made: Mapping[str, Any], claims: Mapping[str, Claim], file: Path) -> list[str]:
+    """The arrays to unpack, their shapes and types being what the description says."""
+    image, clip, count = made["image"], made["clip"], len(made["targets"])
+    size = (image["height"], image["width"], 3)
+    maps = (count, *made["seam"]["grid"])
+    read = claims["words"][0][-1:] if "words" in claims else ()
+    expected: dict[str, tuple[tuple[int, ...], str]] = {
+        "maps": (maps, "f"), "scores": ((count,), "f"), "picture": (size, "u"), "words": ((count, *read), "f"),
+        "spread": (maps, "f"), "frames": ((0 if clip is None else clip["frames"], *size), "u"),
+    }  # fmt: skip
+    needed = ["maps", "scores", "picture"] + ["frames"] * (clip is not None)
+    names = needed + [name for name in ("words", "spread") if name in claims]
+    for name in names:
+        if name not in claims:
+            raise InputError(f"{file}: {name}: expected an array of that name, got none; {ANEW}")
+        (shape, dtype), (wanted, kind) = claims[name], expected[name]
+        if shape != wanted or dtype.kind != kind or dtype.itemsize not in ((1,) if kind == "u" else (2, 4, 8)):
+            of = "uint8" if kind == "u" else "floats"
+            raise InputError(f"{file}: {name}: expected {wanted} of {of}, got {shape} of {dtype}; {ANEW}")
+    if image["height"] * image["width"] > MOST_PIXELS:
+        raise InputError(f"{file}: image: {image['width']} x {image['height']} is over {MOST_PIXELS:,} pixels")
+    return names
+
+
+def _contradictions(made: Mapping[str, Any], arrays: Mapping[str, Array]) -> Iterator[tuple[str, str, str]]:
+    """What of the description cannot be, or is not so in the arrays: key, what was expected, what came."""
+    image, seam, clip, targets = made["image"], made["seam"], made["clip"], made["targets"]
+    tiled = isinstance(seam["box"], list)
+    boxes = seam["box"] if tiled else [seam["box"]]
+    for t, (x0, y0, x1, y1) in enumerate(boxes):
+        if x0 == x1 or y0 == y1:  # x0 > x1 is a mirrored picture
+            yield f"seam.box[{t}]" if tiled else "seam.box", "a rectangle with an area", str((x0, y0, x1, y1))
+    if tiled and len(boxes) != seam["grid"][0]:
+        yield "seam.box", f"{seam['grid'][0]} boxes, one per tile of seam.grid", str(len(boxes))
+    picture = arrays["picture"]
+    if (found := picture_hash(Image.fromarray(picture))) != image["sha256"]:
+        yield "image.sha256", f"the picture's, {found}", image["sha256"]
+    for name in ("scores", "words"):
+        if not np.isfinite(arrays.get(name, 0)).all():
+            yield name, "finite numbers", "others"
+    if (arrays.get("spread", np.zeros(1)) < 0).any():
+        yield "spread", "no standard deviation below 0", "one"
+    if clip is not None and not np.array_equal(arrays["frames"][clip["frames"] // 2], picture):
+        yield "frames", "the picture as their middle one", "another"
+    labels = [target["label"] for target in targets]
+    if made["text"] not in (" ".join(labels), ", ".join(labels)):
+        yield "text", f"the labels in a row, {' '.join(labels)!r}", repr(made["text"])
+    for k, target in enumerate(targets):
+        for key, expected, got in _of_target(target, k, image, clip, arrays):
+            yield f"targets[{k}].{key}", expected, got
+
+
+def _of_target(
+    target: Mapping[str, Any], k: int, image: Mapping[str, Any], clip: Mapping[str, Any] | None, arrays: Mapping[str, Array]
+) -> Iterator[tuple[str, str, str]]:
+    score, words = float(arrays["scores"][k]), arrays.get("words")
+    if target["score"] != score:
+        yield "score", f"scores[{k}], {score}", str(target["score"])
+    finite = bool(np.isfinite(arrays["maps"][k]).all())
+    if finite == (target["problem"] == "not finite"):
+        yield (
+            "problem",
+            "something else, as the map is finite" if finite else "'not finite', as the map is",
+            repr(target["problem"]),
+        )
+    limits = (image["width"], image["height"], *(() if clip is None else (clip["frames"],)))
+    if (peak := target["peak"]) is not None and (
+        len(peak) != len(limits) or any(at >= limit for at, limit in zip(peak, limits, strict=True))
+    ):
+        yield "peak", f"a place within {' x '.join(map(str, limits))}", str(peak)
+    for n, word in enumerate(target["reads"]):
+        if word["first"] > word["last"]:
+            yield f"reads[{n}].last", f"at least first, {word['first']}", str(word["last"])
+        elif words is not None and word["last"] >= words.shape[1]:
+            yield f"reads[{n}].last", f"a column of words, 0 to {words.shape[1] - 1}", str(word["last"])
+        elif words is not None and word["importance"] is not None:
+            summed = float(words[k, word["first"] : word["last"] + 1].sum(dtype=np.float64))
+            if not math.isclose(word["importance"], summed, rel_tol=1e-3, abs_tol=1e-5 * float(np.abs(words[k]).max())):
+                yield f"reads[{n}].importance", f"the sum of its columns of words[{k}], {summed:.6g}", str(word["importance"])
+
+
+def _same(text: str, file: Path) -> None:
+    """The description beside the arrays must be the one inside them, so that nobody reads the one and draws the other."""
+    try:
+        if regular(file, "a description").stat().st_size > LONGEST_DESCRIPTION:
+            raise ValueError(f"it is over {LONGEST_DESCRIPTION:,} bytes long")
+        beside, inside = json.loads(file.read_text(encoding="utf-8")), json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: cannot be read ({error}); {ANEW}") from None
+    if (key := _difference(beside, inside)) is not None:
+        raise InputError(f"{file}: {key or 'description'}: differs from the description in maps.npz beside it; {ANEW}")
+
+
+def _difference(one: Any, other: Any, at: str = "") -> str | None:
+    """Where two descriptions differ first; None where they do not."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        steps = [(f"{at}.{key}".removeprefix("."), one.get(key, ...), other.get(key, ...)) for key in {**one, **other}]
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        steps = [(f"{at}[{i}]", *pair) for i, pair in enumerate(zip(one, other, strict=True))]
+    else:
+        same = type(one) is type(other) and (one == other or one != one)
+        return None if same else at
+    return next((found for found in (_difference(a, b, key) for key, a, b in steps) if found is not None), None)

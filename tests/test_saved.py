@@ -1,0 +1,403 @@
+"""Saved explanations: those of schema version 1 load for ever; edited, damaged and hostile ones are refused in one line."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmgradcam import Explanation, InputError, Target
+from mmgradcam.explanation import About
+
+SAVED = Path(__file__).parent / "saved"
+"""What version 0.1.0 wrote: answers with reliance, verdicts and importances; words with a spread; a clip; tiles."""
+NAN, INF = float("nan"), float("inf")
+
+
+def test_answers_of_version_1_load() -> None:
+    for path in (SAVED / "answers", SAVED / "answers" / "explanation.json", SAVED / "answers" / "maps.npz"):
+        made = Explanation.load(path)
+        assert made.labels == ["red", "red rather than blue", "1"]
+        assert (made.about.image_name, made.about.unit, made.about.method) == ("büll 1.png", "logit", "gradcam")
+        assert made.maps.shape == (3, 4, 4)
+        assert made.picture.size == (32, 24)
+        assert made.box == (0.0, pytest.approx(-1 / 6), 1.0, pytest.approx(7 / 6))
+        assert made.problems == [None, None, "nothing in favour"]
+        assert [t.made_up for t in made.targets] == [0.25] * 3
+        assert [t.flagged for t in made.targets] == [False, True, False]
+        assert made.targets[0].reliance == pytest.approx(0.00070214271)
+        assert [word for word, _ in made[0].importances] == ["what", "color", "is", "the", "ball"]
+        assert made[0].verdict is not None
+        assert made[0].verdict.figures["weights"] == 0.18
+        assert np.isnan(made[0].verdict.figures["noise"])
+        assert made[0].peak == (0, 8)
+        written = json.loads((SAVED / "answers" / "explanation.json").read_text())["targets"][1:]
+        kept = [{key: target[key] for key in written[0]} for target in made.describe()["targets"][1:]]
+        assert kept == written
+
+
+def test_words_a_clip_and_tiles_of_version_1_load() -> None:
+    words = Explanation.load(SAVED / "words.npz")
+    assert words.text == "a red ball"
+    assert words.spread is not None
+    assert words.spread.shape == words.maps.shape == (3, 4, 4)
+    clip = Explanation.load(str(SAVED / "clip.npz"))
+    assert clip.clip is not None
+    assert (len(clip.clip), clip.clip.rate, clip.clip.name, clip.maps.shape) == (4, 8.0, "", (1, 2, 2, 2))
+    assert clip.peak is not None
+    assert clip.heat().shape == (4, 24, 32)
+    tiles = Explanation.load(SAVED / "tiles.npz")
+    assert tiles.box == ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))
+    assert tiles.problems == [None, "not finite"]
+    assert tiles[0].heat().shape == (24, 32)
+    assert tiles[0].heat().max() == 1
+
+
+def contents(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    with np.load(SAVED / name) as file:
+        arrays = {key: file[key] for key in file.files}
+    return json.loads(str(arrays.pop("description"))), arrays
+
+
+def put(made: Any, key: str, value: Any) -> None:
+    """Sets a value in nested dictionaries and lists by a dotted key."""
+    *steps, last = (int(step) if step.isdigit() else step for step in key.split("."))
+    for step in steps:
+        made = made[step]
+    if value is ...:
+        del made[last]
+    else:
+        made[last] = value
+
+
+ANSWERS, CLIP, TILES, WORDS = "answers/maps.npz", "clip.npz", "tiles.npz", "words.npz"
+
+DESCRIBED: list[tuple[str, str, Any, str]] = [
+    # of which file, key, what it becomes (... is: nothing), and what the line names
+    (ANSWERS, "schema", "other", "expected mmgradcam/explanation version 1, got other version 1"),
+    (ANSWERS, "version", 2, "version 2; upgrade mmgradcam"),
+    (ANSWERS, "version", True, "expected mmgradcam/explanation version 1, got .* version True"),
+    (ANSWERS, "version", ..., "version None"),
+    *[(ANSWERS, key, ..., f"{key}: field required") for key in ("mmgradcam", "model", "image", "query", "text", "unit", "method", "seam", "targets")],
+    *[(ANSWERS, key, 3, f"{key}: input should be a valid string, got '3'") for key in ("unit", "method", "text")],
+    (ANSWERS, "model", [], "model: input should be"),
+    (ANSWERS, "model.name", None, "model.name: input should be a valid string"),
+    (ANSWERS, "model.sha256", ..., "model.sha256: field required"),
+    (ANSWERS, "image.name", 5, "image.name"),
+    (ANSWERS, "image.width", 31, "picture: expected .24, 31, 3. of uint8, got .24, 32, 3. of uint8"),
+    (ANSWERS, "image.width", "32", "image.width: input should be a valid integer"),
+    (ANSWERS, "image.height", -24, "image.height"),
+    (ANSWERS, "image.height", 10**12, "image.height"),
+    (ANSWERS, "image.sha256", "0" * 64, "image.sha256: expected the picture's"),
+    (ANSWERS, "query", [], "query"),
+    (ANSWERS, "seam.name", ..., "seam.name"),
+    (ANSWERS, "seam.grid", [4, 5], r"maps: expected \(3, 4, 5\) of floats, got \(3, 4, 4\)"),
+    (ANSWERS, "seam.grid", [], "seam.grid"),
+    (ANSWERS, "seam.grid", "44", "seam.grid"),
+    (ANSWERS, "seam.grid", [4, 4.5], r"seam.grid\[1\]"),
+    (ANSWERS, "seam.grid", [0, 4], r"seam.grid\[0\]"),
+    (ANSWERS, "seam.grid", [10**9, 10**9], "maps: expected"),
+    (ANSWERS, "seam.box", [0, 0, 1], "seam.box"),
+    (ANSWERS, "seam.box", [0, 0, NAN, 1], r"seam.box\[2\]: input should be a finite number"),
+    (ANSWERS, "seam.box", [0, 0, INF, 1], r"seam.box\[2\]"),
+    (ANSWERS, "seam.box", [0, 0, 1e300, 1], r"seam.box\[2\]"),
+    (ANSWERS, "seam.box", [0.5, 0, 0.5, 1], "seam.box: expected a rectangle with an area"),
+    (ANSWERS, "seam.box", None, "seam.box"),
+    (ANSWERS, "seam.box", [[0, 0, 1, 1]], "seam.box: expected 4 boxes"),
+    (TILES, "seam.box.1", [0, 0, 1, NAN], r"seam.box\[1\]\[3\]"),
+    (TILES, "seam.box.1", ..., "seam.box: expected 2 boxes"),
+    (ANSWERS, "targets", {}, "targets: input should be a valid array"),
+    (ANSWERS, "targets", [], r"maps: expected \(0, 4, 4\)"),
+    (ANSWERS, "targets.2", ..., r"maps: expected \(2, 4, 4\) of floats"),
+    (ANSWERS, "targets.1", "blue", r"targets\[1\]"),
+    (ANSWERS, "targets.1.label", ..., r"targets\[1\].label: field required"),
+    (ANSWERS, "targets.1.label", None, r"targets\[1\].label"),
+    (ANSWERS, "targets.1.label", "green", "text: expected the labels in a row"),
+    (ANSWERS, "text", "green, red, 1", "text: expected the labels in a row"),
+    (ANSWERS, "targets.0.score", "high", r"targets\[0\].score: input should be a valid number"),
+    (ANSWERS, "targets.0.score", NAN, r"targets\[0\].score: input should be a finite number"),
+    (ANSWERS, "targets.0.score", 0.25, r"targets\[0\].score: expected scores\[0\], 0.359"),
+    (ANSWERS, "targets.0.probability", 1.5, r"targets\[0\].probability"),
+    (ANSWERS, "targets.0.probability", NAN, r"targets\[0\].probability"),
+    (ANSWERS, "targets.0.probability", "0.5", r"targets\[0\].probability"),
+    (ANSWERS, "targets.0.probability", ..., r"targets\[0\].probability: field required"),
+    (ANSWERS, "targets.0.reliance", NAN, r"targets\[0\].reliance"),
+    (ANSWERS, "targets.0.reliance", [1], r"targets\[0\].reliance"),
+    (ANSWERS, "targets.0.made_up", -0.1, r"targets\[0\].made_up"),
+    (ANSWERS, "targets.0.flagged", "no", r"targets\[0\].flagged"),
+    (ANSWERS, "targets.0.asserted", 1, r"targets\[0\].asserted"),
+    (ANSWERS, "targets.0.value", ..., r"targets\[0\].value: field required"),
+    (ANSWERS, "targets.0.problem", 3, r"targets\[0\].problem"),
+    (ANSWERS, "targets.0.problem", "not finite", r"targets\[0\].problem: expected something else, as the map is finite, got 'not finite'"),
+    (TILES, "targets.1.problem", None, r"targets\[1\].problem: expected 'not finite', as the map is, got None"),
+    (ANSWERS, "targets.0.peak", [32, 0], r"targets\[0\].peak: expected a place within 32 x 24, got \[32, 0\]"),
+    (ANSWERS, "targets.0.peak", [1], r"targets\[0\].peak"),
+    (ANSWERS, "targets.0.peak", [1, -1], r"targets\[0\].peak\[1\]"),
+    (CLIP, "targets.0.peak", [1, 1, 4], r"targets\[0\].peak: expected a place within 32 x 24 x 4"),
+    (CLIP, "targets.0.peak", [1, 1], r"targets\[0\].peak"),
+    (ANSWERS, "targets.0.reads", "what", r"targets\[0\].reads"),
+    (ANSWERS, "targets.0.reads.1.text", 1, r"targets\[0\].reads\[1\].text"),
+    (ANSWERS, "targets.0.reads.1.first", ..., r"targets\[0\].reads\[1\].first: field required"),
+    (ANSWERS, "targets.0.reads.1.first", 3, r"targets\[0\].reads\[1\].last: expected at least first, 3, got 1"),
+    (ANSWERS, "targets.0.reads.4.last", 5, r"targets\[0\].reads\[4\].last: expected a column of words, 0 to 4"),
+    (ANSWERS, "targets.0.reads.4.first", -1, r"targets\[0\].reads\[4\].first"),
+    (ANSWERS, "targets.0.reads.1.importance", 7.0, r"targets\[0\].reads\[1\].importance: expected the sum"),
+    (ANSWERS, "targets.0.verdict", "trust it", r"targets\[0\].verdict"),
+    (ANSWERS, "targets.0.verdict.short", "", r"targets\[0\].verdict.short"),
+    (ANSWERS, "targets.0.verdict.figures", {"weights": "x"}, r"targets\[0\].verdict.figures.weights"),
+    (CLIP, "clip.frames", 5, r"frames: expected \(5, 24, 32, 3\) of uint8, got \(4, 24, 32, 3\)"),
+    (CLIP, "clip.rate", 0, "clip.rate: input should be greater than 0"),
+    (CLIP, "clip.rate", NAN, "clip.rate"),
+    (CLIP, "clip.rate", ..., "clip.rate"),
+    (ANSWERS, "clip", {"frames": 3, "rate": 8.0}, "frames: expected an array of that name, got none"),
+]  # fmt: skip
+
+
+def refused(path: Path, named: str, file: Path | None = None) -> None:
+    with pytest.raises(InputError, match=named) as refusal:
+        Explanation.load(path)
+    said = str(refusal.value)
+    assert said.startswith(f"{path if file is None else file}: ")
+    assert "\n" not in said
+    assert len(said) < 1000
+
+
+@pytest.mark.parametrize(("name", "key", "value", "named"), DESCRIBED)
+def test_an_edited_description_is_refused(tmp_path: Path, name: str, key: str, value: Any, named: str) -> None:
+    made, arrays = contents(name)
+    put(made, key, value)
+    np.savez_compressed(tmp_path / "a.npz", description=np.array(json.dumps(made)), **arrays)
+    refused(tmp_path / "a.npz", named)
+
+
+def nan_at(array: Any, *at: int) -> Any:
+    array = array.copy()
+    array[at] = NAN
+    return array
+
+
+ARRAYS: list[tuple[str, str, Callable[[Any], Any], str]] = [
+    *[(ANSWERS, name, lambda a: ..., f"{name}: expected an array of that name, got none") for name in ("maps", "scores", "picture")],
+    *[(ANSWERS, name, lambda a: a[:2], rf"{name}: expected \(3") for name in ("maps", "scores", "words")],
+    (ANSWERS, "maps", lambda a: a[:, None], "maps"),
+    (ANSWERS, "maps", lambda a: a.astype(int), "maps: expected .* of floats, got .* of int64"),
+    (ANSWERS, "maps", lambda a: a.astype(complex), "maps"),
+    (ANSWERS, "maps", lambda a: a.astype(np.longdouble), "maps"),
+    (ANSWERS, "maps", lambda a: np.array(["x"] * a.size).reshape(a.shape), "maps"),
+    (ANSWERS, "maps", lambda a: a.astype(object), "holds pickled objects"),
+    (ANSWERS, "maps", lambda a: nan_at(a, 1, 2, 2), r"targets\[1\].problem: expected 'not finite', as the map is, got None"),
+    (ANSWERS, "maps", lambda a: a * NAN, r"targets\[0\].problem"),
+    (ANSWERS, "scores", lambda a: a[::-1], r"targets\[0\].score"),
+    (ANSWERS, "scores", lambda a: nan_at(a, 0), "scores: expected finite numbers"),
+    (ANSWERS, "words", lambda a: a[:, :3], r"targets\[0\].reads\[3\].last"),
+    (ANSWERS, "words", lambda a: a[:, 0], "words"),
+    (ANSWERS, "words", lambda a: a[0, 0], "words"),
+    (ANSWERS, "words", lambda a: np.roll(a, 1, 1), r"targets\[0\].reads\[0\].importance"),
+    (ANSWERS, "words", lambda a: nan_at(a, 0, 0), "words: expected finite numbers"),
+    (ANSWERS, "picture", lambda a: a[::-1], "image.sha256"),
+    (ANSWERS, "picture", lambda a: a.astype(np.int16), "picture"),
+    (ANSWERS, "picture", lambda a: a[..., 0], "picture"),
+    (ANSWERS, "picture", lambda a: np.concatenate([a, a[..., :1]], -1), "picture"),
+    (WORDS, "spread", lambda a: a[:, :3], "spread"),
+    (WORDS, "spread", lambda a: a - 1, "spread: expected no standard deviation below 0"),
+    (CLIP, "frames", lambda a: ..., "frames: expected an array of that name"),
+    (CLIP, "frames", lambda a: a[:3], "frames"),
+    (CLIP, "frames", lambda a: a[::-1], "frames: expected the picture as their middle one"),
+    (CLIP, "maps", lambda a: a[:, 0], "maps"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "key", "change", "named"), ARRAYS)
+def test_edited_arrays_are_refused(tmp_path: Path, name: str, key: str, change: Callable[[Any], Any], named: str) -> None:
+    made, arrays = contents(name)
+    arrays[key] = change(arrays[key])
+    given = {k: v for k, v in arrays.items() if v is not ...}
+    np.savez(tmp_path / "a.npz", description=np.array(json.dumps(made)), **given)
+    refused(tmp_path / "a.npz", named)
+
+
+def test_what_later_versions_may_add_is_passed_over(tmp_path: Path) -> None:
+    made, arrays = contents(ANSWERS)
+    made["new"] = made["targets"][0]["new"] = made["image"]["new"] = {"a": [1]}
+    given = {**arrays, "maps": arrays["maps"].astype(">f4"), "more": np.zeros(3)}
+    np.savez(tmp_path / "a.npz", description=np.array(json.dumps(made)), **given)
+    assert torch.equal(Explanation.load(tmp_path / "a.npz").maps, Explanation.load(SAVED / "answers").maps)
+
+
+@pytest.mark.parametrize("key", ["targets.1.label", "targets.0.score", "text", "seam.box.0", "targets.0.reads.0.text"])
+def test_a_description_that_is_not_that_of_the_arrays_beside_it_is_refused(tmp_path: Path, key: str) -> None:
+    shutil.copytree(SAVED / "answers", tmp_path / "a")
+    file = tmp_path / "a" / "explanation.json"
+    made = json.loads(file.read_text())
+    put(made, key, "other")
+    file.write_text(json.dumps(made))
+    named = "".join(f"[{step}]" if step.isdigit() else f".{step}" for step in key.split(".")).removeprefix(".")
+    for path in (tmp_path / "a", file):
+        refused(path, named.replace("[", r"\[") + ": differs from the description in maps.npz", file)
+    for text in ("[]", "{", "\xff", '{"a":' * 10**5):
+        file.write_bytes(text.encode("latin-1"))
+        refused(tmp_path / "a", "description: differs|cannot be read|mmgradcam: differs|schema: differs", file)
+    file.unlink()
+    assert len(Explanation.load(tmp_path / "a")) == 3
+
+
+def entry(path: Path, name: str, data: bytes, *, append: bool = True) -> None:
+    with zipfile.ZipFile(path, "a" if append else "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(name, data)
+
+
+def npy(shape: tuple[int, ...], kind: str = "|u1") -> bytes:
+    """The header of an array, and nothing of it."""
+    text = repr({"descr": kind, "fortran_order": False, "shape": shape}).ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def claiming(path: Path, name: str, shape: tuple[int, ...]) -> None:
+    """Adds an entry whose header and directory promise an array of bytes, however large; only its header is there."""
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(f"{name}.npy", npy(shape))
+        file.filelist[-1].file_size += math.prod(shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "keys", "shape", "named"),
+    [
+        (ANSWERS, "picture", {}, (2**15, 2**15, 3), "picture: expected"),
+        (ANSWERS, "picture", {"width": 2**15, "height": 2**15}, (2**15, 2**15, 3), "is over 100,000,000 pixels"),
+        (ANSWERS, "more", {}, (2**40,), ""),
+        (CLIP, "frames", {"frames": 500_000}, (500_000, 24, 32, 3), "arrays come to .* bytes; expected at most 1,073,741,824"),
+    ],
+)
+def test_a_bomb_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, array: str, keys: dict[str, int], shape: Any, named: str
+) -> None:
+    """Sizes come from the headers: gigabytes are named, and no array is read; what nobody asks for stays packed."""
+    from mmgradcam import archives
+
+    read: list[str] = []
+    real = archives.npy.read_array
+
+    def watched(file: Any, **settings: Any) -> Any:
+        read.append(file.name)
+        return real(file, **settings)
+
+    monkeypatch.setattr(archives.npy, "read_array", watched)
+    made, arrays = contents(name)
+    made["clip" if "frames" in keys else "image"].update(keys)
+    arrays.pop(array, None)
+    np.savez(tmp_path / "a.npz", description=np.array(json.dumps(made)), **arrays)
+    claiming(tmp_path / "a.npz", array, shape)
+    read.clear()
+    if not named:
+        assert len(Explanation.load(tmp_path / "a.npz")) == 3
+        assert "more.npy" not in read
+        return
+    refused(tmp_path / "a.npz", named)
+    assert read == ["description.npy"]
+
+
+def huge_description(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("description.npy", npy((), f"<U{2**25}"))
+        file.filelist[-1].file_size += 2**27
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "empty": (lambda p: p.write_bytes(b""), "not an explanation"),
+    "text": (lambda p: p.write_text("maps"), "not an explanation"),
+    "an empty zip": (lambda p: p.write_bytes(b"PK\x05\x06" + bytes(18)), "not an explanation"),
+    "cut": (lambda p: p.write_bytes((SAVED / "words.npz").read_bytes()[:900]), "not an explanation"),
+    "a flipped byte": (lambda p: p.write_bytes(flipped((SAVED / "words.npz").read_bytes(), 130)), "not an explanation"),
+    "an npy": (lambda p: p.write_bytes(npy((0,))), "not an explanation"),
+    "no npy inside": (lambda p: entry(p, "maps.npy", b"hello", append=False), "not an explanation"),
+    "a header that lies": (lambda p: entry(p, "maps.npy", npy((10**9,)), append=False), "maps.npy is not as long as its header says"),
+    "a header below 0": (lambda p: entry(p, "maps.npy", npy((-1, -1)) + b"x", append=False), "not as long as its header says"),
+    "a header of a product that wraps": (lambda p: entry(p, "maps.npy", npy((2**32, 2**32)), append=False), "not as long as its header says"),
+    "a header with code": (lambda p: entry(p, "maps.npy", npy((1,)).replace(b"(1,)", b"exit"), append=False), "not an explanation"),
+    "no description": (lambda p: np.savez(p, maps=np.zeros(3)), "not an explanation"),
+    "a description of numbers": (lambda p: np.savez(p, description=np.zeros(3)), "its description is an array"),
+    "a description of texts": (lambda p: np.savez(p, description=np.array(["{}", "{}"])), "its description is an array"),
+    "a huge description": (huge_description, "its description is an array"),
+    "not JSON": (lambda p: np.savez(p, description=np.array("{")), "description: invalid JSON"),
+    "a list": (lambda p: np.savez(p, description=np.array("[]")), "description: input should be an object"),
+    "deep": (lambda p: np.savez(p, description=np.array('{"a":' * 10**5)), "description: invalid JSON"),
+    "surrogates": (lambda p: np.savez(p, description=np.array('{"schema": "\\ud800"}')), "description: invalid JSON"),
+    "encrypted": (lambda p: p.write_bytes(encrypted((SAVED / "words.npz").read_bytes())), "not an explanation"),
+    "a pipe": (lambda p: os.mkfifo(p), "got a pipe; save what it holds to a file first"),
+    "a link to itself": (lambda p: p.symlink_to(p), "cannot be opened"),
+    "a device": (lambda p: p.symlink_to("/dev/zero"), "got a device"),
+}  # fmt: skip
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :]
+
+
+def encrypted(data: bytes) -> bytes:
+    """The flag of encryption set in every header."""
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        parts = data.split(mark)
+        data = mark.join([parts[0], *(part[: at - 4] + bytes([part[at - 4] | 1]) + part[at - 3 :] for part in parts[1:])])
+    return data
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_hostile_files_are_refused(tmp_path: Path, kind: str) -> None:
+    make, named = HOSTILE[kind]
+    make(tmp_path / "a.npz")
+    refused(tmp_path / "a.npz", named)
+
+
+def test_an_array_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    shutil.copy(SAVED / "words.npz", tmp_path / "a.npz")
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        entry(tmp_path / "a.npz", "maps.npy", npy((0,)))
+    refused(tmp_path / "a.npz", "maps is there twice")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "none.npz", "a\0b", "none/none", "\udcff\udcfe", "\ud800"])
+def test_names_that_lead_nowhere_are_said(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"no such file|cannot be opened") as refusal:
+        Explanation.load(tmp_path / name)
+    str(refusal.value).encode()
+
+
+def test_numbers_of_numpy_and_torch_are_saved_as_numbers(tmp_path: Path) -> None:
+    likely: Any = torch.tensor(0.25)
+    target = Target("it", {"at": np.int64(3)}, probability=likely, flagged=np.bool_(True))  # type: ignore[arg-type]
+    made = Explanation(
+        Image.new("RGB", (9, 9)), (0, 0, 1, 1), [target], torch.ones(1, 2, 2), torch.tensor([1.0]), None, [None],
+        About("m", "score", "gradcam", "features"),
+    )  # fmt: skip
+    made.save(tmp_path / "a.npz")
+    back = Explanation.load(tmp_path / "a.npz").targets[0]
+    assert (back.probability, back.flagged, back.value) == (0.25, True, {"at": 3})
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmgradcam.record.MOST_BYTES", 1000)
+    with pytest.raises(InputError, match=r"maps, picture and frames come to .* bytes; expected at most 1,000"):
+        Explanation.load(SAVED / "answers").save(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_edits_are_counted() -> None:
+    """The table is of edits that each change something: none is there twice, and none leaves the file as it was."""
+    for name, key, value, _ in DESCRIBED:
+        made, _ = contents(name)
+        before = copy.deepcopy(made)
+        put(made, key, value)
+        assert json.dumps(made) != json.dumps(before)
+    assert len(DESCRIBED) + len(ARRAYS) + len(HOSTILE) > 110
