@@ -15,7 +15,11 @@ torch.Size([16, 16])
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgradcam.version import __version__
@@ -98,6 +102,27 @@ __all__ = [
     "smooth_gradcam_pp",
     "xgradcam",
 ]
+
+
+class _Checkout:
+    """Finds `mmgradcam.tasks` and `mmgradcam.checkpoints` where they lie in a checkout: beside this package, not inside it.
+
+    An installed package has them inside, an editable one has a finder of its own; this one, last in line, serves a checkout
+    that hides the installed package because Python was started at its root.
+    """
+
+    beside = Path(__file__).resolve().parents[1]
+
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        package, _, part = name.partition(".")
+        file = cls.beside / part / "__init__.py"
+        if package != __name__ or part not in ("tasks", "checkpoints") or not file.is_file():
+            return None
+        return spec_from_file_location(name, file, submodule_search_locations=[str(file.parent)])
+
+
+sys.meta_path.append(_Checkout)
 
 _ROOMS = ("errors", "task", "seam", "probe", "explanation", "methods", "explaining", "checking")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -194,6 +195,34 @@ def test_the_wheel_clashes_with_nobody(tmp_path: Path) -> None:
     for model in checkpoints.names():
         for file in ("model.safetensors", "config.json", "README.md"):
             assert f"mmgradcam/checkpoints/{model}/{file}" in names
+
+
+CLONE = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in f"{getattr(f, '__module__', '')}{f}".lower()]
+assert "" in sys.path[:1], sys.path
+from mmgradcam.tasks import load, Layer
+from mmgradcam import checkpoints, explain
+import mmgradcam.tasks.hub.talking
+mine = {name: m.__file__ for name, m in sys.modules.items() if name.partition(".")[0] in ("mmgradcam", "tasks", "checkpoints")}
+assert len(set(mine.values())) == len(mine), mine
+assert sys.path[0] == ""
+print(load("clips-motion", "cpu").name, *sorted({f.rpartition("/")[0] for f in mine.values()}))
+"""
+
+
+def test_a_clone_beside_a_plain_install_finds_its_own_siblings(tmp_path: Path) -> None:
+    """Python started at the root of a clone: the local `mmgradcam` hides the installed one, which has `tasks` inside."""
+    installed = tmp_path / "site"
+    for package, folder in PACKAGES.items():
+        (installed / package.replace(".", "/")).mkdir(parents=True, exist_ok=True)
+        (installed / package.replace(".", "/") / "__init__.py").write_text(f"raise ImportError('the installed {folder.name}')")
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"} | {"PYTHONPATH": str(installed)}
+    done = subprocess.run([sys.executable, "-c", CLONE], capture_output=True, text=True, cwd=ROOT, env=env, timeout=200)
+    assert done.returncode == 0, done.stderr
+    name, *places = done.stdout.split()
+    assert name == "clips-motion"
+    assert {Path(place).is_relative_to(ROOT) for place in places} == {True}
 
 
 def test_importing_what_scripts_import_loads_little_beside_torch() -> None:
