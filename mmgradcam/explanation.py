@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 import numpy.typing as npt
@@ -105,13 +106,18 @@ class Explanation:
     def _find(self, text: str) -> list[list[int]]:
         labels = [label.lower() for label in self.labels]
         spans = [[i] for i, label in enumerate(labels) if label == text.lower()]
-        sought = text.lower().split()
-        if not spans and len(sought) > 1:
-            starts = range(len(labels) - len(sought) + 1)
-            spans = [list(range(i, i + len(sought))) for i in starts if labels[i : i + len(sought)] == sought]
+        sought = " ".join(text.lower().split())
+        if not spans and sought:
+            runs = (range(i, j) for i in range(len(labels)) for j in range(i + 2, min(len(labels), i + len(sought)) + 1))
+            spans = [list(run) for run in runs if sought in (" ".join(labels[i] for i in run), self._spelled(run).lower())]
         if not spans:
             raise InputError(f"{text!r} is not among the targets; there are {self._listing()}")
         return spans
+
+    def _spelled(self, run: Sequence[int]) -> str:
+        """The text of neighbouring targets, as it was written but for line breaks."""
+        parts = [self.targets[i] for i in run]
+        return " ".join("".join(f" {one.label}" if one.text is None else one.text for one in parts).split())
 
     def _listing(self) -> str:
         return ", ".join(repr(label) for label in self.labels) or "none"
@@ -173,8 +179,8 @@ class Explanation:
 
     @property
     def text(self) -> str:
-        """The labels in a row: the caption, where the targets are its words; else parted by commas."""
-        return (" " if self.about.unit in WORDS else ", ").join(self.labels)
+        """The caption, as it was written, where the targets are its words; else the labels, parted by commas."""
+        return self._spelled(range(len(self))) if self.about.unit in WORDS else ", ".join(self.labels)
 
     def _one(self) -> None:
         if len(self) != 1:
@@ -299,10 +305,11 @@ class Explanation:
         return Film(self.clip, tracks, self.text, note)
 
     def panels(self) -> Image.Image:
-        """The picture once, then one panel per target."""
+        """The picture once, then one panel per target; none for punctuation."""
         if self.clip is not None:
             return self.film().strip()
-        panels = [(one.label, one.caption(), one.overlay()) for one in self]
+        shown = [one for one in self if not all(category(letter)[0] == "P" for letter in one.label)] or list(self)
+        panels = [(one.label, one.caption(), one.overlay()) for one in shown]
         note = f"{self.about.method} at {self.about.seam}, {self.about.model}"
         question = self.about.query.get("question")
         return draw.sheet(self.picture, panels, str(question) if question else self.text, note)

@@ -85,8 +85,8 @@ def describe(made: Explanation) -> dict[str, Any]:
         reads = [{**dataclasses.asdict(w), "importance": v} for w, v in zip(target.reads, importance, strict=True)]
         targets.append(
             {
-                "label": target.label, "score": one.score, "probability": target.probability, "value": value,
-                "reliance": target.reliance, "made_up": target.made_up, "flagged": target.flagged,
+                "label": target.label, "text": target.text, "score": one.score, "probability": target.probability,
+                "value": value, "reliance": target.reliance, "made_up": target.made_up, "flagged": target.flagged,
                 "asserted": target.asserted,
                 "peak": one.peak, "problem": one.problem, "reads": reads,
                 "verdict": None if one.verdict is None else dataclasses.asdict(one.verdict),
@@ -139,7 +139,7 @@ def read(made: Mapping[str, Any]) -> tuple[dict[str, Any], list[Target], list[st
     """Of a description: how it was made, as arguments of `About`, its targets, and why maps show nothing."""
     targets = [
         Target(
-            t["label"], t["value"], probability=t["probability"], reliance=t.get("reliance"),
+            t["label"], t["value"], probability=t["probability"], text=t.get("text"), reliance=t.get("reliance"),
             made_up=t.get("made_up"), flagged=t.get("flagged", False), asserted=t.get("asserted", True),
             reads=tuple(Word(r["text"], r["first"], r["last"]) for r in t["reads"]),
         )

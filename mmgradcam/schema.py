@@ -88,6 +88,7 @@ class _Word(_Strict):
 
 class _Target(_Strict):
     label: str
+    text: str | None = None
     score: float
     probability: Share | None
     value: Any

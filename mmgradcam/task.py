@@ -43,6 +43,8 @@ class Target:
         label: what people read: a word, an answer, an action.
         value: all that `Task.score` needs to compute the scalar: a class index, a caption's tokens and position, a question.
         probability: the model's probability of it, 0..1, where it has one.
+        text: the part of a text that it stands for, the spaces around it included: the parts of a text's targets add up to the
+            text. None where the label is all of it.
         reads: the words of the text the model was given besides the picture; see `Task.words`.
         reliance: how much more likely the picture makes it: its log-probability less that without the picture, natural
             logarithm; None where nobody asked.
@@ -55,6 +57,7 @@ class Target:
     label: str
     value: Any = None
     probability: float | None = field(default=None, kw_only=True)
+    text: str | None = field(default=None, kw_only=True)
     reads: tuple[Word, ...] = field(default=(), kw_only=True)
     reliance: float | None = field(default=None, kw_only=True)
     made_up: float | None = field(default=None, kw_only=True)

@@ -19,7 +19,7 @@ from mmgradcam.methods import hirescam
 from mmgradcam.pictures import Prepared
 from mmgradcam.seam import Tap
 from mmgradcam.task import Query, Target, Task, Word
-from mmgradcam.tasks.hub.text import words_among, words_of
+from mmgradcam.tasks.hub.text import text_of, words_among, words_of, words_read
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,13 @@ class Talking(Task):
             raise InputError(f"{'question' if question is not None else 'prompt'}: expected a sentence, got {asked!r}")
         size = query.get("size")
         prompt = Prompt(tuple(self.voice.prompt(asked, question is not None, features, size)), size)
-        reads = words_among(self.tokenizer, prompt.tokens, asked) if asked else ()
         if question is not None:
-            return self._answers(features, prompt, query, reads)
+            return self._answers(features, prompt, query, words_read(self.tokenizer, prompt.tokens, question))
+        reads = words_among(self.tokenizer, prompt.tokens, asked) if asked else ()
         said = query.get("caption")
         text = self.voice.write(features, prompt, self.longest, 1)[0] if said is None else self.tokens(said, "caption")
-        return [Target(word, Told(prompt, tuple(text), at), reads=reads) for word, at in words_of(self.tokenizer, text)]
+        words = words_of(self.tokenizer, text, None if said is None else said.strip())
+        return [Target(w.label, Told(prompt, tuple(text), w.tokens), text=w.text, reads=reads) for w in words]
 
     def _answers(self, features: Tensor, prompt: Prompt, query: Query, reads: tuple[Word, ...]) -> list[Target]:
         asked, top = query.get("answer"), query.get("top") or 1
@@ -167,7 +168,7 @@ class Talking(Task):
         return found
 
     def text(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+        return text_of(self.tokenizer, tokens).strip()
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         told = [target.value for target in targets]
@@ -205,7 +206,8 @@ class Talking(Task):
             raise InputError("only words of one text can be joined")
         positions = sorted({p for t in targets for p in t.value.positions})
         whole = replace(targets[0].value, positions=tuple(positions))
-        return Target(" ".join(t.label for t in targets), whole, reads=targets[0].reads)
+        text = "".join(t.text or f" {t.label}" for t in targets)
+        return Target(text.strip(), whole, text=text, reads=targets[0].reads)
 
 
 def after(logits: Tensor, prompts: Sequence[Prompt], texts: Sequence[Sequence[int]]) -> Tensor:

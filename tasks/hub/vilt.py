@@ -16,7 +16,7 @@ from mmgradcam.methods import hirescam
 from mmgradcam.pictures import Prepared, Seen
 from mmgradcam.task import Target, Task, Word
 from mmgradcam.tasks.fetching import Source
-from mmgradcam.tasks.hub.text import padded, words_among
+from mmgradcam.tasks.hub.text import padded, words_read
 
 
 def serves(architecture: str) -> bool:
@@ -87,7 +87,7 @@ class Vilt(Task):
         longest = self.model.config.max_position_embeddings
         if len(tokens) > longest:
             raise InputError(f"question: expected at most {longest} tokens, got {len(tokens)}; shorten it")
-        reads: tuple[Word, ...] = words_among(self.tokenizer, tokens, question)
+        reads: tuple[Word, ...] = words_read(self.tokenizer, tokens, question.strip())
         with torch.no_grad():
             probabilities = self._logits(features, [tokens])[0].float().sigmoid()
         if answer is None:
