@@ -23,7 +23,7 @@ from mmgradcam.pictures import Box
 from mmgradcam.record import About, Verdict
 from mmgradcam.regions import PixelBox, segment_boxes
 from mmgradcam.store import write_files
-from mmgradcam.task import Target, Task
+from mmgradcam.task import Target, Task, spelled
 
 FAINT = math.log(1.5)
 """A target that gains less than this from the picture, or loses, does not rest on it."""
@@ -108,16 +108,12 @@ class Explanation:
         spans = [[i] for i, label in enumerate(labels) if label == text.lower()]
         sought = " ".join(text.lower().split())
         if not spans and sought:
-            runs = (range(i, j) for i in range(len(labels)) for j in range(i + 2, min(len(labels), i + len(sought)) + 1))
-            spans = [list(run) for run in runs if sought in (" ".join(labels[i] for i in run), self._spelled(run).lower())]
+            runs = [(i, j) for i in range(len(labels)) for j in range(i + 2, min(len(labels), i + len(sought)) + 1)]
+            said = ((" ".join(labels[i:j]), spelled(self.targets[i:j]).lower()) for i, j in runs)
+            spans = [list(range(*run)) for run, ways in zip(runs, said, strict=True) if sought in ways]
         if not spans:
             raise InputError(f"{text!r} is not among the targets; there are {self._listing()}")
         return spans
-
-    def _spelled(self, run: Sequence[int]) -> str:
-        """The text of neighbouring targets, as it was written but for line breaks."""
-        parts = [self.targets[i] for i in run]
-        return " ".join("".join(f" {one.label}" if one.text is None else one.text for one in parts).split())
 
     def _listing(self) -> str:
         return ", ".join(repr(label) for label in self.labels) or "none"
@@ -180,7 +176,7 @@ class Explanation:
     @property
     def text(self) -> str:
         """The caption, as it was written, where the targets are its words; else the labels, parted by commas."""
-        return self._spelled(range(len(self))) if self.about.unit in WORDS else ", ".join(self.labels)
+        return spelled(self.targets) if self.about.unit in WORDS else ", ".join(self.labels)
 
     def _one(self) -> None:
         if len(self) != 1:

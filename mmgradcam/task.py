@@ -65,6 +65,15 @@ class Target:
     asserted: bool = field(default=True, kw_only=True)
 
 
+def spelled(targets: Sequence[Target]) -> str:
+    """The text that neighbouring targets stand for, as it was written but for line breaks.
+
+    >>> spelled([Target("red"), Target("dogs", text=" (dogs"), Target(").", text=").")])
+    'red (dogs).'
+    """
+    return " ".join("".join(f" {one.label}" if one.text is None else one.text for one in targets).split())
+
+
 class Task(ABC):
     """A model seen as encoder, feature map and head. Write `encode`, `targets` and `score`; the rest has defaults.
 

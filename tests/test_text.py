@@ -203,6 +203,7 @@ def test_a_phrase_is_found_by_how_it_is_written(tmp_path: Path) -> None:
         assert joint.text == phrase
         described = words.describe()
         assert described["text"] == text == "".join(t["text"] for t in described["targets"])
+        assert Explanation.load(words.save(tmp_path / "made.npz")[0]).text == text
 
 
 def made(task: Talking, targets: Any, again: Any = None) -> Explanation:

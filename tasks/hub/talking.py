@@ -18,7 +18,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.methods import hirescam
 from mmgradcam.pictures import Prepared
 from mmgradcam.seam import Tap
-from mmgradcam.task import Query, Target, Task, Word
+from mmgradcam.task import Query, Target, Task, Word, spelled
 from mmgradcam.tasks.hub.text import text_of, words_among, words_of, words_read
 
 
@@ -206,8 +206,9 @@ class Talking(Task):
             raise InputError("only words of one text can be joined")
         positions = sorted({p for t in targets for p in t.value.positions})
         whole = replace(targets[0].value, positions=tuple(positions))
-        text = "".join(t.text or f" {t.label}" for t in targets)
-        return Target(text.strip(), whole, text=text, reads=targets[0].reads)
+        parts = [t.text for t in targets if t.text is not None]
+        text = "".join(parts) if len(parts) == len(targets) else None
+        return Target(spelled(targets), whole, text=text, reads=targets[0].reads)
 
 
 def after(logits: Tensor, prompts: Sequence[Prompt], texts: Sequence[Sequence[int]]) -> Tensor:
