@@ -59,13 +59,26 @@ def load_asked(model: str, device: str, asked: str | None = None, encoder: Path 
 
 def captioner(device: str, encoder: Path | None) -> Task:
     """The photo captioner, or the small one where the encoder that the first stands on cannot be had."""
+    from mmgradcam.tasks.loading import NoEncoder
+
     try:
         return load_asked("photo-captioner", device, "caption", encoder)
-    except InputError as error:
-        if encoder is not None:
-            raise
+    except NoEncoder as error:
         complain(f"{error}; photo-captioner-small, which needs no download, captions instead")
         return load_asked("photo-captioner-small", device, "caption")
+
+
+def answerer(device: str, encoder: Path | None) -> Task:
+    """The model that answers about photos; there is no smaller one to fall back to."""
+    from mmgradcam.tasks.loading import NoEncoder
+
+    try:
+        return load_asked("photo-vqa", device, "question", encoder)
+    except NoEncoder as error:
+        raise InputError(
+            f"{error}. Without it: --model takes models of the hub that are here (docs/models.md), and scenes-vqa, which needs "
+            "no download, answers about rendered scenes"
+        ) from None
 
 
 def takes_of(task: Task) -> frozenset[str]:

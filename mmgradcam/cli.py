@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmgradcam.choosing import Map, captioner, complain, load_asked, method_names, method_of, taps_of
+from mmgradcam.choosing import Map, answerer, captioner, complain, load_asked, method_names, method_of, taps_of
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.evaluating import evaluate
 from mmgradcam.options import (
@@ -97,7 +97,7 @@ def vqa(
     device: Device = "auto",
 ) -> None:
     """Ask a question of pictures; show where each answer came from, and what it owes each word of the question."""
-    task = load_asked(model or "photo-vqa", device, "question", encoder)
+    task = load_asked(model, device, "question", encoder) if model else answerer(device, encoder)
     query = {"question": question, "answer": answer, "against": against, "top": top}
     _explain_each(
         task,

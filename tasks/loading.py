@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -24,6 +25,12 @@ from mmgradcam.task import Task
 from mmgradcam.tasks import hub, plugins
 
 FORMAT = 1
+ENCODER = "MMGRADCAM_ENCODER"
+"""The variable that names a folder with the image encoder, for models whose own files hold only the head."""
+
+
+class NoEncoder(InputError):
+    """The image encoder that a model stands on is neither here nor within reach."""
 
 
 def load(
@@ -39,7 +46,8 @@ def load(
         device_map: spreads a hub model over several devices instead, as `from_pretrained` does: "auto", or device by module.
             Needs the package accelerate.
         encoder: where to take the image encoder from, for a model whose own files hold only the head: a folder with the model
-            that its card names, laid out as the hub's; by default it is fetched from the hub, once.
+            that its card names, laid out as the hub's; by default the one that the variable MMGRADCAM_ENCODER names, else it
+            is fetched from the hub, once.
 
     Returns:
         The task, its model in eval mode on the device, float32 (of the hub on a GPU: as it was saved); its method, taps and
@@ -47,6 +55,7 @@ def load(
 
     Raises:
         InputError: no such model (the nearest names are given), a damaged file, or no such device.
+        NoEncoder: an InputError: the encoder is out of reach.
     """
     where = _device(device)
     of_users = None if str(name).startswith(hub.PREFIXES) else plugins.find(str(name))
@@ -78,11 +87,13 @@ def load(
     if config.get("format") != FORMAT:
         raise InputError(f"{folder}: expected model format {FORMAT}, got {config.get('format')}; upgrade mmgradcam")
     apart = bool(config.get("encoder", {}).get("weights"))
+    if encoder is not None and not apart:
+        raise InputError(f"{name} has its own encoder; encoder= is for models whose files hold only the head")
+    told = "encoder" if encoder is not None else ENCODER
+    encoder = encoder if encoder is not None or not apart else os.environ.get(ENCODER) or None
     if encoder is not None:
-        if not apart:
-            raise InputError(f"{name} has its own encoder; encoder= is for models whose files hold only the head")
         if not Path(encoder).is_dir():
-            raise InputError(f"encoder: {encoder}: no such folder; give one that holds {config['encoder']['name']}")
+            raise InputError(f"{told}: {encoder}: no such folder; give one that holds {config['encoder']['name']}")
         config = {**config, "encoder": {**config["encoder"], "name": str(encoder)}}
     try:
         task = _built(name, config) if apart and encoder is None else build(config)
@@ -116,10 +127,11 @@ def _built(name: str | Path, config: Mapping[str, Any]) -> Task:
     try:
         return build(config)
     except InputError as error:
-        reason = str(error).partition("; where there is")[0]
-        raise InputError(
-            f"{name} needs an image encoder that cannot be had here: {reason}; give a folder that holds it: --encoder FOLDER, "
-            "the variable MMGRADCAM_ENCODER, or load(..., encoder=FOLDER)"
+        source = config["encoder"]["name"]
+        reason = str(error).partition("; where there is")[0].removeprefix(f"{source}: ")
+        raise NoEncoder(
+            f"{name} stands on the image encoder {source}, which {reason}. Where there is a network, fetch it by `hf download "
+            f"{source} --local-dir FOLDER`; name it by --encoder FOLDER, the variable {ENCODER}, or load(..., encoder=FOLDER)"
         ) from None
 
 

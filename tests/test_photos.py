@@ -356,10 +356,47 @@ def test_an_encoder_that_cannot_be_had_is_one_line(hub_folder: Path, tmp_path: P
     assert done.stderr.count("\n") == 1
     assert "org/elsewhere" in done.stderr
     assert "--encoder FOLDER" in done.stderr
+    assert "hf download org/elsewhere --local-dir FOLDER" in done.stderr
     with pytest.raises(InputError, match="no such folder"):
         load(tmp_path / "model", encoder=tmp_path / "nowhere")
     with pytest.raises(InputError, match="has its own encoder"):
         load("scenes-captioner", encoder=hub_folder)
+
+
+def test_the_variable_names_the_encoder_in_python_too(
+    hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, _ = apart(hub_folder, tmp_path / "model")
+    picture = torch.rand(1, 3, 64, 64)
+    monkeypatch.setenv("MMGRADCAM_ENCODER", str(hub_folder))
+    torch.testing.assert_close(load(tmp_path / "model", "cpu").encode(picture), task.encode(picture))
+    assert load("clips-motion", "cpu").name == "clips-motion", "a model with an encoder of its own does not care"
+    monkeypatch.setenv("MMGRADCAM_ENCODER", "/nowhere")
+    with pytest.raises(InputError, match="MMGRADCAM_ENCODER: /nowhere: no such folder; give one that holds org/elsewhere"):
+        load(tmp_path / "model", "cpu")
+    torch.testing.assert_close(load(tmp_path / "model", "cpu", encoder=hub_folder).encode(picture), task.encode(picture))
+
+
+def test_caption_falls_back_and_vqa_says_how_to_get_the_encoder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mmgradcam import choosing
+    from mmgradcam.tasks import fetching
+
+    monkeypatch.delenv("MMGRADCAM_ENCODER", raising=False)
+    monkeypatch.setattr(fetching, "_hub_answers", lambda: False)
+    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/nowhere")
+    assert choosing.captioner("cpu", None).name == "photo-captioner-small"
+    how = "hf download google/mobilenet_v2_1.0_224 --local-dir FOLDER"
+    assert how in capsys.readouterr().err
+    with pytest.raises(InputError) as refusal:
+        choosing.answerer("cpu", None)
+    for said in (how, "--encoder FOLDER", "scenes-vqa", "photo-vqa"):
+        assert said in str(refusal.value)
+    with pytest.raises(InputError, match="device 'nonsense' cannot be used"):
+        choosing.captioner("nonsense", None)
+    assert capsys.readouterr().err.count("instead") == 0
 
 
 def test_evaluate_on_photos_prints_json(hub_folder: Path, parquet: Path, tmp_path: Path) -> None:
