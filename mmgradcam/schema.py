@@ -18,6 +18,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.files import exists, is_folder, regular
 from mmgradcam.pictures import MOST_PIXELS, picture_hash
 from mmgradcam.store import SCHEMA, VERSION
+from mmgradcam.task import Target, spelled
 
 LONGEST_DESCRIPTION = 2**26
 """Bytes that a description may take, unpacked."""
@@ -218,8 +219,9 @@ def _contradictions(made: Mapping[str, Any], arrays: Mapping[str, Array]) -> Ite
     if clip is not None and not np.array_equal(arrays["frames"][clip["frames"] // 2], picture):
         yield "frames", "the picture as their middle one", "another"
     labels = [target["label"] for target in targets]
-    if made["text"] not in (" ".join(labels), ", ".join(labels)):
-        yield "text", f"the labels in a row, {' '.join(labels)!r}", repr(made["text"])
+    whole = spelled([Target(target["label"], text=target["text"]) for target in targets])
+    if made["text"] not in (whole, ", ".join(labels)):
+        yield "text", f"the labels in a row, {whole!r}", repr(made["text"])
     for k, target in enumerate(targets):
         for key, expected, got in _of_target(target, k, image, clip, arrays):
             yield f"targets[{k}].{key}", expected, got
