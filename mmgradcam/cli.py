@@ -171,7 +171,7 @@ def policy(
     """Play an episode; show what of each observation made the action taken."""
     from rich.console import Console
 
-    from mmgradcam.bulk.episode import film_of, open_world, play, save
+    from mmgradcam.bulk.episode import files, film_of, open_world, play
 
     suffix, query = _film(film), {k: v for k, v in {"action": action, "against": against}.items() if v is not None}
     task: Any = load_asked(model, device, "observations")
@@ -180,8 +180,7 @@ def policy(
         played = list(play(open_world(world), task, steps, seed, **how))
     show_episode(played, task)
     name = Path(model.rpartition(":")[2] or model).name
-    written = save(played, film_of(played, task, f"{world}, seed {seed}"), out / f"{name}-{seed}", suffix)
-    typer.echo("wrote " + "\n      ".join(str(path) for path in written))
+    typer.echo(_write(out, f"{name}-{seed}", files(played, film_of(played, task, f"{world}, seed {seed}"), suffix)))
 
 
 @app.command()
@@ -252,15 +251,16 @@ def _explain_each(
     from mmgradcam.explaining import explain
     from mmgradcam.metrics.flag import calibrated, doubt
     from mmgradcam.metrics.verdict import examine
+    from mmgradcam.record import files
 
     chosen, taps = how.method(task), how.taps(task)
     failed = 0
-    for image, folder in zip(progress("explaining")(images, len(images)), _folders(images, out), strict=True):
+    for image in progress("explaining")(images, len(images)):
         try:
             explanation = explain(task, opened(image), method=chosen, taps=taps, reliance=how.reliance, **query)
             explanation = doubt(explanation) if how.reliance and calibrated(explanation) else explanation
             explanation = examine(explanation) if how.check else explanation
-            written = explanation.save(folder, **form)
+            wrote = _write(out, image.name if image.is_dir() else image.stem, files(explanation, **form))
         except InputError as error:
             failed += 1
             complain(error)
@@ -268,7 +268,7 @@ def _explain_each(
         if len(images) > 1:
             typer.echo(f"\n{image}")
         show(explanation)
-        typer.echo("wrote " + "\n      ".join(str(path) for path in written))
+        typer.echo(wrote)
     if failed:
         raise typer.Exit(1)
 
@@ -279,18 +279,15 @@ def _film(name: str) -> str:
     return f".{name}"
 
 
-def _folders(images: list[Path], out: Path) -> list[Path]:
-    """A folder per picture by its stem; a stem met again gets a number."""
-    taken: set[str] = set()
-    folders = []
-    for image in images:
-        name, n = image.stem or "picture", 1
-        while name in taken:
-            n += 1
-            name = f"{image.stem}-{n}"
-        taken.add(name)
-        folders.append(out / name)
-    return folders
+def _write(out: Path, called: str, files: Mapping[str, bytes]) -> str:
+    """Writes files into a new folder, whose name is that of a picture as nearly as can be, and tells what was written."""
+    from mmgradcam.naming import safe_name
+    from mmgradcam.writing import write_new_folder
+
+    name = safe_name(called)
+    folder = write_new_folder(out, name, files)
+    kept = f"{out / name} was there already and stays as it is\n" if folder.name != name else ""
+    return f"{kept}wrote " + "\n      ".join(str(folder / file) for file in files)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +9,9 @@ import typer
 
 from mmgradcam.choosing import load_asked, measures_of, method_of, takes_of, taps_of
 from mmgradcam.errors import InputError
-from mmgradcam.options import Device, Encoder, Layers, MethodName
+from mmgradcam.options import Device, Encoder, Layers, MethodName, writable
 from mmgradcam.show import progress, show_audit, show_figures, show_measured
+from mmgradcam.writing import to_json
 
 
 def evaluate(
@@ -31,7 +31,8 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Number of pictures (all by default) or of scenes (1000).", min=1)] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for rows, plots and the page; a run that was stopped goes on.")
+        Path | None,
+        typer.Option(help="Folder for rows, plots and the page; a run that was stopped goes on.", callback=writable),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
     method: MethodName = None,
@@ -70,7 +71,7 @@ def evaluate(
         asked = evaluate_answers if "question" in takes_of(task) else evaluate_photos
         figures = asked(task, photos, limit, method=method_of(method), taps=taps_of(layer), progress=progress("photos"))
     if as_json:
-        typer.echo(json.dumps(figures, indent=2))
+        typer.echo(to_json(figures, indent=2, ascii_only=True))
     elif data is None:
         show_figures(figures)
     else:
@@ -106,7 +107,7 @@ def _audit(
             f"evaluate: {source.name} says nothing that {model} could be asked ({len(made.bad)} records malformed)"
         )
     if as_json:
-        typer.echo(json.dumps(summary(made), indent=2))
+        typer.echo(to_json(summary(made), indent=2, ascii_only=True))
     else:
         show_audit(made)
     if out is not None:

@@ -18,12 +18,13 @@ from torch import Tensor
 from mmgradcam import draw, record, report
 from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError
+from mmgradcam.files import is_folder
 from mmgradcam.film import Film, Track
 from mmgradcam.pictures import Box
 from mmgradcam.record import About, Verdict
 from mmgradcam.regions import PixelBox, segment_boxes
-from mmgradcam.store import write_files
 from mmgradcam.task import Target, Task, spelled
+from mmgradcam.writing import write_file, write_folder
 
 FAINT = math.log(1.5)
 """A target that gains less than this from the picture, or loses, does not rest on it."""
@@ -326,35 +327,32 @@ class Explanation:
         """SHA-256 of the model's weights as they are now, or as they were when the explanation was saved."""
         return self._task.fingerprint() if self._task is not None else self.about.model_hash
 
-    def save(self, path: str | Path, film: str = ".gif") -> list[Path]:
+    def save(self, path: str | Path, film: str = ".gif", *, folder: bool = False) -> list[Path]:
         """Writes what the path's ending says.
 
-        A folder (no ending) gets `words.png`, `index.html`, `explanation.json` and `maps.npz`; ".html" is the page alone,
-        ".png", ".jpg" or ".webp" the overlay of one target or the panels of several, ".npz" the arrays with the description
-        inside. `Explanation.load` reads the folder and the ".npz" back. Of a clip, see `Film.save`.
+        A folder (no ending, or one that is there) gets `words.png`, `index.html`, `explanation.json` and `maps.npz`; ".html" is
+        the page alone, ".png", ".jpg" or ".webp" the overlay of one target or the panels of several, ".npz" the arrays with the
+        description inside. `Explanation.load` reads the folder and the ".npz" back. Of a clip, see `Film.save`.
 
         Args:
             path: where to.
             film: how a clip is animated in a folder: ".gif", ".webp" or ".mp4".
+            folder: write a folder whatever its name, as "IMG_2024.01.31".
 
-        Returns:
-            The files written. Files appear whole or not at all.
+        Returns: the files written, all of them or none; see `mmgradcam.writing.write_folder`.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".npz":
-            return write_files({path: record.archive(self)})
-        if self.clip is not None and path.suffix:
-            return self.film().save(path)
-        if path.suffix.lower() in (".html", ".htm"):
-            return write_files({path: report.page(self).encode()})
-        if path.suffix.lower() in draw.FORMATS:
-            return write_files({path: draw.encoded(self.overlay() if len(self) == 1 else self.panels(), path.suffix)})
-        if path.suffix:
-            raise InputError(f"{path}: expected a folder, or a name that ends in .html, .png, .jpg, .webp or .npz")
+        path, suffix = Path(path), Path(path).suffix.lower()
+        if folder or not suffix or is_folder(path):
+            return write_folder(path, record.files(self, film))
+        if suffix == ".npz":
+            return [write_file(path, record.archive(self))]
         if self.clip is not None:
-            return write_files({**self.film().files(path, film), **record.files(self, path)})
-        pages = {path / "words.png": draw.encoded(self.panels()), path / "index.html": report.page(self).encode()}
-        return write_files({**pages, **record.files(self, path)})
+            return self.film().save(path)
+        if suffix in (".html", ".htm"):
+            return [write_file(path, report.page(self).encode())]
+        if suffix in draw.FORMATS:
+            return [write_file(path, draw.encoded(self.overlay() if len(self) == 1 else self.panels(), suffix))]
+        raise InputError(f"{path}: expected a folder (folder=True), or a name that ends in .html, .png, .jpg, .webp or .npz")
 
     @staticmethod
     def load(path: str | Path) -> Explanation:

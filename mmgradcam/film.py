@@ -16,7 +16,7 @@ from mmgradcam import draw
 from mmgradcam.clips import Clip, encoded
 from mmgradcam.errors import InputError
 from mmgradcam.report import STYLE, heat_uri, picture_uri
-from mmgradcam.store import write_files
+from mmgradcam.writing import write_file, write_folder
 
 SIDE = 720
 """Longest side of the frames of a GIF or MP4, in pixels."""
@@ -125,21 +125,21 @@ class Film:
         """
         path = Path(path)
         if path.suffix.lower() in (".gif", ".webp", ".mp4"):
-            return write_files({path: encoded(self.frames(), self.clip.rate, path.suffix.lower())})
+            return [write_file(path, encoded(self.frames(), self.clip.rate, path.suffix.lower()))]
         if path.suffix.lower() in (".html", ".htm"):
-            return write_files({path: self.page().encode()})
+            return [write_file(path, self.page().encode())]
         if path.suffix.lower() == ".png":
-            return write_files({path: draw.encoded(self.strip())})
+            return [write_file(path, draw.encoded(self.strip()))]
         if path.suffix:
             raise InputError(f"{path}: expected a folder, or a name that ends in .html, .png, .gif, .webp or .mp4")
-        return write_files(self.files(path, film))
+        return write_folder(path, self.files(film))
 
-    def files(self, folder: Path, film: str = ".gif") -> dict[Path, bytes]:
-        """What `save` writes into a folder."""
+    def files(self, film: str = ".gif") -> dict[str, bytes]:
+        """What `save` writes into a folder, by name."""
         return {
-            folder / "strip.png": draw.encoded(self.strip()),
-            folder / f"film{film}": encoded(self.frames(), self.clip.rate, film),
-            folder / "index.html": self.page().encode(),
+            "strip.png": draw.encoded(self.strip()),
+            f"film{film}": encoded(self.frames(), self.clip.rate, film),
+            "index.html": self.page().encode(),
         }
 
 

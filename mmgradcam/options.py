@@ -7,6 +7,16 @@ from typing import Annotated
 
 import typer
 
+
+def writable(folder: Path | None) -> Path | None:
+    """The folder of --out, seen to be one that can be written into, before any model runs."""
+    if folder is not None:
+        from mmgradcam.writing import check_writable
+
+        check_writable(folder)
+    return folder
+
+
 Images = Annotated[list[Path], typer.Argument(help="Pictures: PNG, JPEG, WebP, ...", metavar="IMAGE...")]
 Model = Annotated[
     str | None,
@@ -25,7 +35,9 @@ Classes = Annotated[
 Top = Annotated[int | None, typer.Option(help="Explain that many of the likeliest classes.", min=1)]
 Against = Annotated[str | None, typer.Option(help="Also explain why the class is not this one.")]
 Film = Annotated[str, typer.Option(help="What to animate as: gif, webp or mp4 (which needs PyAV).")]
-Out = Annotated[Path, typer.Option(help="Folder to write into, one folder per picture.")]
+Out = Annotated[
+    Path, typer.Option(help="Folder to write into, one folder per picture; none that is there is changed.", callback=writable)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Reliance = Annotated[
     bool, typer.Option(help="Say how much more likely each word or answer is with the picture than with a grey one.")

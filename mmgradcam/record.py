@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mmgradcam import draw, report
 from mmgradcam.archives import MOST_BYTES
 from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError
@@ -20,6 +21,7 @@ from mmgradcam.pictures import picture_hash
 from mmgradcam.store import SCHEMA, VERSION, pack
 from mmgradcam.task import Target, Word
 from mmgradcam.version import __version__
+from mmgradcam.writing import to_json
 
 if TYPE_CHECKING:
     from mmgradcam.explanation import Explanation
@@ -105,13 +107,8 @@ def describe(made: Explanation) -> dict[str, Any]:
         "seam": {"name": about.seam, "grid": list(made.maps.shape[1:]), "box": list(made.box)},
         "targets": targets,
     }  # fmt: skip
-    plain: dict[str, Any] = json.loads(json.dumps(described, default=_plain))
+    plain: dict[str, Any] = json.loads(to_json(described))
     return plain
-
-
-def _plain(value: Any) -> Any:
-    """What JSON does not know: numbers of numpy and torch as numbers, anything else as text."""
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else str(value)
 
 
 def archive(made: Explanation) -> bytes:
@@ -126,13 +123,14 @@ def archive(made: Explanation) -> bytes:
     }  # fmt: skip
     if (total := sum(array.nbytes for array in arrays.values())) > MOST_BYTES:
         raise InputError(f"maps, picture and frames come to {total:,} bytes; expected at most {MOST_BYTES:,}: explain fewer")
-    return pack({"description": np.array(json.dumps(describe(made), ensure_ascii=False)), **arrays})
+    return pack({"description": np.array(to_json(describe(made))), **arrays})
 
 
-def files(made: Explanation, folder: Path) -> dict[Path, bytes]:
-    """The description and the archive, as files of a folder."""
-    text = json.dumps(describe(made), indent=2, ensure_ascii=False) + "\n"
-    return {folder / "explanation.json": text.encode(), folder / "maps.npz": archive(made)}
+def files(made: Explanation, film: str = ".gif") -> dict[str, bytes]:
+    """What `Explanation.save` writes into a folder, by name; of a clip, animated as ".gif", ".webp" or ".mp4"."""
+    pages = {"words.png": draw.encoded(made.panels()), "index.html": report.page(made).encode()} if made.clip is None else None
+    text = to_json(describe(made), indent=2) + "\n"
+    return {**(pages or made.film().files(film)), "explanation.json": text.encode(), "maps.npz": archive(made)}
 
 
 def read(made: Mapping[str, Any]) -> tuple[dict[str, Any], list[Target], list[str | None]]:
@@ -153,8 +151,14 @@ def read(made: Mapping[str, Any]) -> tuple[dict[str, Any], list[Target], list[st
 
 
 def verdicts_of(made: Mapping[str, Any]) -> list[Verdict | None]:
-    """Of a description: what checks said of the maps."""
-    return [None if (kept := t.get("verdict")) is None else Verdict(**kept) for t in made["targets"]]
+    """Of a description: what checks said of the maps; a figure that JSON holds as null is not a number."""
+    kept = [t.get("verdict") for t in made["targets"]]
+    return [
+        None
+        if one is None
+        else Verdict(one["short"], one["why"], {k: math.nan if v is None else v for k, v in one.get("figures", {}).items()})
+        for one in kept
+    ]
 
 
 def clip_of(made: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Clip | None:

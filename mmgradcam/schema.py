@@ -77,7 +77,7 @@ class _Seam(_Strict):
 class _Verdict(_Strict):
     short: Annotated[str, Field(min_length=1)]
     why: str
-    figures: dict[str, Annotated[float, AllowInfNan(True)]] = {}
+    figures: dict[str, Annotated[float, AllowInfNan(True)] | None] = {}
 
 
 class _Word(_Strict):

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from mmgradcam import checkpoints, methods
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit
-from mmgradcam.store import write_files
 from mmgradcam.task import Task
 from mmgradcam.tasks import hub, plugins
+from mmgradcam.writing import write_folder
 
 FORMAT = 1
 ENCODER = "MMGRADCAM_ENCODER"
@@ -162,7 +162,7 @@ def save(task: Task, config: Mapping[str, Any], folder: Path) -> None:
         for key, value in module.state_dict().items():
             weights.update(_packed(f"{part}.{key}", value.cpu(), config.get("stored") == "int8"))
     described = json.dumps({"format": FORMAT, **config}, indent=1) + "\n"
-    write_files({folder / "model.safetensors": to_bytes(weights), folder / "config.json": described.encode()})
+    write_folder(folder, {"model.safetensors": to_bytes(weights), "config.json": described.encode()})
 
 
 SCALE = ":scale"

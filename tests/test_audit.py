@@ -146,7 +146,7 @@ def test_words_of_no_thing_and_of_things_are_judged_apart() -> None:
 
 def test_seeds_are_masks_that_a_segmenter_can_train_on(tmp_path: Path) -> None:
     made = audit(colored(), source(), [hirescam], [measures.seeds], out=tmp_path)
-    with Image.open(tmp_path / "seeds" / "hirescam" / "photo_1.png") as seed:
+    with Image.open(tmp_path / "seeds" / "hirescam" / "photo 1.png") as seed:
         assert (seed.mode, seed.size) == ("P", (16, 16))
         labels = np.asarray(seed)
     expected = np.zeros((16, 16), np.uint8)
@@ -160,7 +160,8 @@ def test_seeds_are_masks_that_a_segmenter_can_train_on(tmp_path: Path) -> None:
 
 def test_seeds_are_drawn_where_nobody_drew_the_truth(tmp_path: Path) -> None:
     """They are wanted most where nobody did."""
-    bare = [Photo(one.name, one.image, things=(Thing(one.things[0].label),)) for one in PHOTOS]
+    names = ["a/b", "a_b", "../" * 9 + "b", "x" * 400]  # each a file of its own, in the folder
+    bare = [Photo(name, one.image, things=(Thing(one.things[0].label),)) for name, one in zip(names, PHOTOS, strict=True)]
     made = audit(colored(), source(bare), [hirescam], [measures.seeds], out=tmp_path)
     assert len(list((tmp_path / "seeds" / "hirescam").glob("*.png"))) == 4
     assert "seed_iou" not in made.figures("hirescam")

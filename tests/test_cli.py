@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -67,7 +68,64 @@ def test_a_bad_picture_among_good_ones_is_named_and_the_rest_go_on(
     assert done.returncode == 1
     assert done.stderr.count("mmgradcam:") == 1
     assert "bad.png: not a picture in a format Pillow reads" in done.stderr
-    assert sorted(os.listdir(tmp_path / "out")) == ["bad-2", "my scene"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["bad", "my scene"]
+
+
+def called(*args: str | Path) -> int:
+    """The exit status of the command line, in this process."""
+    from mmgradcam import cli
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["mmgradcam", *map(str, args)])
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            return int(exit_.code or 0)
+    return 0
+
+
+def test_each_picture_gets_a_folder_of_its_own(
+    folders: dict[str, Path], scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is called: no ending is read as a format, nothing that is there is changed, nothing comes to lie elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    names = ["photo.png.jpg", "x.html.png", "IMG_2024.01.31.jpg", "...jpg", ".jpg", "-rf.png", "a\nb.png", "con.png", "Same.png", "same.jpg", "sub/same.jpg"]  # fmt: skip
+    for name in names:
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(scene, tmp_path / "p" / name)
+    shutil.copy(scene, tmp_path / "p" / "photo.png")
+    before = {path: path.read_bytes() for path in (tmp_path / "p").rglob("*") if path.is_file()}
+    told = ["caption", "--model", folders["captioner"], "--caption", "a red cube", "--no-reliance", "--out", "p", "--", *(f"p/{name}" for name in names)]  # fmt: skip
+    made = ["photo.png-2", "x.html", "IMG_2024.01.31", "picture", "jpg", "_-rf", "a_b", "_con", "Same", "same-2", "same-3"]
+    assert called(*told) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("wrote")] == [
+        f"p/{name}/words.png" for name in made
+    ]
+    assert "p/photo.png was there already and stays as it is\n" in out
+    assert {path: path.read_bytes() for path in before} == before
+    first = {path: path.read_bytes() for name in made for path in (tmp_path / "p" / name).iterdir()}
+    assert sorted({path.name for path in first}) == FILES
+    assert len(first) == 4 * len(made)
+    assert called(*told) == 0, "the same command once more: a second set beside the first"
+    assert "p/x.html was there already and stays as it is\n" in capsys.readouterr().out
+    now = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(now) == len(before) + 2 * len(first)
+    assert now.items() >= {**before, **first}.items()
+    assert os.listdir(tmp_path) == ["p"]
+
+
+@pytest.mark.parametrize("command", ["caption", "vqa", "classify", "video", "policy", "evaluate"])
+def test_a_place_to_write_is_looked_at_before_any_model_runs(
+    command: str, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmgradcam import choosing, cli, evaluating
+
+    for module in (choosing, cli, evaluating):
+        monkeypatch.setattr(module, "load_asked", lambda *_: pytest.fail("a model is loaded"))
+    more = {"vqa": ["--question", "what"], "classify": ["--model", "x"], "video": ["--model", "x"]}.get(command, [])
+    assert called(command, scene, *more, "--out", scene / "in") == 1
+    assert f"{scene / 'in'}: cannot be written (Not a directory); choose another place" in capsys.readouterr().err
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {

@@ -181,7 +181,7 @@ def test_pictures_and_pages_alone(said: Explanation, tmp_path: Path) -> None:
         if size:
             with Image.open(tmp_path / name) as opened:
                 assert opened.size == size
-    with pytest.raises(InputError, match=r"expected a folder, or a name that ends in \.html"):
+    with pytest.raises(InputError, match=r"expected a folder \(folder=True\), or a name that ends in \.html"):
         said.save(tmp_path / "film.mp4")
 
 
@@ -196,12 +196,24 @@ def test_a_full_disk_or_a_forbidden_place_leaves_nothing(said: Explanation, tmp_
         nonlocal writes
         writes += 1
         if writes == 3:
-            raise OSError(28, "No space left on device", str(args[0]))
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mmgradcam.store.os.chmod", full)
-    with pytest.raises(InputError, match="No space left on device"):
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match=r"full: cannot be written \(No space left on device\); choose another place"):
         said.save(tmp_path / "full")
-    assert os.listdir(tmp_path / "full") == []
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_may_have_any_name(said: Explanation, tmp_path: Path) -> None:
+    """An ending says which format is meant only of what is to be a file."""
+    files = ["words.png", "index.html", "explanation.json", "maps.npz"]
+    (tmp_path / "page.html").mkdir()
+    for folder, more in (("IMG_2024.01.31", {"folder": True}), ("x.png", {"folder": True}), ("page.html", {})):
+        assert said.save(tmp_path / folder, **more) == [tmp_path / folder / name for name in files]
+        assert Explanation.load(tmp_path / folder).labels == said.labels
+    with pytest.raises(InputError, match=r"expected a folder \(folder=True\)"):
+        said.save(tmp_path / "IMG_2024.02.01")
+    assert sorted(os.listdir(tmp_path)) == ["IMG_2024.01.31", "page.html", "x.png"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "cut", "foreign", "newer"])

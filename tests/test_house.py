@@ -34,6 +34,8 @@ FLOORS: list[set[str]] = [
         "relus",
         "trying",
         "clips",
+        "writing",
+        "naming",
     },
     {"engine", "explanation", "report", "probe", "record", "schema", "film", "views"},
     {"methods"},
@@ -46,8 +48,8 @@ FLOORS: list[set[str]] = [
 
 WITHIN = {
     ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("seam", "locks"), ("task", "locks"), ("layouts", "errors"),
-    ("draw", "pictures"), ("store", "errors"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
-    ("files", "errors"), ("archives", "errors"), ("pictures", "files"), ("clips", "files"), ("explanation", "schema"),
+    ("draw", "pictures"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("record", "report"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
+    ("files", "errors"), ("writing", "errors"), ("archives", "errors"), ("pictures", "files"), ("clips", "files"), ("explanation", "schema"),
     ("show", "bulk"), ("cli", "bulk"), ("cli", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),
     ("evaluating", "bulk"), ("evaluating", "show"), ("evaluating", "choosing"), ("evaluating", "options"), ("choosing", "bulk"),
 }  # fmt: skip

@@ -20,8 +20,8 @@ from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining import AnyMethod, compare
 from mmgradcam.explanation import Explanation
 from mmgradcam.pictures import open_picture
-from mmgradcam.store import write_files
 from mmgradcam.task import Task
+from mmgradcam.writing import write_file
 
 ABOUT = ("record", "picture", "target", "kind", "group", "right", "score", "probability", "method")
 """Columns of a row that say what it is of; the rest are measured."""
@@ -134,7 +134,7 @@ def audit(
         part = _part(task, coming, start, min(batch, count - start), methods, metrics, taps, data, out, begun)
         made.add(part)
         if out is not None:
-            write_files({out / "parts" / f"{len(made.parts) - 1:06}.json": json.dumps(part).encode()})
+            write_file(out / "parts" / f"{len(made.parts) - 1:06}.json", json.dumps(part).encode())
     return made.audit()
 
 
@@ -267,7 +267,7 @@ def _kept(out: Path | None, run: Mapping[str, Any], count: int) -> _Kept:
     if not told.exists():
         if any((out / "parts").glob("*.json")):
             raise InputError(f"{out}: expected parts of a run beside its run.json, which is gone; choose another --out")
-        write_files({told: json.dumps(run, indent=2).encode()})
+        write_file(told, json.dumps(run, indent=2).encode())
         return made
     try:
         before = json.loads(told.read_text(encoding="utf-8"))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 from mmgradcam.errors import InputError
 from mmgradcam.metrics.groups import Difference
 from mmgradcam.report import STYLE, picture_uri
-from mmgradcam.store import write_files
+from mmgradcam.writing import to_json, write_file, write_folder
 
 SILENT = "no difference found at this size"
 
@@ -124,14 +123,14 @@ class BiasReport:
             The files written. Files appear whole or not at all.
         """
         path = Path(path)
-        told, page = (json.dumps(self.describe(), indent=1, ensure_ascii=False) + "\n").encode(), self.page().encode()
+        told, page = (to_json(self.describe(), indent=1) + "\n").encode(), self.page().encode()
         if path.suffix == ".json":
-            return write_files({path: told})
+            return [write_file(path, told)]
         if path.suffix == ".html":
-            return write_files({path: page})
+            return [write_file(path, page)]
         if path.suffix:
             raise InputError(f"{path}: expected a folder, or a name that ends in .json or .html")
-        return write_files({path / "report.json": told, path / "index.html": page})
+        return write_folder(path, {"report.json": told, "index.html": page})
 
     def page(self) -> str:
         """One HTML page that fetches nothing; all text from models and users escaped."""

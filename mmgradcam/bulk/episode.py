@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.explanation import Explanation
 from mmgradcam.film import Film, Moment, Track
-from mmgradcam.store import pack, write_files
+from mmgradcam.store import pack
 from mmgradcam.tasks import Policy
+from mmgradcam.writing import to_json, write_folder
 
 RATE = 3.0
 """Steps a second, in a film of an episode."""
@@ -141,12 +141,18 @@ def film_of(steps: Iterable[Step], policy: Policy, title: str) -> Film:
 
 
 def save(steps: Sequence[Step], film: Film, folder: Path, suffix: str = ".gif") -> list[Path]:
-    """Writes the film (see `Film.save`), `episode.json`, and `maps.npz` with the arrays of all steps.
-
-    The arrays: `pictures` (T, h, w, 3), `maps` (T, K, rows, columns) raw, `scores` (T, K), `values` (T, A), `taken`, `rewards`.
+    """Writes `files` into a folder.
 
     Returns:
-        The files written. Files appear whole or not at all.
+        The files written, all of them or none; see `mmgradcam.writing.write_folder`.
+    """
+    return write_folder(folder, files(steps, film, suffix))
+
+
+def files(steps: Sequence[Step], film: Film, suffix: str = ".gif") -> dict[str, bytes]:
+    """By name: the film (see `Film.save`), `episode.json`, and `maps.npz` with the arrays of all steps.
+
+    The arrays: `pictures` (T, h, w, 3), `maps` (T, K, rows, columns) raw, `scores` (T, K), `values` (T, A), `taken`, `rewards`.
     """
     first = steps[0].explanation
     described = {
@@ -169,7 +175,5 @@ def save(steps: Sequence[Step], film: Film, folder: Path, suffix: str = ".gif") 
         "taken": np.array([step.taken for step in steps]),
         "rewards": np.array([step.reward for step in steps]),
     }
-    text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
-    return write_files(
-        {**film.files(folder, suffix), folder / "episode.json": text.encode(), folder / "maps.npz": pack(arrays)}
-    )
+    text = to_json(described, indent=2) + "\n"
+    return {**film.files(suffix), "episode.json": text.encode(), "maps.npz": pack(arrays)}

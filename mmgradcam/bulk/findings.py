@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from mmgradcam.bulk.audit import ABOUT, Audit
 from mmgradcam.bulk.intervals import Figure
 from mmgradcam.bulk.protocols import wholes
 from mmgradcam.report import STYLE
-from mmgradcam.store import write_files
+from mmgradcam.writing import to_json, write_folder
 
 MEANING = {
     "right": ("targets that are true of the picture", True),
@@ -71,14 +70,14 @@ def save(made: Audit, out: str | Path) -> list[Path]:
     Raises:
         InputError: the folder cannot be written to.
     """
-    out, plots = Path(out), draw_plots(made)
+    plots = draw_plots(made)
     files = {
-        out / "rows.parquet": _parquet(made),
-        out / "summary.json": json.dumps(summary(made), indent=2).encode(),
-        **({out / "plots.png": plots} if plots else {}),
-        out / "index.html": page(made, plots).encode(),
+        "rows.parquet": _parquet(made),
+        "summary.json": to_json(summary(made), indent=2).encode(),
+        "plots.png": plots or None,
+        "index.html": page(made, plots).encode(),
     }
-    return write_files(files)
+    return write_folder(out, files)
 
 
 def summary(made: Audit) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mmgradcam.bulk.asked import Truth
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
 from mmgradcam.metrics import Variants
+from mmgradcam.naming import distinct_name
 from mmgradcam.regions import fill_holes
 
 Heat = npt.NDArray[np.float32]
@@ -232,8 +233,8 @@ def seeds(batch: Batch) -> dict[str, Column]:
                 )
             place = np.array([0, *classes, *[0] * (255 - len(classes))], np.uint8)
             place[metrics.NOBODY] = metrics.NOBODY
-            name = "".join(c if c.isalnum() or c in "-_." else "_" for c in batch.names[e])
-            metrics.save_seed(place[drawn], batch.out / "seeds" / method / f"{name}.png")
+            folder = batch.out / "seeds" / distinct_name(method)
+            metrics.save_seed(place[drawn], folder / f"{distinct_name(batch.names[e])}.png")
     return {"seed_shared": shared, "seed_either": either}
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmgradcam.errors import InputError
 from mmgradcam.metrics.localization import Heat, alike
-from mmgradcam.store import write_files
+from mmgradcam.writing import write_file
 
 Labels = npt.NDArray[np.uint8]
 NOBODY = 255
@@ -125,7 +125,7 @@ def save_seed(mask: Labels, path: str | Path) -> Path:
     image.putpalette(_palette())
     data = io.BytesIO()
     image.save(data, "PNG")
-    return write_files({path: data.getvalue()})[0]
+    return write_file(path, data.getvalue())
 
 
 @cache

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Seen
-from mmgradcam.store import write_files
 from mmgradcam.tasks.fetching import Source, fetched, timm
 from mmgradcam.tasks.hub import FILE, frames
 from mmgradcam.tasks.hub.tracing import layer_of
 from mmgradcam.tasks.layer import Layer
+from mmgradcam.writing import write_folder
 
 
 def serves(architecture: str) -> bool:
@@ -108,7 +108,7 @@ def save(task: Layer, base: str, folder: Path) -> None:
         return
     described = json.dumps({"classifier": base, "labels": task.labels}, indent=1) + "\n"
     weights = {name: value.contiguous().cpu() for name, value in task.model.state_dict().items()}
-    write_files({folder / "model.safetensors": to_bytes(weights), folder / FILE: described.encode()})
+    write_folder(folder, {"model.safetensors": to_bytes(weights), FILE: described.encode()})
 
 
 def with_classes(task: Layer, labels: Sequence[str]) -> Layer:
