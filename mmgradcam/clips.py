@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import MOST_PIXELS, open_picture
+from mmgradcam.files import is_folder, name_of, regular
+from mmgradcam.pictures import DAMAGED, MOST_PIXELS, formats, open_picture, to_rgb, within_limits
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".avif"}
 ANIMATED = {".gif", ".webp", ".apng", ".png"}
 RATE = 8.0
 """Frames per second, where nothing says how many."""
 SIDE, MOST_FRAMES = 640, 240
 """Longest side of a file's frames, and how many are held."""
+MOST_READ, MOST_DECODED, LONGEST_WAIT = 20_000, 10**10, 60_000.0
+"""Frames of an animation that are looked at, pixels they come to, and milliseconds that one of them stands for at most."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Clip:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.rate) and self.rate > 0):
+            raise InputError(f"{self.name or 'the clip'}: expected a rate of frames per second above 0, got {self.rate}")
         if not self.frames:
             raise InputError(f"{self.name or 'the clip'}: expected at least one frame, got none")
         sizes = sorted({frame.size for frame in self.frames})
@@ -61,10 +70,11 @@ class Clip:
 
 
 def open_clip(source: Any) -> Clip:
-    """A clip of a film file (MP4, WebM, AVI, ...), an animated GIF, WebP or PNG, a folder of pictures, or pictures.
+    """A clip of a film file (MP4, WebM, AVI, ...), an animated GIF, WebP, AVIF or PNG, a folder of pictures, or pictures.
 
     Frames of files come at most 640 pixels wide or tall, and of a long film every second, fourth, ... so that there are at most
-    240, over all of its time: no model of clips sees more.
+    240, over all of its time: no model of clips sees more. A frame of an animation stands for at most a minute. What a file is
+    is seen from what it holds, not from its name; nothing beside the file is opened, whatever it refers to.
 
     Args:
         source: a path, a `Clip`, or a list of whatever `explain` takes for a picture. Files of a folder are ordered by name,
@@ -78,78 +88,118 @@ def open_clip(source: Any) -> Clip:
         return source
     if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
         return Clip(tuple(open_picture(frame) for frame in source))
-    if not isinstance(source, (str, Path)):
+    if not isinstance(source, (str, os.PathLike)):
         raise InputError(f"expected a film file, a folder of frames or a list of pictures, got {type(source).__name__}")
     path = Path(source)
-    if not path.exists():
-        raise InputError(f"{path}: no such file; give a film (MP4, WebM, GIF, ...) or a folder of frames")
-    if path.is_dir():
-        files = sorted((f for f in path.iterdir() if f.suffix.lower() in PICTURES), key=_in_order)
-        if not files:
-            raise InputError(f"{path}: no pictures in the folder; expected frames as PNG, JPEG, ...")
-        return _gathered((open_picture(file) for file in files), RATE, path)
-    return _animated(path) if path.suffix.lower() in ANIMATED else _film(path)
-
-
-def _in_order(path: Path) -> tuple[list[tuple[int, int | str]], str]:
-    pieces = re.findall(r"\d+|\D+", path.stem)
-    return [(0, int(piece)) if piece.isdigit() else (1, piece) for piece in pieces], path.name
-
-
-def _gathered(frames: Iterable[Image.Image], rate: float, path: Path) -> Clip:
-    """Frames made small and few enough to hold; every other is dropped, and again, whenever there are too many."""
-    kept: list[Image.Image] = []
-    every = 1
-    for i, frame in enumerate(frames):
-        if i % every:
-            continue
-        if max(frame.size) > SIDE:
-            frame = frame.copy()
-            frame.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        kept.append(frame)
-        if len(kept) > MOST_FRAMES:
-            kept, every = kept[::2], 2 * every
-    return Clip(tuple(kept), rate / every, path.name)
-
-
-def _animated(path: Path) -> Clip:
+    if is_folder(path):
+        files = frames_of(path)
+        every = _every(len(files))
+        return Clip(tuple(_small(open_picture(file)) for file in files[::every]), RATE / every, name_of(path))
+    regular(path, "a film (MP4, WebM, GIF, ...) or a folder of frames")
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise InputError(
-                    f"{path}: {picture.width} x {picture.height} is over {MOST_PIXELS:,} pixels; make it smaller first"
-                )
-            waits = []
-            for frame in ImageSequence.Iterator(picture):
-                frame.load()  # only then WebP tells how long it stays
-                waits.append(float(frame.info.get("duration") or 1000 / RATE))
-            shortest = min(waits)  # a frame that stays longer stands for several
-            frames = (
-                whole
-                for frame, wait in zip(ImageSequence.Iterator(picture), waits, strict=True)
-                for whole in [frame.convert("RGB")] * round(wait / shortest)
-            )
-            return _gathered(frames, 1000 / shortest, path)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, on what it made of a damaged or unusual file
+            with Image.open(path, formats=formats()) as picture:
+                return _animated(picture, path)
+    except UnidentifiedImageError:
+        if path.suffix.lower() in PICTURES | ANIMATED:
+            raise InputError(f"{path}: the file is damaged or no animated picture; save or download it again") from None
+        return _film(path)
+    except DAMAGED as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: the file is damaged or no animated picture ({error}); save or download it again") from None
 
 
+def frames_of(folder: Path) -> list[Path]:
+    """The pictures in a folder, in order of their names, numbers in names by their value.
+
+    Raises:
+        InputError: there are none, or the folder may not be read.
+    """
+    try:
+        files = sorted((file for file in folder.iterdir() if file.suffix.lower() in PICTURES), key=_in_order)
+    except OSError as error:
+        raise InputError(f"{folder}: the folder cannot be read ({error.strerror}); ask for permission or copy it") from None
+    if not files:
+        raise InputError(f"{folder}: no pictures in the folder; expected frames as PNG, JPEG, ...")
+    return files
+
+
+def _in_order(path: Path) -> tuple[list[tuple[int, int | str]], str]:
+    pieces = re.findall(r"\d+|\D+", path.stem)
+    return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces], path.name
+
+
+def _every(count: int) -> int:
+    """The power of 2 by which frames are taken so that at most `MOST_FRAMES` of `count` remain."""
+    every = 1
+    while -(-count // every) > MOST_FRAMES:
+        every *= 2
+    return every
+
+
+def _small(frame: Image.Image) -> Image.Image:
+    if max(frame.size) > SIDE:
+        frame = frame.copy()
+        frame.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return frame
+
+
+def _animated(picture: Image.Image, path: Path) -> Clip:
+    within_limits(picture, str(path))
+    count = getattr(picture, "n_frames", 1)
+    if count > MOST_READ or count * picture.width * picture.height > MOST_DECODED:
+        size = f"{count:,} frames of {picture.width} x {picture.height}"
+        raise InputError(f"{path}: {size} are more than can be read in a while; cut it, or make it smaller")
+    waits = []
+    for frame in ImageSequence.Iterator(picture):
+        frame.load()  # only then WebP tells how long it stays
+        wait = frame.info.get("duration")
+        waits.append(min(float(wait), LONGEST_WAIT) if wait and wait > 0 else 1000 / RATE)
+    shortest = min(waits)  # a frame that stays longer stands for several
+    ends = list(accumulate(round(wait / shortest) for wait in waits))
+    every = _every(ends[-1])
+    kept: list[Image.Image] = []
+    for frame, end in zip(ImageSequence.Iterator(picture), ends, strict=True):
+        times = -(-end // every) - len(kept)
+        kept += [_small(to_rgb(frame, str(path)))] * times if times else []
+    return Clip(tuple(kept), 1000 / shortest / every, name_of(path))
+
+
 def _film(path: Path) -> Clip:
     av = _av(f"{path}: to read films")
     try:
-        with av.open(str(path)) as container:
+        # opened here, not by its name: a playlist in the file must not make FFmpeg open others, or addresses
+        with path.open("rb") as file, av.open(file, options={"protocol_whitelist": "none"}) as container:
             if not container.streams.video:
                 raise InputError(f"{path}: there is no picture in the file, only sound or text")
             stream = container.streams.video[0]
             rate = float(stream.average_rate or RATE)
-            return _gathered((frame.to_image() for frame in container.decode(stream)), rate, path)
-    except (av.FFmpegError, ValueError, EOFError) as error:
+            if stream.width * stream.height > MOST_PIXELS:
+                raise InputError(
+                    f"{path}: {stream.width} x {stream.height} is over {MOST_PIXELS:,} pixels; make it smaller first"
+                )
+            return _gathered(container.decode(stream), rate if 0 < rate <= 1000 else RATE, path)
+    except (av.FFmpegError, ArithmeticError, *DAMAGED) as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise InputError(f"{path}: the file is damaged or no film ({reason}); save or download it again") from None
+
+
+def _gathered(frames: Iterable[Any], rate: float, path: Path) -> Clip:
+    """Frames of a film made small and few enough to hold; every other is dropped, and again, whenever there are too many."""
+    kept: list[Image.Image] = []
+    every = 1
+    for i, frame in enumerate(frames):
+        if i % every:
+            continue
+        upright = frame.to_image().rotate(frame.rotation, expand=True)  # a camera that was held sideways
+        kept.append(_small(to_rgb(upright, str(path))))
+        if len(kept) > MOST_FRAMES:
+            kept, every = kept[::2], 2 * every
+    return Clip(tuple(kept), rate / every, name_of(path))
 
 
 def _av(what: str) -> Any:
@@ -168,6 +218,7 @@ def encoded(frames: Sequence[Image.Image], rate: float, suffix: str) -> bytes:
     """
     data = io.BytesIO()
     first, *rest = frames
+    rate = max(rate, 1000 / LONGEST_WAIT)
     if suffix in (".gif", ".webp"):
         more: dict[str, Any] = {"save_all": True, "append_images": rest, "duration": round(1000 / rate), "loop": 0}
         first.save(data, suffix[1:].upper(), **more, **({"optimize": False} if suffix == ".gif" else {"quality": 80}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def exists(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether a path leads to a folder."""
     return stat.S_ISDIR(_mode(path))
+
+
+def name_of(path: str | os.PathLike[str]) -> str:
+    """A file's name as text that can be written anywhere: bytes of it that are no UTF-8 become U+FFFD."""
+    return Path(path).name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def regular(path: Path, what: str) -> Path:

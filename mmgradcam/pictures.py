@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
+import struct
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mmgradcam.errors import InputError
+from mmgradcam.files import regular
 
 MOST_PIXELS = 100_000_000
 SMALLEST_SIDE = 8
@@ -40,46 +45,74 @@ class Prepared:
 
 
 def open_picture(source: Any) -> Image.Image:
-    """An upright RGB picture from a path, a Pillow image, or a (H, W), (H, W, 3) or (H, W, 4) array of uint8 or 0..1 floats.
+    """An upright RGB picture from a path, an open file, a Pillow image, or an array.
 
-    EXIF rotation is applied; grey, CMYK and palette pictures become RGB; transparency is laid on white; 16-bit grey is
-    scaled to 8 bits.
+    EXIF rotation is applied; grey, CMYK, Lab and palette pictures become RGB; transparency is laid on white; of an animation it
+    is the first frame. Grey values of more than 8 bits are divided by the smallest of 255, 65535 and their own maximum that
+    holds them; grey floats by 1 where they lie in 0..1, by their maximum up to 16, and else likewise. Only pixels are taken:
+    comments, EXIF and color profiles stay behind; as in the preprocessing models are trained with, values are not converted
+    from a profile's color space.
+
+    Args:
+        source: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) if an array: integers in 0..255, uint16, booleans, or floats in 0..1.
 
     Raises:
-        InputError: not a picture, damaged, smaller than 8 pixels on a side or over 100 million pixels.
+        InputError: not a picture or a regular file, damaged, smaller than 8 pixels on a side or over 100 million pixels.
     """
-    if isinstance(source, (str, Path)):
-        return _checked(_read(Path(source)), str(source))
+    if isinstance(source, (str, os.PathLike)):
+        path = regular(Path(source), "a picture (PNG, JPEG, WebP, ...)")
+        return _opened(path, str(path))
     if isinstance(source, Image.Image):
-        return _checked(source, "the picture")
+        return to_rgb(source, "the picture")
     if isinstance(source, np.ndarray):
-        return _checked(_from_array(source), "the array")
-    raise InputError(f"expected a picture (path, Pillow image, array or tensor), got {type(source).__name__}")
+        return to_rgb(_from_array(source), "the array")
+    if hasattr(source, "read") and hasattr(source, "seek"):
+        return _opened(source, "the file")
+    raise InputError(f"expected a picture (path, file, Pillow image, array or tensor), got {type(source).__name__}")
 
 
-def _read(path: Path) -> Image.Image:
-    if not path.exists():
-        raise InputError(f"{path}: no such file; give the path of a picture (PNG, JPEG, WebP, ...)")
-    if path.is_dir():
-        raise InputError(f"{path}: expected a picture, got a folder; name the files in it, as in {path}/*")
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    KeyError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+)
+"""What Pillow's readers raise at damaged files."""
+
+
+def _opened(file: Any, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _within_limits(image, str(path))
+            warnings.simplefilter("ignore")  # of Pillow, on what it made of a damaged or unusual file
+            with Image.open(file, formats=formats()) as image:
+                within_limits(image, name)
                 image.load()
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture in a format Pillow reads; convert it to PNG or JPEG") from None
+        raise InputError(f"{name}: not a picture in a format Pillow reads; convert it to PNG or JPEG") from None
     except Image.DecompressionBombError:
-        raise InputError(f"{path}: over {MOST_PIXELS:,} pixels; make it smaller first") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InputError(f"{name}: over {MOST_PIXELS:,} pixels; make it smaller first") from None
+    except DAMAGED as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: the file is damaged or cannot be read ({error}); save or download it again") from None
-    return image
+        raise InputError(f"{name}: the file is damaged or cannot be read ({error}); save or download it again") from None
+    return to_rgb(image, name)
 
 
-def _within_limits(image: Image.Image, name: str) -> None:
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Pillow's formats, but those that another program would draw: a page of PostScript may never end."""
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in ("EPS", "WMF"))
+
+
+def within_limits(image: Image.Image, name: str) -> None:
+    """Raises InputError where a picture is smaller than 8 pixels on a side or over 100 million pixels."""
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise InputError(f"{name}: {width} x {height} is over {MOST_PIXELS:,} pixels; make it smaller first")
@@ -87,31 +120,77 @@ def _within_limits(image: Image.Image, name: str) -> None:
         raise InputError(f"{name}: expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got {width} x {height}")
 
 
-def _checked(image: Image.Image, name: str) -> Image.Image:
-    _within_limits(image, name)
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise InputError(f"{name}: holds values that are not numbers")
-        top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
-        grey = np.clip(values / top * 255, 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        layer = image.convert("RGBA")
-        image = Image.new("RGBA", layer.size, "white")
-        image.alpha_composite(layer)
-    return image.convert("RGB")
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """The pixels of any picture, upright, as RGB; see `open_picture`.
+
+    Args:
+        image: of any mode; it stays as it is.
+        name: what an error calls it.
+    """
+    within_limits(image, name)
+    upright = _upright(_loaded(image, name))
+    if upright.mode in GREY:
+        return Image.fromarray(_grey(upright, name)).convert("RGB")
+    if upright.mode in ("La", "RGBa"):  # of colors that are multiplied by their opacity
+        upright = upright.convert(upright.mode.upper())
+    if "transparency" in upright.info or upright.mode in ("RGBA", "LA", "PA"):
+        layer = upright.convert("RGBA")
+        upright = Image.new("RGBA", layer.size, "white")
+        upright.alpha_composite(layer)
+    rgb = upright.convert("RGB")
+    rgb.info = {}
+    return rgb
+
+
+GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+
+
+def _loaded(image: Image.Image, name: str) -> Image.Image:
+    try:
+        image.load()
+    except DAMAGED as error:
+        raise InputError(f"{name}: the picture is damaged or its file was closed ({error}); open it again") from None
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As its EXIF block says; as it is, where that is damaged and says nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ImageOps.exif_transpose(image)
+        except DAMAGED:
+            return image
+
+
+def _grey(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+    """(H, W) values of more than 8 bits, or floats, in 0..255."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(f"{name}: holds values that are not numbers")
+    highest = float(values.max())
+    if image.mode == "F" and highest <= 16:  # no picture of 8 bits is as dark as that
+        top = max(highest, 1.0)
+    else:
+        top = next(scale for scale in (255.0, 65535.0, highest) if highest <= scale)
+    return np.clip(values / top * 255, 0, 255).astype(np.uint8)
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise InputError(f"expected an array of shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}")
-    if array.dtype == np.uint8:
-        return Image.fromarray(array)
-    if array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1:
-        return Image.fromarray((array * 255).round().astype(np.uint8))
-    raise InputError(f"expected an array of uint8, or of floats in 0..1, got {array.dtype}")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise InputError(f"expected an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}")
+    array = array[..., 0] if array.shape[2:] == (1,) else array
+    kind, wanted = array.dtype.kind, "expected an array of uint8, of integers in 0..255, or of floats in 0..1"
+    if kind not in "biuf":
+        raise InputError(f"{wanted}, got {array.dtype}")
+    low, high = (array.min(), array.max()) if array.size else (0, 0)
+    if kind == "b" or (kind == "f" and low >= 0 and high <= 1):
+        return Image.fromarray((array.astype(np.float64) * 255).round().astype(np.uint8))
+    if array.dtype == np.uint16 and high > 255:
+        return Image.fromarray((array / 257).round().astype(np.uint8))
+    if kind in "iu" and low >= 0 and high <= 255:
+        return Image.fromarray(array.astype(np.uint8))
+    raise InputError(f"{wanted}, got {array.dtype} in {low}..{high}")
 
 
 def iou(one: Box, other: Box) -> float:

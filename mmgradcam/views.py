@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError
+from mmgradcam.files import name_of
 from mmgradcam.pictures import Box, open_picture
 from mmgradcam.task import Task
 
@@ -63,7 +64,11 @@ def view_of(task: Task, source: Any) -> View:
     with task.exclusive():  # a processor's tokenizer, for one, cannot be used by two threads at a time
         prepared = task.prepare(picture)
     return View(
-        picture, Path(source).name if isinstance(source, (str, Path)) else "", prepared.pixels, prepared.box, size=prepared.size
+        picture,
+        name_of(source) if isinstance(source, (str, os.PathLike)) else "",
+        prepared.pixels,
+        prepared.box,
+        size=prepared.size,
     )
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import os
 import re
-from pathlib import Path
+import socket
+import struct
+import zlib
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -46,11 +52,337 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:
     assert np.abs(opened[..., 0].astype(int) - ramp // 257).max() <= 1
 
 
-def test_float_pictures_keep_their_range() -> None:
-    ramp = np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)
-    assert np.asarray(open_picture(Image.fromarray(ramp)))[-1, -1, 0] == 255
-    with pytest.raises(InputError, match="not numbers"):
-        open_picture(Image.fromarray(np.full((10, 10), np.nan, dtype=np.float32)))
+@pytest.mark.parametrize(
+    ("mode", "highest", "expected"),
+    [
+        ("F", 0.5, 127), ("F", 1.0, 255), ("F", 1.25, 255), ("F", 16.0, 255), ("F", 17.0, 17), ("F", 200.0, 200), ("F", 255.0, 255),
+        ("F", 256.0, 0), ("F", 30000.0, 116), ("F", 65535.0, 255), ("F", 1e6, 255), ("I", 1, 1), ("I", 200, 200), ("I", 255, 255),
+        ("I", 256, 0), ("I", 30000, 116), ("I", 65535, 255), ("I", 65536, 255), ("I", 10**9, 255), ("I;16", 200, 200),
+        ("I;16", 257, 1), ("I;16", 65535, 255), ("I;16B", 200, 200), ("I;16B", 30000, 116),
+    ],
+)  # fmt: skip
+def test_grey_values_of_more_bits_are_scaled_by_what_holds_them(mode: str, highest: float, expected: int) -> None:
+    """By 1, 255, 65535 or their own maximum: a picture of 8-bit values in a wider type is not black, nor one of 16 bits white."""
+    kinds = {"F": np.float32, "I": np.int32, "I;16": np.uint16, "I;16B": ">u2"}
+    values = np.zeros((8, 10), kinds[mode])  # type: ignore[call-overload]
+    values[2, 3], values[4, 5] = highest, highest / 2
+    image = Image.fromarray(values)
+    assert image.mode == mode
+    opened = np.asarray(open_picture(image)).astype(int)
+    assert opened[2, 3].tolist() == [expected] * 3
+    assert abs(opened[4, 5, 0] - expected / 2) <= 1
+    assert opened.sum() == 3 * (opened[2, 3, 0] + opened[4, 5, 0])
+
+
+def test_values_below_0_are_black() -> None:
+    values = np.full((8, 8), -1000.0, np.float32)
+    assert np.asarray(open_picture(Image.fromarray(values))).max() == 0
+    values[0, 0] = 1.0
+    assert sorted({int(v) for v in np.asarray(open_picture(Image.fromarray(values))).ravel()}) == [0, 255]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_numbers_are_refused(value: float) -> None:
+    with pytest.raises(InputError, match="the picture: holds values that are not numbers"):
+        open_picture(Image.fromarray(np.array([[0.5, value] * 5] * 8, dtype=np.float32)))
+
+
+def coarse() -> np.ndarray[Any, Any]:
+    """A picture (32, 48, 3) of squares of random colors."""
+    return np.kron(np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+
+
+def png(depth: int, kind: int, rows: np.ndarray[Any, Any]) -> bytes:
+    """A PNG of (height, bytes) rows, of depths that Pillow does not write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", 48, 32, depth, kind, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def written(path: Path, image: Image.Image, **settings: Any) -> bytes:
+    image.save(path, **settings)
+    return path.read_bytes()
+
+
+def unusual(folder: Path) -> dict[str, bytes]:
+    """Files of one picture, all without loss or nearly."""
+    rgb = coarse()
+    image, wide = Image.fromarray(rgb), (rgb.astype(np.uint16) * 257).astype(">u2")
+    full = np.full((32, 48, 1), 65535, ">u2")
+    other = Image.fromarray(255 - rgb)
+    made = {
+        f"{name} {settings}": written(folder / f"a.{name}", image, **settings)
+        for name, settings in (
+            *[(name, {}) for name in ("png", "bmp", "ppm", "tga", "pcx", "sgi", "jp2", "qoi", "dds", "dib")],
+            *[("tif", {"compression": how}) for how in ("tiff_lzw", "tiff_deflate", "packbits", "tiff_adobe_deflate")],
+            ("tif", {"big_tiff": True}),
+            *[("jpg", {"quality": 100, "subsampling": 0, **more}) for more in ({}, {"progressive": True})],
+            *[(name, {"lossless": True, "save_all": True, "append_images": [other]}) for name in ("webp", "tif", "png")],
+            ("webp", {"lossless": True}),
+            ("avif", {"quality": 100, "subsampling": "4:4:4"}),
+            ("mpo", {"quality": 100, "subsampling": 0, "save_all": True, "append_images": [other]}),
+        )
+    }
+    return made | {
+        "16 bits of RGB": png(16, 2, wide),
+        "16 bits of RGBA": png(16, 6, np.concatenate([wide, full], -1)),
+        "a palette of 24": written(folder / "p.png", image.quantize(24, dither=Image.Dither.NONE)),
+        "an animated GIF": written(folder / "p.gif", image.quantize(24), save_all=True, append_images=[other.quantize(24)]),
+        "CMYK": written(folder / "c.tif", image.convert("CMYK")),
+        "a JPEG of CMYK": written(folder / "c.jpg", image.convert("CMYK"), quality=100, subsampling=0),
+        "Lab": written(folder / "lab.tif", to_lab(image)),
+        "RGBX": written(folder / "x.tif", image.convert("RGBX")),
+    }
+
+
+def to_lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    made = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+    assert made is not None
+    return made
+
+
+def test_good_but_unusual_files_are_read(tmp_path: Path) -> None:
+    files = unusual(tmp_path)
+    assert len(files) > 28
+    for name, data in files.items():
+        (tmp_path / "file").write_bytes(data)  # what it is, is not in its name
+        opened = np.asarray(open_picture(tmp_path / "file"), dtype=int)
+        assert np.abs(opened - coarse()).max() <= (30 if name == "Lab" else 16 if "a JPEG" in name else 12), name
+        assert np.abs(opened - coarse()).mean() < 4, name
+
+
+def test_grey_files_of_every_depth_are_read(tmp_path: Path) -> None:
+    grey = coarse()[..., 0]
+    wide = (grey.astype(np.uint16) * 257).astype(">u2")
+    files = {16: png(16, 0, wide), "alpha": png(16, 4, np.stack([wide, np.full_like(wide, 65535)], -1)), 8: png(8, 0, grey)}
+    for bits in (1, 2, 4):
+        packed = np.unpackbits((grey >> (8 - bits))[..., None], axis=-1)[..., 8 - bits :].reshape(32, -1)
+        files[bits] = png(bits, 0, np.packbits(packed, axis=1))
+    for name, data in files.items():
+        (tmp_path / "a.png").write_bytes(data)
+        bits = name if isinstance(name, int) and name < 8 else 8
+        expected = (grey >> (8 - bits)).astype(int) * 255 // (2**bits - 1)
+        opened = np.asarray(open_picture(tmp_path / "a.png")).astype(int)
+        assert (opened == expected[..., None]).all(), name
+    with Image.fromarray(grey.astype(np.uint16) * 257) as image:
+        for byte_order in ("I;16", "I;16B"):
+            written(tmp_path / "a.tif", Image.fromarray(np.asarray(image).astype(">u2" if byte_order == "I;16B" else "<u2")))
+            assert (np.asarray(open_picture(tmp_path / "a.tif"))[..., 0] == grey).all(), byte_order
+
+
+def test_half_transparent_pixels_lie_half_on_white() -> None:
+    values = np.zeros((8, 8, 4), np.uint8)
+    values[..., 0], values[..., 3] = 200, 128
+    image = Image.fromarray(values)
+    for one in (image, image.convert("RGBa"), image.convert("LA"), image.convert("LA").convert("La")):
+        opened = np.asarray(open_picture(one)).astype(int)
+        grey = one.mode in ("LA", "La")
+        expected = [255 - 128 / 255 * (255 - v) for v in ([200 * 0.299] * 3 if grey else [200, 0, 0])]
+        assert np.abs(opened - expected).max() <= 2, one.mode
+
+
+def test_only_pixels_are_taken(tmp_path: Path) -> None:
+    """No comment, EXIF, XMP, text or profile of a picture comes to lie in what is made of it."""
+    from PIL import ImageCms, PngImagePlugin
+
+    secret, image = b"my secret address", Image.fromarray(coarse())
+    exif = Image.Exif()
+    exif[0x010E] = secret.decode()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + secret
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", secret.decode())
+    common = {"exif": exif, "icc_profile": profile}
+    files = {
+        "a.jpg": {**common, "comment": secret, "xmp": secret}, "a.png": {**common, "pnginfo": text}, "a.webp": {**common, "xmp": secret},
+        "a.tif": {**common, "description": secret.decode()}, "a.gif": {"comment": secret},
+    }  # fmt: skip
+    for name, settings in files.items():
+        path = saved(image, tmp_path / name, **settings)
+        assert secret in path.read_bytes()
+        with Image.open(path) as lazy:
+            for source in (path, lazy):
+                opened = open_picture(source)
+                assert opened.info == {}
+                for suffix in ("png", "jpeg", "webp", "gif", "tiff"):
+                    data = io.BytesIO()
+                    opened.save(data, suffix)
+                    assert secret not in data.getvalue(), (name, suffix)
+                explain(Light("pad"), source).save(tmp_path / "out")
+                for file in (tmp_path / "out").iterdir():
+                    assert secret not in file.read_bytes(), (name, file.name)
+                    assert base64.b64encode(secret)[2:-4] not in file.read_bytes()
+
+
+def test_a_picture_given_stays_as_it_is() -> None:
+    image = Image.fromarray(coarse())
+    image.info["comment"] = "mine"
+    opened = open_picture(image)
+    assert opened is not image
+    assert image.info == {"comment": "mine"}
+
+
+ARRAYS: dict[str, tuple[Any, Any]] = {
+    "bytes": (coarse(), coarse()),
+    "one channel": (coarse()[..., :1], coarse()[..., [0, 0, 0]]),
+    "grey": (coarse()[..., 0], coarse()[..., [0, 0, 0]]),
+    "whole numbers": (coarse().astype(int), coarse()),
+    "16 bits": (coarse().astype(np.uint16) * 257, coarse()),
+    "8 bits in 16": (coarse().astype(np.uint16), coarse()),
+    "truths": (coarse()[..., 0] > 128, (coarse()[..., [0, 0, 0]] > 128) * 255),
+    "floats": (coarse() / 255, coarse()),
+    "floats of 16 bits": ((coarse() / 255).astype(np.float16), coarse()),
+    "floats of the other order": ((coarse() / 255).astype(">f4"), coarse()),
+    "turned round": (coarse()[::-1, ::-1], coarse()[::-1, ::-1]),
+    "columns first": (np.asfortranarray(coarse()), coarse()),
+    "transparent": (np.concatenate([coarse(), np.zeros((32, 48, 1), np.uint8)], -1), np.full((32, 48, 3), 255)),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_of_every_kind_are_read(name: str) -> None:
+    array, expected = ARRAYS[name]
+    assert (np.asarray(open_picture(array)) == expected).all()
+
+
+def test_paths_of_every_kind_and_open_files_are_read(tmp_path: Path) -> None:
+    class Placed:
+        def __fspath__(self) -> str:
+            return str(tmp_path / "a.png")
+
+    path = saved(Image.fromarray(coarse()), tmp_path / "a.png")
+    with path.open("rb") as file:
+        for source in (path, str(path), PurePath(path), Placed(), file, io.BytesIO(path.read_bytes())):
+            assert (np.asarray(open_picture(source)) == coarse()).all()
+    assert explain(Light("pad"), Placed()).about.image_name == "a.png"
+    assert explain(Light("pad"), io.BytesIO(path.read_bytes())).about.image_name == ""
+
+
+NAMES = [
+    "-x.png",
+    "a b",
+    "ü",
+    "\U0001f600.png",
+    "x.PNG",
+    ".hidden",
+    "%s",
+    "a\nb.png",
+    "a\x1b[31m.png",
+    "\u202egnp.a",
+    "x" * 251 + ".png",
+    "#?",
+]
+
+
+@pytest.mark.parametrize("name", [*NAMES, os.fsdecode(b"\xff\xfe.png")])
+def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
+    saved(Image.fromarray(coarse()), tmp_path / "a.png").rename(tmp_path / name)
+    made = explain(Light("pad"), tmp_path / name)
+    assert made.about.image_name == name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    made.save(tmp_path / "out")
+    (tmp_path / name).write_bytes(b"no")
+    with pytest.raises(InputError, match="not a picture") as refusal:
+        open_picture(tmp_path / name)
+    assert len(str(refusal.value).splitlines()) == 1
+    str(refusal.value).encode()
+
+
+def hostile(folder: Path) -> dict[str, tuple[Any, str]]:
+    os.mkfifo(folder / "pipe.png")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "page.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n{} loop\n")
+    listening = socket.socket(socket.AF_UNIX)
+    os.chdir(folder)  # a socket's name is short
+    listening.bind("socket.png")
+    listening.close()
+    (folder / "dangling.png").symlink_to(folder / "nothing")
+    return {
+        "a pipe": (folder / "pipe.png", "got a pipe; save what it holds to a file first"),
+        "a socket": (folder / "socket.png", "got a socket"),
+        "a device": ("/dev/null", "got a device"),
+        "a device that never ends": (folder / "zero.png", "got a device"),
+        "a link to itself": (folder / "loop.png", "cannot be opened (Too many levels of symbolic links)"),
+        "a link to nothing": (folder / "dangling.png", "no such file"),
+        "a long name": (folder / ("x" * 256 + ".png"), "cannot be opened (File name too long)"),
+        "a name with a NUL": (f"{folder}/a\0.png", "cannot be opened"),
+        "a name that is no text": ("\ud800.png", "cannot be opened"),
+        "a file as a folder": (folder / "page.eps" / "a.png", "no such file"),
+        "an empty name": ("", "got a folder"),
+        "an address": ("http://localhost/a.png", "no such file"),
+        "PostScript": (folder / "page.eps", "not a picture in a format Pillow reads"),
+        "bytes": (b"x", "got bytes"),
+        "text in a file": (io.StringIO("x"), "the file is damaged or cannot be read"),
+        "nothing": (io.BytesIO(), "not a picture"),
+        "floats over 1": (np.full((9, 9), 1.5), "got float64 in 1.5..1.5"),
+        "floats that are none": (np.full((9, 9), np.nan), "got float64 in nan..nan"),
+        "numbers over 255": (np.full((9, 9), 256), "got int64 in 256..256"),
+        "numbers below 0": (np.full((9, 9), -1), "got int64 in -1..-1"),
+        "wide numbers": (np.full((9, 9), 70000, np.uint32), "got uint32 in 70000..70000"),
+        "two channels": (np.zeros((9, 9, 2), np.uint8), "got (9, 9, 2)"),
+        "channels first": (np.zeros((3, 9, 9), np.uint8), "got (3, 9, 9)"),
+        "one dimension": (np.zeros(9, np.uint8), "got (9,)"),
+        "texts": (np.full((9, 9), "x"), "got <U1"),
+        "objects": (np.full((9, 9), None), "got object"),
+        "complex": (np.zeros((9, 9), complex), "got complex128"),
+        "no rows": (np.zeros((0, 9, 3), np.uint8), "expected at least 8 x 8 pixels, got 9 x 0"),
+        "7 rows": (np.zeros((7, 8, 3), np.uint8), "expected at least 8 x 8 pixels, got 8 x 7"),
+        "7 columns": (np.zeros((8, 7, 3), np.uint8), "expected at least 8 x 8 pixels, got 7 x 8"),
+    }
+
+
+def test_what_never_ends_or_is_no_picture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, (source, message) in hostile(tmp_path).items():
+        with pytest.raises(InputError, match=re.escape(message)) as refusal:
+            open_picture(source)
+        assert len(str(refusal.value).splitlines()) == 1, name
+
+
+def test_a_folder_without_permission_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(self: Path, **settings: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(InputError, match=r"a.png: cannot be opened \(Permission denied\)"):
+        open_picture(tmp_path / "a.png")
+
+
+def test_a_picture_whose_file_was_closed_or_cut_is_said(tmp_path: Path) -> None:
+    path = saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), tmp_path / "a.png")
+    closed = Image.open(path)
+    closed.close()
+    path.write_bytes(path.read_bytes()[:-4000])
+    with Image.open(path) as cut:
+        for image in (closed, cut):
+            with pytest.raises(InputError, match="the picture is damaged or its file was closed"):
+                open_picture(image)
+
+
+def test_exactly_8_pixels_a_side_and_100_million_in_all_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert open_picture(Image.new("RGB", (8, 8))).size == (8, 8)
+    monkeypatch.setattr("mmgradcam.pictures.MOST_PIXELS", 200)
+    assert open_picture(Image.new("RGB", (20, 10))).size == (20, 10)
+    with pytest.raises(InputError, match="the picture: 67 x 3 is over 200 pixels"):
+        open_picture(Image.new("RGB", (67, 3)))
+
+
+@pytest.mark.parametrize("damage", range(20))
+def test_a_damaged_exif_block_does_not_hide_the_picture(tmp_path: Path, damage: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 1, "text"
+    data = bytearray(exif.tobytes())
+    random = np.random.default_rng(damage)
+    for _ in range(3):
+        data[random.integers(6, len(data))] = random.integers(256)
+    for name in ("a.png", "a.jpg"):
+        opened = open_picture(saved(Image.fromarray(coarse()), tmp_path / name, exif=bytes(data)))
+        assert sorted(opened.size) == [32, 48]
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
@@ -74,7 +406,7 @@ def refusals(folder: Path) -> dict[str, tuple[Any, str]]:
     (folder / "cut.jpg").write_bytes(jpeg.read_bytes()[:2000])
     return {
         "missing": (folder / "none.png", "no such file; give the path of a picture"),
-        "a folder": (folder, "expected a picture, got a folder"),
+        "a folder": (folder, "expected a picture (PNG, JPEG, WebP, ...), got a folder; name the files in it"),
         "empty": (folder / "empty.png", "not a picture in a format Pillow reads"),
         "text": (folder / "text.jpg", "not a picture in a format Pillow reads"),
         "cut png": (folder / "cut.png", "the file is damaged"),
@@ -82,12 +414,12 @@ def refusals(folder: Path) -> dict[str, tuple[Any, str]]:
         "one pixel": (Image.new("RGB", (1, 1)), "expected at least 8 x 8 pixels, got 1 x 1"),
         "a line": (Image.new("RGB", (400, 1)), "expected at least 8 x 8 pixels, got 400 x 1"),
         "huge": (Image.new("1", (20000, 20000)), "20000 x 20000 is over 100,000,000 pixels"),
-        "a number": (3, "expected a picture (path, Pillow image, array or tensor), got int"),
+        "a number": (3, "expected a picture (path, file, Pillow image, array or tensor), got int"),
         "a wrong array": (
             np.zeros((4, 5, 6, 7)),
-            "expected an array of shape (H, W), (H, W, 3) or (H, W, 4), got (4, 5, 6, 7)",
+            "expected an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got (4, 5, 6, 7)",
         ),
-        "a signed array": (np.full((9, 9), -1.0), "expected an array of uint8, or of floats in 0..1"),
+        "a signed array": (np.full((9, 9), -1.0), "expected an array of uint8, of integers in 0..255, or of floats in 0..1"),
     }
 
 

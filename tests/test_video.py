@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ from torch import nn
 from torchvision import models
 
 from mmgradcam import Explanation, InputError, draw, explain, gradcam, gradcam_pp_code, hirescam, layercam, normgrad, xgradcam
-from mmgradcam.clips import Clip, encoded, open_clip
+from mmgradcam.clips import Clip, encoded, frames_of, open_clip
 from mmgradcam.data.motion import MOTIONS, make_motion, render_motion
 from mmgradcam.film import Film, Moment, Track
 from mmgradcam.pictures import Fit
@@ -106,6 +108,184 @@ def test_what_is_no_clip_is_one_clear_line(tmp_path: Path) -> None:
     for name in ("none.mp4", "half.mp4"):
         with pytest.raises(InputError, match="damaged or no film"):
             open_clip(tmp_path / name)
+
+
+def animation(path: Path, waits: list[int], side: int = 16) -> Path:
+    """An animated picture whose frames are of the greys 0, 10, 20, ... and stay for milliseconds."""
+    frames = [Image.new("RGB", (side, side), (10 * i,) * 3) for i in range(len(waits))]
+    more = {"lossless": True} if path.suffix == ".webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=waits, loop=0, **more)
+    return path
+
+
+def greys(made: Clip) -> list[int]:
+    return [int(np.asarray(frame)[0, 0, 0]) for frame in made.frames]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+@pytest.mark.parametrize(
+    ("waits", "expected", "rate"),
+    [
+        ([100, 100, 100], [0, 10, 20], 10.0),
+        ([100, 300, 200], [0, 10, 10, 10, 20, 20], 10.0),
+        ([40, 50, 90], [0, 10, 20, 20], 25.0),
+        ([100, 239 * 100], [0, *[10] * 239], 10.0),
+        ([100, 240 * 100], [0, *[10] * 120], 5.0),
+    ],
+)
+def test_a_frame_stands_for_as_long_as_it_stays(
+    tmp_path: Path, suffix: str, waits: list[int], expected: list[int], rate: float
+) -> None:
+    made = open_clip(animation(tmp_path / f"a{suffix}", waits))
+    assert greys(made) == expected
+    assert made.rate == pytest.approx(rate)
+    assert made.name == f"a{suffix}"
+
+
+@pytest.mark.parametrize(
+    "waits", [[1, 16_560_000], [16_560_000, 1], [1] * 3 + [16_777_215] * 3, [16_777_215] * 4, [7, 1, 65_000]]
+)
+def test_frames_of_a_millisecond_and_of_hours_are_bounded(tmp_path: Path, waits: list[int]) -> None:
+    """A frame stands for at most a minute, and frames held are at most 240, as by thinning out tick by tick."""
+    made = open_clip(animation(tmp_path / "a.webp", waits))
+    bounded = [min(wait, 60_000) for wait in waits]
+    ticks = [10 * i for i, wait in enumerate(bounded) for _ in range(round(wait / min(bounded)))]
+    every = 1
+    while len(ticks[::every]) > 240:
+        every *= 2
+    assert greys(made) == ticks[::every]
+    assert made.rate == pytest.approx(1000 / min(bounded) / every)
+    for suffix in (".gif", ".webp", ".mp4"):
+        assert encoded(made.sampled(3).frames, made.rate, suffix)
+
+
+def test_frames_without_a_time_come_8_a_second(tmp_path: Path) -> None:
+    assert open_clip(animation(tmp_path / "a.webp", [0, 0])).rate == 8.0
+    Image.new("RGB", (9, 9)).save(tmp_path / "still.png")
+    made = open_clip(tmp_path / "still.png")
+    assert (len(made), made.rate) == (1, 8.0)
+
+
+def test_animations_of_too_many_frames_or_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = animation(tmp_path / "a.webp", [10] * 5)
+    monkeypatch.setattr("mmgradcam.clips.MOST_READ", 5)
+    monkeypatch.setattr("mmgradcam.clips.MOST_DECODED", 5 * 16 * 16)
+    assert len(open_clip(path)) == 5
+    for name, most in (("MOST_READ", 4), ("MOST_DECODED", 5 * 16 * 16 - 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(f"mmgradcam.clips.{name}", most)
+            with pytest.raises(InputError, match="5 frames of 16 x 16 are more than can be read in a while"):
+                open_clip(path)
+    monkeypatch.setattr("mmgradcam.pictures.MOST_PIXELS", 255)
+    with pytest.raises(InputError, match="16 x 16 is over 255 pixels"):
+        open_clip(path)
+
+
+def test_transparent_frames_lie_on_white_and_bring_no_comment(tmp_path: Path) -> None:
+    frames = [Image.new("RGBA", (16, 16), (200, 0, 0, alpha)) for alpha in (255, 0)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=100, lossless=True, xmp=b"my address")
+    made = open_clip(tmp_path / "a.webp")
+    assert [np.asarray(frame)[0, 0].tolist() for frame in made.frames] == [[200, 0, 0], [255, 255, 255]]
+    assert all(frame.info == {} and frame.mode == "RGB" for frame in made.frames)
+
+
+@pytest.mark.parametrize(("count", "every"), [(240, 1), (241, 2), (480, 2), (481, 4), (1, 1), (3000, 16)])
+def test_every_second_fourth_or_eighth_is_kept_so_that_240_are_enough(tmp_path: Path, count: int, every: int) -> None:
+    """Of a folder, only those that are kept are opened."""
+    for i in range(count):
+        (tmp_path / f"{i}.png").symlink_to(tmp_path / "good" if i % every == 0 else tmp_path / "none")
+    Image.new("RGB", (16, 8), (7, 7, 7)).save(tmp_path / "good", "png")
+    made = open_clip(tmp_path)
+    assert len(made) == -(-count // every) <= 240
+    assert made.rate == 8.0 / every
+
+
+def test_large_frames_are_made_small(tmp_path: Path) -> None:
+    for width, height, expected in ((641, 320, (640, 320)), (640, 9, (640, 9)), (100, 1280, (50, 640))):
+        Image.new("RGB", (width, height)).save(tmp_path / "a.png")
+        assert open_clip(tmp_path / "a.png").size == expected
+        assert open_clip([tmp_path / "a.png"]).size == (width, height)
+
+
+ORDERED = ["frame-2.png", "frame-09.png", "frame-10.png", "frame-10b.png", "frame-²3.png", "frame-٣.png", "x.png", "²3.png"]
+
+
+def test_names_with_digits_of_any_kind_are_ordered(tmp_path: Path) -> None:
+    for name in ORDERED:
+        Image.new("RGB", (9, 9)).save(tmp_path / name)
+    names = [path.name for path in frames_of(tmp_path)]
+    assert sorted(names) == sorted(ORDERED)
+    assert names.index("frame-2.png") < names.index("frame-٣.png") < names.index("frame-09.png") < names.index("frame-10.png")
+    assert len(open_clip(tmp_path)) == len(ORDERED)
+
+
+def test_what_is_no_film_or_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(tmp_path / "pipe.gif")
+    (tmp_path / "frames").mkdir()
+    os.mkfifo(tmp_path / "frames" / "0.png")
+    (tmp_path / "zero.avi").symlink_to("/dev/zero")
+    (tmp_path / "text.png").write_text("no")
+    (tmp_path / "text.mp4").write_text("no" * 1000)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "cut.gif").write_bytes(animation(tmp_path / "a.gif", [100] * 9).read_bytes()[:-20])
+    cases = {
+        "pipe.mp4": "got a pipe", "pipe.gif": "got a pipe", "frames": "got a pipe", "zero.avi": "got a device",
+        "text.png": "damaged or no animated picture", "text.mp4": "damaged or no film", "empty.mp4": "damaged or no film",
+        "x" * 256: "cannot be opened", "none": "no such file", "a\0": "cannot be opened", "\udcff": "no such file",
+    }  # fmt: skip
+    for name, message in cases.items():
+        with pytest.raises(InputError, match=message) as refusal:
+            open_clip(tmp_path / name)
+        assert len(str(refusal.value).splitlines()) == 1
+    for source in (3, None, b"a.gif"):
+        with pytest.raises(InputError, match="expected a film file, a folder of frames or a list of pictures"):
+            open_clip(source)
+
+    def denied(self: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(InputError, match=r"the folder cannot be read .Permission denied."):
+        open_clip(tmp_path / "frames")
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused(rate: float) -> None:
+    with pytest.raises(InputError, match=r"a.gif: expected a rate of frames per second above 0"):
+        Clip((Image.new("RGB", (9, 9)),), rate, "a.gif")
+
+
+def test_a_film_is_read_by_what_it_holds_and_opens_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    frames = [Image.new("RGB", (32, 16), (i * 20,) * 3) for i in range(8)]
+    (tmp_path / "film").write_bytes(encoded(frames, 8, ".mp4"))
+    (tmp_path / "a.mp4").write_bytes(animation(tmp_path / "a.webp", [100] * 3).read_bytes())
+    assert len(open_clip(tmp_path / "film")) == 8
+    assert len(open_clip(tmp_path / "a.mp4")) == 3
+    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\n{tmp_path}/film\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile {tmp_path}/film\n")
+    for name in ("list.m3u8", "list.mp4"):
+        with pytest.raises(InputError, match="the file is damaged or no film"):
+            open_clip(tmp_path / name)
+
+
+def test_a_film_that_was_taken_sideways_is_upright(tmp_path: Path) -> None:
+    """The matrix of the track's header says how far a player turns it; a quarter turn clockwise here."""
+    pytest.importorskip("av", reason="PyAV is not installed")
+    left_is_white = Image.fromarray(
+        np.repeat(np.where(np.arange(32) < 16, 255, 0)[None, :, None], 16, 0).repeat(3, 2).astype(np.uint8)
+    )
+    data = encoded([left_is_white] * 4, 8, ".mp4")
+    one, none = (struct.pack(">i", value) for value in (1 << 16, 0))
+    end = struct.pack(">i", 1 << 30)
+    plain, turned = one + none * 3 + one + none * 3 + end, none + one + none + struct.pack(">i", -(1 << 16)) + none * 4 + end
+    at = data.index(plain, data.index(b"tkhd"))
+    (tmp_path / "film.mp4").write_bytes(data[:at] + turned + data[at + len(plain) :])
+    frame = np.asarray(open_clip(tmp_path / "film.mp4").frames[0], dtype=int)
+    assert frame.shape == (32, 16, 3)
+    assert frame[:12].mean() > 240
+    assert frame[20:].mean() < 15
 
 
 def test_frames_are_taken_at_even_distances() -> None:
