@@ -243,7 +243,7 @@ def _check_graph(task: Task, scores: Tensor, words: Sequence[Tensor]) -> None:
     if not scores.requires_grad:
         raise ModelError(
             f"{_name(task)}.score: no gradient leads back to the features; compute the score from the features it is given, "
-            "without no_grad, detach or numpy on the way"
+            "without no_grad, inference_mode, detach or numpy on the way"
         )
     if len(words) > 1:
         raise ModelError(f"{_name(task)}.words: the layer ran {len(words)} times while scoring, expected once")

@@ -19,7 +19,7 @@ from mmgradcam.layouts import of_picture
 from mmgradcam.methods import gradcam, product
 from mmgradcam.probe import AskingMethod, Probe, asks, places_of
 from mmgradcam.record import About
-from mmgradcam.seam import find_tap, left_as_found
+from mmgradcam.seam import check_weights, find_tap, left_as_found
 from mmgradcam.task import Fusion, Method, Query, Target, Task, hidden_by
 from mmgradcam.views import View, blank_of, view_of
 
@@ -187,6 +187,8 @@ class _How:
         if self.graph and asks(self.methods[0]):
             name = _name(self.methods[0])
             raise InputError(f"create_graph: {name} asks the model again and has no graph; use a gradient method")
+        if self.graph:
+            check_weights(self.task.modules())
         with (
             self.task.exclusive(),
             torch.enable_grad() if self.graph else left_as_found(self.task.modules()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,7 +80,11 @@ def left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
 
     The modules are this thread's alone meanwhile (`exclusive`). After, also after an exception: every module's mode and every
     parameter's `requires_grad` are as they were.
+
+    Raises:
+        ModelError: as `check_weights`.
     """
+    check_weights(modules)
     with ExitStack() as stack:
         stack.enter_context(exclusive(modules))
         every = {id(m): m for root in modules for m in root.modules()}.values()
@@ -97,6 +101,21 @@ def left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_recurrent(list(every)))
         yield
+
+
+def check_weights(modules: Sequence[nn.Module]) -> None:
+    """Refuses weights and buffers that autograd would refuse later, in words that do not name the cause.
+
+    Raises:
+        ModelError: a parameter or a buffer is an inference tensor.
+    """
+    for root in modules:
+        for name, tensor in (*root.named_parameters(), *root.named_buffers()):
+            if tensor.is_inference():
+                raise ModelError(
+                    f"{type(root).__name__}: {name} was made under torch.inference_mode(), whose tensors autograd refuses; "
+                    "build or load the model outside of it (torch.no_grad() is fine)"
+                )
 
 
 def _restore(modes: Sequence[tuple[nn.Module, bool]], wants: Sequence[tuple[nn.Parameter, bool]]) -> None:
@@ -169,31 +188,91 @@ def tapped(taps: Sequence[Tap], recorded: bool = False) -> Iterator[None]:
 
     Before any tap runs nothing is recorded, so that one forward serves prediction and gradient, unless all of it shall be
     `recorded`. A layer's output goes on as a copy: an in-place operation after it cannot overwrite what was kept.
+
+    Raises:
+        ModelError: a layer did not run exactly once, ran under `inference_mode`, or its output was overwritten.
     """
     with ExitStack() as stack, torch.set_grad_enabled(recorded):
-        for tap in taps:
-            tap.outputs.clear()
+        keepers = [_Keeper(tap, stack) for tap in taps]
+        for keeper in keepers:
+            keeper.tap.outputs.clear()
+            stack.callback(keeper.tap.module.register_forward_pre_hook(_here(keeper.enter), with_kwargs=True).remove)
             # First of all hooks: others, such as those that collect hidden states, shall see what has the graph.
-            stack.callback(tap.module.register_forward_hook(_here(_keeper(tap)), prepend=True).remove)
+            stack.callback(keeper.tap.module.register_forward_hook(_here(keeper.leave), prepend=True).remove)
         yield
-    for tap in taps:
-        if len(tap.outputs) != 1:
+    for keeper in keepers:
+        keeper.check()
+
+
+@dataclass
+class _Keeper:
+    """The hooks that keep what one tap puts out.
+
+    Attributes:
+        tap: the layer.
+        stack: closed when the forward is over.
+        given: the tensors it was given, each with its version and where it lies.
+        version: of what was kept.
+    """
+
+    tap: Tap
+    stack: ExitStack
+    given: list[tuple[Tensor, int, int]] = field(default_factory=list)
+    version: int = 0
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and not x.is_inference()]
+        self.given[:] = [(x, x._version, _place(x)) for x in tensors]
+
+    def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
+        own = _first_tensor(output, self.tap)
+        if own.is_inference():
             raise ModelError(
-                f"layer {tap.name} ran {len(tap.outputs)} times in one forward, expected once; name a layer that runs once"
+                f"layer {self.tap.name} ran under torch.inference_mode(), where autograd records nothing; take it off the "
+                "model's forward, or use torch.no_grad() there, which is lifted from this layer on"
+            )
+        in_place = any(own is x and own._version != version for x, version, _ in self.given)
+        shared = any(place == _place(own) for *_, place in self.given)
+        self.given.clear()
+        kept = own if self.tap.change is None else self.tap.change(own)
+        torch.set_grad_enabled(True)
+        if not kept.requires_grad:
+            kept = (kept.detach().clone() if shared else kept.detach()).requires_grad_()
+        self.tap.outputs.append(kept)
+        self.version = kept._version
+        if in_place and not own.requires_grad and not own._is_view():
+            # The model may know this tensor by another name: with the graph in the tensor itself, every name has it. What the
+            # model later writes to it must not spoil what autograd saves of it for the backward.
+            own.copy_(kept)
+            self.stack.enter_context(_saved_apart(own))
+            return output
+        return _with_first(output, kept.clone())
+
+    def check(self) -> None:
+        name, outputs = self.tap.name, self.tap.outputs
+        if len(outputs) != 1:
+            raise ModelError(
+                f"layer {name} ran {len(outputs)} times in one forward, expected once; name a layer that runs once"
+            )
+        if outputs[0]._version != self.version:
+            raise ModelError(
+                f"what layer {name} puts out is overwritten in place, by another name, later in the forward; name the layer "
+                "after it, or do that operation out of place"
             )
 
 
-def _keeper(tap: Tap) -> Callable[[nn.Module, Any, Any], Any]:
-    def keep(module: nn.Module, inputs: Any, output: Any) -> Any:
-        tensor = _first_tensor(output, tap)
-        if tap.change is not None:
-            tensor = tap.change(tensor)
-        torch.set_grad_enabled(True)
-        kept = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-        tap.outputs.append(kept)
-        return _with_first(output, kept.clone())
+def _saved_apart(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Within, what autograd saves of this tensor is a copy."""
+    place = _place(tensor)
 
-    return keep
+    def pack(saved: Tensor) -> Tensor:
+        return saved.detach().clone() if _place(saved) == place else saved.detach()
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved)
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _first_tensor(output: Any, tap: Tap) -> Tensor:
@@ -268,8 +347,8 @@ def kept_bytes() -> Iterator[dict[int, int]]:
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        kept[_place(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor.detach()  # the tensor itself would hold the graph that holds it
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         yield kept

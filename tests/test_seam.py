@@ -11,7 +11,9 @@ import torch
 from conftest import Bent, Classes, Encoder
 from torch import Tensor, nn
 
-from mmgradcam import explain, hirescam
+from mmgradcam import ModelError, ablation_cam, explain, hirescam
+from mmgradcam.checking import check
+from mmgradcam.pictures import Fit
 from mmgradcam.tasks import Layer
 
 
@@ -101,6 +103,104 @@ def test_heads_that_work_in_place_do_not_spoil_the_features(classes: Classes, pi
     torch.testing.assert_close(explain(classes, pixels, method=hirescam).maps, expected.maps)
 
 
+class Alias(nn.Module):
+    """What the tapped layer puts out in place, the model also knows as `y`."""
+
+    def __init__(self, then: str, viewed: bool = False) -> None:
+        super().__init__()
+        self.conv, self.relu, self.head, self.other = nn.Conv2d(3, 5, 2, 2), nn.ReLU(inplace=True), Bent(), Bent()
+        self.last, self.then, self.viewed = nn.Identity(), then, viewed
+
+    def rest(self, y: Tensor, z: Tensor) -> Tensor:
+        if self.then == "scales":
+            y.mul_(0.5)
+        scores = self.head(y if self.then == "forgets" else z)
+        if self.then == "reads":
+            scores = scores + self.other(y)
+        if self.then == "overwrites what is saved":
+            scores = scores + self.other(z * z)
+        if self.then.startswith("overwrites"):
+            y.zero_()
+        return self.last(scores)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y = y.transpose(2, 3) if self.viewed else y
+        return self.rest(y, self.relu(y))
+
+
+@pytest.mark.parametrize("then", ["overwrites", "overwrites what is saved", "scales", "reads", "forgets"])
+def test_a_layer_in_place_is_explained_whatever_the_model_does_with_its_input(then: str, pixels: Tensor) -> None:
+    model = Alias(then).double().eval()
+    made = explain(Layer(model, "relu"), pixels, method=hirescam, classes=[0])
+    leaf = torch.relu(model.conv(pixels[None])).detach().requires_grad_()
+    assert made.score == pytest.approx(model(pixels[None])[0, 0].item())
+    scores = model.head(leaf * 0.5 if then == "scales" else leaf)
+    if then in ("reads", "overwrites what is saved"):
+        scores = scores + model.other(leaf if then == "reads" else leaf * leaf)
+    gradient = torch.autograd.grad(scores[0, 0], leaf)[0]
+    assert bool(gradient.any())
+    torch.testing.assert_close(made.map, (gradient * leaf).sum(1)[0].detach().float())
+
+
+def test_a_view_overwritten_in_place_after_it_was_read_keeps_its_map(pixels: Tensor) -> None:
+    """Autograd lets nobody write to a view made under `no_grad`; what was kept of it is safe all the same."""
+    model = Alias("overwrites", viewed=True).double().eval()
+    made = explain(Layer(model, "relu"), pixels, method=hirescam, classes=[0])
+    model.then = "nothing"
+    expected = explain(Layer(model, "relu"), pixels, method=hirescam, classes=[0])
+    assert bool(expected.map.any())
+    torch.testing.assert_close(made.map, expected.map)
+
+
+@pytest.mark.parametrize("then", ["scales", "overwrites"])
+def test_a_second_layer_overwritten_through_another_name_is_said(then: str, pixels: Tensor) -> None:
+    with pytest.raises(ModelError, match=r"what layer relu puts out is overwritten in place"):
+        explain(Layer(Alias(then).double().eval(), "relu"), pixels, taps=["conv", "relu"], classes=[0])
+
+
+def test_features_changed_in_place_reach_every_name_of_theirs(pixels: Tensor) -> None:
+    """Ablation-CAM puts other features in place of the layer's; the model's second name for them has them too."""
+    model = Alias("reads").double().eval()
+    made = explain(Layer(model, "relu"), pixels, method=ablation_cam, classes=[0])
+    a = torch.relu(model.conv(pixels[None])).detach()
+    y, total = float(model(pixels[None])[0, 0].detach()), torch.zeros(4, 4, dtype=torch.float64)
+    for k in range(5):
+        without = a.clone()
+        without[:, k] = 0
+        total += (y - float(model.rest(without, without)[0, 0].detach())) / abs(y) * a[0, k]
+    torch.testing.assert_close(made.map, total.clamp(min=0).float())
+
+
+def inference_weights(where: str) -> Classes:
+    with torch.inference_mode():
+        made = Encoder().double().eval() if where == "encoder" else Bent().double().eval()
+    return Classes(made, Bent().double()) if where == "encoder" else Classes(Encoder().double().eval(), made)
+
+
+@pytest.mark.parametrize("where", ["encoder", "head"])
+@pytest.mark.parametrize("graph", [False, True])
+def test_weights_made_under_inference_mode_are_named_as_the_cause(where: str, graph: bool, pixels: Tensor) -> None:
+    task = inference_weights(where)
+    before = [p.requires_grad for module in task.modules() for p in module.parameters()]
+    with pytest.raises(ModelError, match=r"made under torch\.inference_mode.*load the model outside of it"):
+        explain(task, pixels, create_graph=graph)
+    assert [p.requires_grad for module in task.modules() for p in module.parameters()] == before
+
+
+@pytest.mark.parametrize("where", ["encode", "score"])
+def test_a_forward_under_inference_mode_is_named_as_the_cause(where: str, classes: Classes, pixels: Tensor) -> None:
+    setattr(classes, where, torch.inference_mode()(getattr(classes, where)))
+    with pytest.raises(ModelError, match=r"inference_mode"):
+        explain(classes, pixels, taps=["first"] if where == "encode" else ())
+
+
+def test_an_encoder_under_inference_mode_is_explained_at_its_features(classes: Classes, pixels: Tensor) -> None:
+    expected = explain(classes, pixels).maps
+    classes.encode = torch.inference_mode()(classes.encode)  # type: ignore[method-assign]
+    torch.testing.assert_close(explain(classes, pixels).maps, expected)
+
+
 def test_hooks_of_the_users_own_still_run(classes: Classes, pixels: Tensor) -> None:
     runs: list[str] = []
     classes.encoder.second.register_forward_hook(lambda *_: runs.append("mine"))
@@ -181,17 +281,28 @@ def test_layers_that_put_out_more_than_a_tensor(kind: type, pixels: Tensor) -> N
     assert bool(made.maps.any())
 
 
-def test_explanations_leak_nothing(classes: Classes, pixels: Tensor) -> None:
+@pytest.mark.parametrize("what", ["a layer", "a layer in place", "a check"])
+def test_explanations_leak_nothing(what: str, classes: Classes, pixels: Tensor) -> None:
     import gc
     import weakref
 
-    made = explain(classes, pixels, taps=["first"])
-    watched = weakref.ref(made)
-    del made
+    task: Any = Layer(Alias("reads").double().eval(), "relu") if what == "a layer in place" else classes
+    if what == "a check":
+        task = Classes(Encoder().eval(), Bent().eval())
+        task.prepare = Fit((8, 8))
+
+    def made() -> Any:
+        if what == "a check":
+            return check(task, pixels.float())[0]
+        return explain(task, pixels, taps=["relu" if what == "a layer in place" else "first"])
+
+    first = made()
+    watched = weakref.ref(first)
+    del first
     gc.collect()
     before = sum(type(o) is Tensor for o in gc.get_objects())
-    for _ in range(20):
-        explain(classes, pixels, taps=["first"])
+    for _ in range(10):
+        made()
     gc.collect()
     assert watched() is None
     assert sum(type(o) is Tensor for o in gc.get_objects()) <= before
