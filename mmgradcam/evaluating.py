@@ -27,7 +27,8 @@ def evaluate(
         str | None, typer.Option(help="Methods to compare, parted by commas; by default the model's own.")
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(help="pointing,heat,box,loc,iou,drop,deletion,insertion,road,occlusion,..., parted by commas.")
+        str | None,
+        typer.Option(help="pointing,pointing_15px,heat,box,loc,iou,drop,deletion,road,occlusion,..., parted by commas."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Number of pictures (all by default) or of scenes (1000).", min=1)] = None,
     out: Annotated[

@@ -212,6 +212,8 @@ def show_audit(made: Audit) -> None:
     console.print(table)
     speeds = ", ".join(f"{name} {speed:.3g}" for name, speed in made.speeds().items())
     console.print(f"pictures a second: {speeds}")
+    if "peak" in made.columns():
+        console.print("peak is the pointing game without tolerance; that of Zhang et al., within 15 pixels, is pointing_15px")
     for line in made.bad[:10]:
         console.print(f"malformed, left out: {line}")
     if len(made.bad) > 10:

@@ -83,8 +83,8 @@ def _picture_of(pixels: Tensor) -> Image.Image:
 def blank_of(task: Task, view: View, level: int = 128) -> Tensor:
     """What the model sees when there is nothing to see: one grey in place of the picture, or of every frame.
 
-    Where the pixels do not come from the picture (the user prepared them, or the task looks at an observation of its own), it
-    is their mean color.
+    Where the pixels do not come from the picture (the user prepared them, or the task looks at an observation of its own, so
+    that they are the same for two greys), it is their mean color.
 
     Args:
         task: whose `prepare`.
@@ -95,8 +95,13 @@ def blank_of(task: Task, view: View, level: int = 128) -> Tensor:
         Pixels of the view's shape.
     """
     if not view.prepared:
-        grey: Any = Image.new("RGB", view.picture.size, (level,) * 3)
-        pixels = view_of(task, replace(view.clip, frames=(grey,) * len(view.clip)) if view.clip else grey).pixels
-        if not torch.equal(pixels, view.pixels):
+        pixels = _prepared_grey(task, view, level)
+        if not torch.equal(pixels, view.pixels) or not torch.equal(pixels, _prepared_grey(task, view, (level + 128) % 256)):
             return pixels
     return view.pixels.mean((-2, -1), keepdim=True).expand_as(view.pixels)
+
+
+def _prepared_grey(task: Task, view: View, level: int) -> Tensor:
+    """What the model sees of one grey in place of the view's picture, padding and normalisation included."""
+    grey: Any = Image.new("RGB", view.picture.size, (level,) * 3)
+    return view_of(task, replace(view.clip, frames=(grey,) * len(view.clip)) if view.clip else grey).pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -121,11 +122,75 @@ def test_figures_of_whole_pictures_are_those_worked_by_hand() -> None:
     assert pointing_with_rejects(made, "hirescam") == pytest.approx(10 / 12)
 
 
+def spotted(n: int, left: int, top: int = 10) -> Photo:
+    """Grey, 100 x 60, with one red pixel at x 10, y 10; what is said to be red is a box of 4 x 4 pixels elsewhere."""
+    pixels = np.full((60, 100, 3), 20, np.uint8)
+    pixels[10, 10, 0] = 255
+    box = (left / 100, top / 60, (left + 4) / 100, (top + 4) / 60)
+    return Photo(f"spot {n}", Image.fromarray(pixels), things=(Thing("red", (box,)),))
+
+
+def test_the_pointing_game_of_zhang_et_al_has_a_tolerance_of_15_pixels() -> None:
+    names = ["peak", "peak_15px", "centre", "centre_15px", "random", "random_15px"]
+    photos = [spotted(0, 10), spotted(1, 25), spotted(2, 26), spotted(3, 40, 18)]
+    made = audit(colored(), source(photos), [hirescam], [measures.pointing, measures.pointing_15px, measures.tops])
+    rows = [[row[name] for name in names] for row in made.rows if row["kind"] == "true"]
+    assert [row[:4] for row in rows] == [
+        [True, True, False, False],
+        [False, True, False, False],
+        [False] * 4,
+        [False] * 3 + [True],
+    ]
+    assert rows[0][4] == 16 / 6000
+    # A square of 4 pixels widened by 15, 10 pixels from two of the edges: the pixels counted one by one.
+    wide = sum(
+        any(math.hypot(y - v, x - u) <= 15 for v in range(10, 14) for u in range(10, 14)) for y in range(60) for x in range(100)
+    )
+    assert rows[0][5] == pytest.approx(wide / 6000)
+    told = wholes(made, "hirescam")
+    assert (
+        told["pointing_with_reject"]
+        == pointing_with_rejects(made, "hirescam")
+        == pytest.approx(pointing_with_rejects(made, "hirescam", "peak"))
+    )
+    assert (
+        told["pointing_with_reject_15px"] == pointing_with_rejects(made, "hirescam", "peak_15px") > told["pointing_with_reject"]
+    )
+    found = made.figures("hirescam", "true")
+    assert found["specificity_15px"].mean == pytest.approx(found["peak_15px"].mean - found["swapped_15px"].mean)
+
+
+def test_the_table_says_which_pointing_game_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    from mmgradcam.show import show_audit
+
+    show_audit(audit(colored(), source(), [hirescam], [measures.pointing, measures.pointing_15px]))
+    said = capsys.readouterr().out
+    assert "peak 15px" in said
+    assert "peak is the pointing game without tolerance" in said
+    show_audit(audit(colored(), source(), [hirescam], [measures.heat]))
+    assert "tolerance" not in capsys.readouterr().out
+
+
+def test_what_grows_by_rounding_is_no_increase() -> None:
+    class Even(Colors):
+        """Its three scores hardly depend on the picture."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 1e-7
+
+    model = Even()
+    task = Layer(model, model.conv, ["red", "green", "blue"])
+    made = audit(task, source(), [hirescam, inverted], [measures.drop])
+    assert all(row["increase"] is False and row["win"] is False for row in made.rows)
+    grown = audit(colored(), source(), [hirescam], [measures.drop])
+    assert any(row["increase"] for row in grown.rows if row["kind"] == "true")
+
+
 def test_words_of_no_thing_and_of_things_are_judged_apart() -> None:
     boxes = ((0.25, 0.25, 0.75, 0.75),)
     one = Photo("p", Image.new("RGB", (64, 64)), (("a", "red", "cube"),), (Phrase(0, 2, 2, "cube", ("kind",), boxes),))
     task = load("scenes-captioner", device="cpu")
-    measured = audit(task, source([one]), [hirescam], [measures.tam], taps=())
+    measured = audit(task, source([one]), [hirescam], [measures.word_iou], taps=())
     found = {name: figure.mean for name, figure in measured.figures("hirescam").items()}
     made = explain(task, one.image, method=hirescam, taps=(), phrases=[(["a", "red", "cube"], i, i) for i in (2, 0)])
     # On the picture, where a map's maximum is lower than its highest cell by another share than another map's.
@@ -135,13 +200,13 @@ def test_words_of_no_thing_and_of_things_are_judged_apart() -> None:
     assert float(cube.max() / made[0].map.max()) != pytest.approx(float(article.max() / made[1].map.max()), abs=1e-4)
     top = max(cube.max(), article.max())
     noun, scaled = ((one / top)[0, 0].numpy() for one in (cube, article))
-    assert found["tam_obj"] == pytest.approx(obj_iou(noun, mask_of(boxes, (64, 64))), abs=5e-4)
-    assert found["tam_func"] == pytest.approx(float((scaled < otsu(noun)).mean()), abs=5e-4)
-    both = found["tam_obj"], found["tam_func"]
-    assert wholes(measured, "hirescam")["f1_iou"] == pytest.approx(2 * both[0] * both[1] / sum(both))
+    assert found["noun_iou"] == pytest.approx(obj_iou(noun, mask_of(boxes, (64, 64))), abs=5e-4)
+    assert found["function_word_iou"] == pytest.approx(float((scaled < otsu(noun)).mean()), abs=5e-4)
+    both = found["noun_iou"], found["function_word_iou"]
+    assert wholes(measured, "hirescam")["word_f1_iou"] == pytest.approx(2 * both[0] * both[1] / sum(both))
     alone = Photo("q", one.image, (("cube",),), (Phrase(0, 0, 0, "cube", ("kind",), boxes),))
-    silent = audit(task, source([alone]), [hirescam], [measures.tam], taps=())
-    assert silent.rows[0]["tam_obj"] is None, "a caption without a function word tells nothing of them"
+    silent = audit(task, source([alone]), [hirescam], [measures.word_iou], taps=())
+    assert silent.rows[0]["noun_iou"] is None, "a caption without a function word tells nothing of them"
 
 
 def test_seeds_are_masks_that_a_segmenter_can_train_on(tmp_path: Path) -> None:
@@ -455,9 +520,9 @@ def test_models_of_the_hub_are_asked_with_whole_captions(tmp_path: Path) -> None
     boxes = ((0.0, 0.0, 0.5, 0.5),)
     phrases = (Phrase(0, 0, 1, "a dog", ("animals",), boxes), Phrase(0, 3, 3, "grass", ("scene",), ((0.5, 0.5, 1, 1),)))
     one = Photo("p", Image.new("RGB", (64, 48), (90, 120, 30)), (("a", "dog", "on", "grass"),), phrases)
-    made = audit(task, source([one]), [hirescam], [measures.pointing, measures.deletion, measures.tam], limit=1)
-    assert [row["tam_obj"] is None for row in made.rows] == [True, False, True, False]
-    assert [row["tam_func"] is None for row in made.rows] == [True, False, True, True]
+    made = audit(task, source([one]), [hirescam], [measures.pointing, measures.deletion, measures.word_iou], limit=1)
+    assert [row["noun_iou"] is None for row in made.rows] == [True, False, True, False]
+    assert [row["function_word_iou"] is None for row in made.rows] == [True, False, True, True]
     assert {row["target"]: row["kind"] for row in made.rows} == {"a": "", "dog": "animals", "on": "", "grass": "scene"}
     assert all(row["deletion"] is not None for row in made.rows)
     assert [row["peak"] is None for row in made.rows] == [True, False, True, False]

@@ -23,6 +23,9 @@ def test_the_figures_are_those_worked_out_by_hand() -> None:
     assert average_drop(whole, shown) == pytest.approx(100 * (0.5 + 0 + 0 + 0.75) / 4)
     assert increase(whole, shown) == 25.0
     assert win(shown, [0.5, 0.5, 0.2, 0.05]) == 50.0
+    almost = [value * (1 + 5e-5) for value in whole]  # rounding, of batches of other sizes
+    assert increase(whole, almost) == win(almost, whole) == 0.0
+    assert increase(whole, [value * (1 + 2e-4) for value in whole]) == 100.0
     with pytest.raises(InputError, match="as many confidences"):
         win([0.1], [0.1, 0.2])
     with pytest.raises(InputError, match="above 0"):

@@ -36,6 +36,7 @@ from mmgradcam.metrics import (
     reject_threshold,
     save_seed,
     seed_mask,
+    widened,
 )
 from mmgradcam.regions import fill_holes, segment_boxes
 
@@ -55,6 +56,25 @@ def test_the_share_of_heat_inside() -> None:
     assert energy_inside(HEAT, MASK) == pytest.approx(1.5 / 2.0)
     assert energy_inside(0 * HEAT, MASK) == 0.0
     assert energy_inside(np.ones((3, 3), np.float32), MASK) == pytest.approx(2 / 9)
+
+
+def test_pointing_with_a_tolerance_in_pixels() -> None:
+    """A peak hits a mask that is at most so far from it, from the middle of a pixel to that of the other (Zhang et al. 2016)."""
+    mask, heat = np.zeros((40, 40), bool), np.zeros((40, 40), np.float32)
+    mask[10, 10] = True
+    for (y, x), distance in {(10, 25): 15, (19, 22): 15, (10, 26): 16, (21, 21): math.hypot(11, 11), (10, 10): 0}.items():
+        heat[:] = 0
+        heat[y, x] = 2
+        for tolerance in (0, 14.9, 15, 15.6):
+            assert peak_in(heat, mask, tolerance) == (distance <= tolerance)
+    assert peak_in(heat, mask), "without tolerance by default"
+    assert not peak_in(0 * heat, mask, 100)
+    assert not peak_in(heat, 0 * mask > 0, 100), "there is nothing to be near to"
+    assert np.argwhere(widened(mask, 1)).tolist() == [[9, 10], [10, 9], [10, 10], [10, 11], [11, 10]]
+    assert widened(mask, 1.5).sum() == 9
+    assert widened(mask, 0) is mask
+    with pytest.raises(InputError, match="tolerance of 0 pixels or more, got -1"):
+        peak_in(heat, mask, -1)
 
 
 def test_pointing_with_the_reject_option() -> None:

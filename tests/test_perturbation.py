@@ -33,7 +33,7 @@ from mmgradcam.metrics import (
 from mmgradcam.metrics.imputation import TOLERANCE, impute
 from mmgradcam.metrics.perturbation import imputed
 from mmgradcam.metrics.variants import Seen, blacked, greyed
-from mmgradcam.pictures import Prepared, whole
+from mmgradcam.pictures import Fit, Prepared, whole
 from mmgradcam.tasks import load
 from mmgradcam.views import View
 
@@ -97,6 +97,30 @@ def test_middle_grey_stands_for_half_of_what_is_taken_away() -> None:
     made = explain(Weighing(), white(), method=own)
     gone = Variants([made]).ask([(0, torch.zeros(3, 3))], greyed)
     assert gone.item() == pytest.approx(45 * 128 / 255, rel=1e-5)
+
+
+class Padded(Weighing):
+    """A model whose picture is padded with its mean colour and normalised."""
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        return Fit((6, 6), (0.6, 0.4, 0.3), (0.2, 0.2, 0.2))(image)
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        return features.sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_picture_of_one_grey_is_hidden_by_the_grey_that_is_asked_for(level: int) -> None:
+    """As the model sees it: normalised, and the padding left alone. Where the picture is that grey, hiding changes nothing."""
+    made = explain(Padded(), Image.new("RGB", (16, 8), (level,) * 3), method=own)
+    (seen,) = Variants([made]).seen
+    assert torch.equal(seen.plain(level), seen.pixels)
+    assert float(seen.pixels.std((1, 2)).min()) > 0.1, "the padding differs"
+    for other in {0, 128, 255} - {level}:
+        value = (other / 255 - torch.tensor([0.6, 0.4, 0.3])) / 0.2
+        torch.testing.assert_close(seen.plain(other)[:, 3], value[:, None].expand(3, 6))
+        torch.testing.assert_close(seen.plain(other)[:, 0], seen.pixels[:, 0])
+    assert torch.equal(blacked(seen, torch.zeros(6, 6)), seen.plain(0))
 
 
 def test_confidences_of_what_is_shown_are_those_of_the_paper() -> None:

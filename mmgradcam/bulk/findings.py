@@ -20,12 +20,17 @@ from mmgradcam.writing import to_json, write_folder
 
 MEANING = {
     "right": ("targets that are true of the picture", True),
-    "peak": ("peak of the map on the thing (pointing game)", True),
+    "peak": ("peak of the map on the thing (pointing game, no tolerance)", True),
     "strict": ("the same, holes of the thing left open", True),
     "swapped": ("peak of another target's map on this thing", False),
     "specificity": ("peak less swapped", True),
     "centre": ("what the centre point would score", None),
     "random": ("what a random point would score", None),
+    "peak_15px": ("peak within 15 pixels of the thing (pointing game of Zhang et al. 2016)", True),
+    "swapped_15px": ("the same by another target's map", False),
+    "specificity_15px": ("peak less swapped, within 15 pixels", True),
+    "centre_15px": ("what the centre point would score, within 15 pixels", None),
+    "random_15px": ("what a random point would score, within 15 pixels", None),
     "energy": ("share of the heat on the thing", True),
     "inside": ("mean heat on the thing", True),
     "outside": ("mean heat elsewhere", False),
@@ -36,8 +41,8 @@ MEANING = {
     "loc_0.25": ("Loc at delta .25", True),
     "loc_0.5": ("Loc at delta .5", True),
     "obj_iou": ("IoU of the map cut by Otsu's rule", True),
-    "tam_obj": ("Obj-IoU of nouns, a caption's maps on one scale", True),
-    "tam_func": ("Func-IoU: function words below the nouns' threshold", True),
+    "noun_iou": ("IoU of nouns, their maps cut by Otsu's rule, a caption's maps on one scale", True),
+    "function_word_iou": ("share of function words' maps below the nouns' threshold", True),
     "seed_shared": ("pixels that seed and thing share", True),
     "seed_either": ("pixels of seed or thing", None),
     "seed_iou": ("IoU of segmentation seeds, all pixels in one count", True),
@@ -132,7 +137,8 @@ def draw_plots(made: Audit) -> bytes:
     from matplotlib.figure import Figure as Sheet
 
     found = {method: made.figures(method) for method in made.methods}
-    apart = ("centre", "random", "inside", "outside", "seed_shared", "seed_either")
+    chance = {"peak": ("centre", "random"), "strict": ("centre", "random"), "peak_15px": ("centre_15px", "random_15px")}
+    apart = {*(name for pair in chance.values() for name in pair), "inside", "outside", "seed_shared", "seed_either"}
     names = [n for n in MEANING if any(n in one for one in found.values()) and n not in apart]
     if all(one["right"].mean == 1 for one in found.values() if "right" in one):
         names = [n for n in names if n != "right"]  # what people wrote is true, and a panel of it says nothing
@@ -152,7 +158,7 @@ def draw_plots(made: Audit) -> bytes:
                 figure = one[name]
                 axes.plot([figure.low, figure.high], [y, y], color="#b79adf", linewidth=5, solid_capstyle="round")
                 axes.plot([figure.mean], [y], "o", color="#4b1590", markersize=7)
-        for other, style in (("centre", ":"), ("random", "--")) if name in ("peak", "strict") else ():
+        for other, style in zip(chance.get(name, ()), (":", "--"), strict=False):
             level = next((one[other].mean for one in found.values() if other in one), None)
             if level is not None:
                 axes.axvline(level, color="#777", linestyle=style, linewidth=1.2, label=other)

@@ -18,6 +18,8 @@ from mmgradcam.bulk.asked import Truth
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
 from mmgradcam.metrics import Variants
+from mmgradcam.metrics.faithfulness import above
+from mmgradcam.metrics.localization import ZHANG_TOLERANCE
 from mmgradcam.naming import distinct_name
 from mmgradcam.regions import fill_holes
 
@@ -28,14 +30,13 @@ Measure = Callable[["Batch"], dict[str, Column]]
 
 DERIVED: dict[str, tuple[tuple[str, str], Callable[[Any, Any], Any]]] = {
     "specificity": (("peak", "swapped"), operator.sub),
+    "specificity_15px": (("peak_15px", "swapped_15px"), operator.sub),
     "inside_outside": (("inside", "outside"), operator.truediv),
     "seed_iou": (("seed_shared", "seed_either"), operator.truediv),
 }
 """Figures that are made of the means of two columns, not of each row's values."""
 
 
-TIE = 1e-4
-"""Confidences this near, relatively, are equal: methods that coincide differ by rounding, and neither wins."""
 FUNCTION_WORDS = frozenset(
     {
         "a",
@@ -112,21 +113,31 @@ class Batch:
 
 
 def pointing(batch: Batch) -> dict[str, Column]:
-    """Pointing game: the peak lies on the thing; beside it the centre, a random point, and the swapped map."""
+    """Pointing game without tolerance: the peak lies on the thing; with centre, random point and swapped map."""
     filled = [None if mask is None else fill_holes(mask) for mask in batch.masks]
+    return {**_pointed(batch, filled), "strict": batch.placed(metrics.peak_in)}
+
+
+def pointing_15px(batch: Batch) -> dict[str, Column]:
+    """Pointing game of Zhang et al. 2016: a peak within 15 pixels of the thing hits it; its baselines likewise."""
+    wide = [None if mask is None else metrics.widened(mask, ZHANG_TOLERANCE) for mask in batch.masks]
+    return {f"{name}_15px": column for name, column in _pointed(batch, wide).items()}
+
+
+def _pointed(batch: Batch, masks: Sequence[npt.NDArray[np.bool_] | None]) -> dict[str, Column]:
+    """What hits the masks: the peak, another target's, the centre, and a random point."""
     at = {row: n for n, row in enumerate(batch.rows)}
     swapped: list[float | None] = []
-    for (e, k), mask in zip(batch.rows, filled, strict=True):
+    for (e, k), mask in zip(batch.rows, masks, strict=True):
         own = batch.truths[e][k]
         others = [j for j, t in enumerate(batch.truths[e]) if j != k and t.text == own.text and _apart(t, own)]
         hits = [metrics.peak_in(batch.heats[at[e, j]], mask) for j in others] if mask is not None else []
         swapped.append(float(np.mean(hits)) if hits else None)
     return {
-        "peak": [None if m is None else metrics.peak_in(h, m) for h, m in zip(batch.heats, filled, strict=True)],
-        "strict": batch.placed(metrics.peak_in),
+        "peak": [None if m is None else metrics.peak_in(h, m) for h, m in zip(batch.heats, masks, strict=True)],
         "swapped": swapped,
-        "centre": [None if m is None else metrics.centre_in(m) for m in filled],
-        "random": [None if m is None else metrics.random_in(m) for m in filled],
+        "centre": [None if m is None else metrics.centre_in(m) for m in masks],
+        "random": [None if m is None else metrics.random_in(m) for m in masks],
     }
 
 
@@ -161,8 +172,12 @@ def iou(batch: Batch) -> dict[str, Column]:
     return {"obj_iou": batch.placed(metrics.obj_iou)}
 
 
-def tam(batch: Batch) -> dict[str, Column]:
-    """Token Activation Map's Obj-IoU of nouns, and Func-IoU of a caption's function words; with both, F1-IoU.
+def word_iou(batch: Batch) -> dict[str, Column]:
+    """`obj_iou` of a caption's nouns, and `func_iou` of its function words at the nouns' threshold; of both, `f1_iou`.
+
+    The formulas are Token Activation Map's, the protocol is not: captions are given, not the model's own; nouns are those that
+    people placed, not all that COCO's classes name; a word's map is that of all its tokens, not of the best. Its figures are
+    another thing than the paper's.
 
     Nouns are the last words of phrases with a place. A caption's maps are on one scale: over the largest value of them all on
     the picture. Captioners that are asked for phrases explain the single words anew, which takes one more encode a method.
@@ -197,7 +212,7 @@ def tam(batch: Batch) -> dict[str, Column]:
             level = float(np.mean([metrics.otsu(own) for own in heats[: len(nouns)]]))
             func[first + nouns[0]] = metrics.func_iou(heats[len(nouns) :], level)
         first += len(explanation)
-    return {"tam_obj": obj, "tam_func": func}
+    return {"noun_iou": obj, "function_word_iou": func}
 
 
 def tops(batch: Batch) -> dict[str, Column]:
@@ -250,7 +265,10 @@ def attention(batch: Batch) -> dict[str, Column]:
 
 
 def drop(batch: Batch) -> dict[str, Column]:
-    """Average drop, increase and win of Grad-CAM++'s paper; a win is over every other method, by more than rounding."""
+    """Average drop, increase and win of Grad-CAM++'s paper.
+
+    An increase is over the whole picture, and a win over every other method, by more than rounding.
+    """
     whole, part = (some.tolist() for some in metrics.shown(batch.variants))
     others: dict[tuple[int, int], list[tuple[int, float]]] = {}
     for n, (e, k) in enumerate(batch.rows):
@@ -259,11 +277,11 @@ def drop(batch: Batch) -> dict[str, Column]:
     for same in others.values():
         for n, own in same:
             rivals = [other for m, other in same if m != n]
-            win[n] = all(own > other * (1 + TIE) for other in rivals) if rivals else None
+            win[n] = bool(above(own, rivals).all()) if rivals else None
     pairs = list(zip(whole, part, strict=True))
     return {
         "drop": [100 * max(0.0, y - o) / y if y > 0 else None for y, o in pairs],
-        "increase": [y < o for y, o in pairs],
+        "increase": above(part, whole).tolist(),
         "win": win,
     }
 

@@ -35,8 +35,10 @@ def localization_errors(made: Audit, method: str) -> dict[int, float]:
     return {top: localization_error(right, located, top) for top in (1, 5)}
 
 
-def pointing_with_rejects(made: Audit, method: str) -> float:
+def pointing_with_rejects(made: Audit, method: str, hit: str = "peak") -> float:
     """The pointing game with the reject option, 0..1, of a classifier's audit with the metrics `pointing` and `tops`.
+
+    `hit` names the column of hits: "peak", without tolerance, or "peak_15px", with that of Zhang et al. (`pointing_15px`).
 
     As in the paper, of each picture's five likeliest classes; those that are there, and nobody said where, do not count. The
     paper does not say how its threshold was found; here each half of the pictures is judged by the threshold that is best on
@@ -50,16 +52,16 @@ def pointing_with_rejects(made: Audit, method: str) -> float:
         if row["method"] == method and row["probability"] is not None:
             of[row["record"]].append(row)
     likeliest = [row for some in of.values() for row in sorted(some, key=lambda row: -row["probability"])[:TOP]]
-    rows = [row for row in likeliest if not row["right"] or row.get("peak") is not None]
-    if not rows or any("top" not in row or "peak" not in row for row in rows):
+    rows = [row for row in likeliest if not row["right"] or row.get(hit) is not None]
+    if not rows or any("top" not in row or hit not in row for row in rows):
         raise InputError("pointing with reject: expected an audit of a classifier with the metrics pointing and tops")
     halves = [[row for row in rows if row["record"] % 2 == half] for half in (0, 1)]
     told, count = 0.0, 0
     for own, other in (halves, halves[::-1]):
         if not own or not other:
             continue
-        threshold = reject_threshold(*_columns(other))
-        told, count = told + len(own) * pointing_with_reject(*_columns(own), threshold), count + len(own)
+        threshold = reject_threshold(*_columns(other, hit))
+        told, count = told + len(own) * pointing_with_reject(*_columns(own, hit), threshold), count + len(own)
     return told / count if count else float("nan")
 
 
@@ -89,16 +91,17 @@ def wholes(made: Audit, method: str) -> dict[str, float]:
     found: dict[str, float] = {}
     if classes and any(row.get("box_found") is not None for row in made.rows):
         found |= {f"localization_error_top_{top}": error for top, error in localization_errors(made, method).items()}
-    if classes and "top" in there and any(row.get("peak") is not None for row in made.rows):
-        found["pointing_with_reject"] = pointing_with_rejects(made, method)
-    if {"tam_obj", "tam_func"} <= there:
+    for hit, name in (("peak", "pointing_with_reject"), ("peak_15px", "pointing_with_reject_15px")):
+        if classes and "top" in there and any(row.get(hit) is not None for row in made.rows):
+            found[name] = pointing_with_rejects(made, method, hit)
+    if {"noun_iou", "function_word_iou"} <= there:
         means = made.figures(method)
-        if {"tam_obj", "tam_func"} <= set(means):
-            found["f1_iou"] = f1_iou(means["tam_obj"].mean, means["tam_func"].mean)
+        if {"noun_iou", "function_word_iou"} <= set(means):
+            found["word_f1_iou"] = f1_iou(means["noun_iou"].mean, means["function_word_iou"].mean)
     if classes and any(row.get("seed_either") is not None for row in made.rows):
         found["seed_mean_iou"] = seed_mean_iou(made, method)
     return found
 
 
-def _columns(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[bool], list[bool]]:
-    return [row["top"] for row in rows], [bool(row["peak"]) for row in rows], [bool(row["right"]) for row in rows]
+def _columns(rows: Sequence[dict[str, Any]], hit: str) -> tuple[list[float], list[bool], list[bool]]:
+    return [row["top"] for row in rows], [bool(row[hit]) for row in rows], [bool(row["right"]) for row in rows]

@@ -23,6 +23,7 @@ from mmgradcam.metrics.localization import (
     pointing_with_reject,
     random_in,
     reject_threshold,
+    widened,
 )
 from mmgradcam.metrics.perturbation import deletion, extents, insertion, occlusion_correlation, road, shown
 from mmgradcam.metrics.randomizing import randomized, unlearned
@@ -104,6 +105,7 @@ __all__ = [
     "swapped_labels",
     "swapped_pictures",
     "unlearned",
+    "widened",
     "win",
     "within",
 ]

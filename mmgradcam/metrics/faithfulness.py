@@ -12,6 +12,8 @@ from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError
 
 Heat = npt.NDArray[np.float32]
+TIE = 1e-4
+"""Confidences this near, relatively, are equal: the same confidence computed twice differs by rounding."""
 
 
 def shown_only(picture: Image.Image, heat: Heat) -> Image.Image:
@@ -45,23 +47,34 @@ def average_drop(whole: Sequence[float], shown: Sequence[float]) -> float:
 
 
 def increase(whole: Sequence[float], shown: Sequence[float]) -> float:
-    """Percent of pictures whose confidence grows when the model sees only what the map shows.
+    """Percent of pictures whose confidence grows when the model sees only what the map shows, by more than rounding (`TIE`).
 
     >>> increase([0.8, 0.5], [0.4, 0.6])
     50.0
     """
     y, o = _pairs(whole, shown)
-    return float(100 * np.mean(y < o))
+    return float(100 * np.mean(above(o, y)))
 
 
 def win(shown: Sequence[float], rival: Sequence[float]) -> float:
     """Percent of pictures where the confidence on what one map shows is above that on what a rival's shows.
 
+    By more than rounding (`TIE`).
+
     >>> win([0.4, 0.6, 0.5], [0.3, 0.7, 0.5])
     33.33333333333333
     """
     one, other = _pairs(shown, rival)
-    return float(100 * np.mean(one > other))
+    return float(100 * np.mean(above(one, other)))
+
+
+def above(one: npt.ArrayLike, other: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Where one confidence is larger than the other by more than rounding (`TIE`).
+
+    >>> above([0.5, 0.50001, 0.51], 0.5).tolist()
+    [False, False, True]
+    """
+    return np.asarray(one, np.float64) > np.asarray(other, np.float64) * (1 + TIE)
 
 
 def _pairs(first: Sequence[float], second: Sequence[float]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
