@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmgradcam import checkpoints, methods
 from mmgradcam.errors import InputError
+from mmgradcam.locks import exclusive
 from mmgradcam.pictures import Fit
 from mmgradcam.task import Task
 from mmgradcam.tasks import hub, plugins
@@ -33,6 +34,11 @@ class NoEncoder(InputError):
     """The image encoder that a model stands on is neither here nor within reach."""
 
 
+_LOADING = object()
+"""Models load one at a time: libraries below set switches of the whole process meanwhile."""
+
+
+@exclusive([_LOADING])
 def load(
     name: str | Path, device: str | torch.device = "auto", device_map: Any = None, encoder: str | Path | None = None
 ) -> Task:

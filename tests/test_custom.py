@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -103,6 +104,63 @@ def test_a_task_of_a_file_is_explained_by_name(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "example" / "index.html").exists()
+
+
+NEIGHBOURED = """
+import json, random
+import helpers
+from helpers import NAME
+from parts.deep import DEEP
+from lib.more import MORE
+from torch import nn
+from mmgradcam import Target, Task
+
+assert random.randint and json.dumps and "{folder}" in helpers.__file__
+
+class Mine(Task):
+    name = f"{{NAME}} {{DEEP}} {{MORE}}"
+    def __init__(self):
+        import late
+        self.late = late.LATE
+    def encode(self, images):
+        return images
+    def targets(self, features):
+        return [Target("bright")]
+    def score(self, features, targets):
+        return features.flatten(1).mean(1)
+"""
+
+
+def test_files_import_their_own_neighbours_and_only_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("one", "other"):
+        for name, text in {
+            "mine.py": NEIGHBOURED.format(folder=folder),
+            "helpers.py": f"NAME = {folder!r}",
+            "late.py": f"LATE = {folder!r}",
+            "parts/__init__.py": "from parts.deep import DEEP",
+            "parts/deep.py": f"import helpers\nDEEP = helpers.NAME.upper() + {folder!r}",
+            "lib/more.py": f"MORE = len({folder!r})",
+            "random.py": "raise ImportError('hides a module of Python')",
+            "torch.py": "raise ImportError('hides a package')",
+            "broken.py": "import nowhere",
+        }.items():
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / name).write_text(text)
+    (tmp_path / "helpers.py").write_text("NAME = 'of the caller'")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    callers = importlib.import_module("helpers")
+    before = (list(sys.path), list(sys.meta_path), {n for n in sys.modules if not n.startswith("mmgradcam")})
+    made = [load(f"{folder}/mine.py:Mine") for folder in ("one", "other", "one")]
+    assert [task.name for task in made] == ["one ONEone 3", "other OTHERother 5", "one ONEone 3"]
+    assert [task.late for task in made] == ["one", "other", "one"]  # type: ignore[attr-defined]
+    assert explain(made[1], torch.rand(3, 8, 8)).labels == ["bright"]
+    with pytest.raises(InputError, match=r"broken\.py:x failed: ModuleNotFoundError: No module named 'nowhere'"):
+        load("one/broken.py:x")
+    assert (sys.path, sys.meta_path, {n for n in sys.modules if not n.startswith("mmgradcam")}) == before
+    assert sys.modules["helpers"] is callers
+    assert callers.NAME == "of the caller"
+    monkeypatch.delitem(sys.modules, "helpers")
 
 
 def run(*told: Any, path: Path | None = None) -> subprocess.CompletedProcess[str]:
