@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         smooth_gradcam_pp,
         xgradcam,
     )
+    from mmgradcam.probability import log_prob
     from mmgradcam.probe import Probe
     from mmgradcam.seam import Tap
     from mmgradcam.task import Target, Task, Word
@@ -92,6 +93,7 @@ __all__ = [
     "hirescam",
     "integrated_gradients",
     "layercam",
+    "log_prob",
     "mean",
     "normgrad",
     "occlusion",
@@ -124,7 +126,7 @@ class _Checkout:
 
 sys.meta_path.append(_Checkout)
 
-_ROOMS = ("errors", "task", "seam", "probe", "explanation", "methods", "explaining", "checking")
+_ROOMS = ("errors", "task", "seam", "probability", "probe", "explanation", "methods", "explaining", "checking")
 
 
 def __getattr__(name: str) -> Any:

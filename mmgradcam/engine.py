@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from mmgradcam.errors import ModelError
+from mmgradcam.memory import budget, halving, out_of_memory
+from mmgradcam.precision import initial, kept_in_range, lost, times
+from mmgradcam.probability import full
 from mmgradcam.seam import Tap, embedded, tapped
 from mmgradcam.task import Target, Task
 
@@ -42,12 +44,14 @@ class Slopes:
         rows: image and target of each of the n rows.
         scores: (n,).
         places: (features, gradients), each (n, C, *grid) float32, for each tap, or for the seam where there is none.
+        lost: (n,) bool; the gradients are below the rounding of what they were computed from, see `precision.lost`.
         words: (n, L) gradient times embedding, summed over the embedding, of each token a target reads; or None.
     """
 
     rows: list[Row]
     scores: Tensor
     places: list[tuple[Tensor, Tensor]]
+    lost: Tensor
     words: Tensor | None
 
 
@@ -104,7 +108,7 @@ def scores(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
             found = torch.cat(list(groups)).T
         else:
             rows = [(n, t) for n in range(len(features)) for t in range(len(targets))]
-            size = max(1, (memory or _budget(features)) // (4 * features[0].numel() * features.element_size()))
+            size = max(1, (memory or budget(features)) // (4 * features[0].numel() * features.element_size()))
 
             def work(part: list[Row]) -> Iterator[tuple[list[Row], Tensor]]:
                 asked = [targets[t] for _, t in part]
@@ -112,8 +116,9 @@ def scores(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
                 _check_scores(task, scored, asked)
                 yield part, scored
 
-            found = features.new_empty(len(features), len(targets))
-            for part, scored in _halving(rows, size, work):
+            wide = torch.promote_types(features.dtype, torch.float32)
+            found = features.new_empty(len(features), len(targets), dtype=wide)
+            for part, scored in halving(rows, size, work):
                 found.view(-1)[[n * len(targets) + t for n, t in part]] = scored.to(found.dtype)
     if not torch.isfinite(found).all():
         check_finite(task, found.sum(0), targets)
@@ -136,7 +141,7 @@ def paired(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
     Raises:
         ModelError: log-probabilities are asked for and the task has none.
     """
-    size = max(1, (memory or _budget(features)) // (4 * features[0].numel() * features.element_size()))
+    size = max(1, (memory or budget(features)) // (4 * features[0].numel() * features.element_size()))
     told = likely and task.unit != "log-probability"
 
     def work(part: list[int]) -> Iterator[Tensor]:
@@ -148,7 +153,7 @@ def paired(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
         yield scored.float()
 
     with torch.no_grad():
-        found = torch.cat(list(_halving(list(range(len(targets))), size, work)))
+        found = torch.cat(list(halving(list(range(len(targets))), size, work)))
     check_finite(task, found, targets)
     return found
 
@@ -158,6 +163,10 @@ def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], me
 
     A head that scores all targets of an image in one forward (`Task.scores`) is differentiated in rounds, one target of
     every image at a time; any other gets one row of features per target, and one backward for as many rows as fit.
+
+    Where the scores are log-probabilities (`Task.unit`), their gradients by the logits are of size 1 - p. The backward runs on
+    gradients brought to the size of 1 by a power of two for each row, so that they stay in the range of the model's precision;
+    results are in the units of the score.
 
     Args:
         task: whose head.
@@ -170,7 +179,7 @@ def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], me
         `Slopes` of the rows done together, in no particular order; after running out of memory, some rows a second time.
     """
     features = encoded.features if encoded.graph else encoded.features.detach()
-    most = max(1, (memory or _budget(features)) // (8 * features[0].numel() * features.element_size()))
+    most = max(1, (memory or budget(features)) // (8 * features[0].numel() * features.element_size()))
 
     def work(images: list[int]) -> Iterator[_Part]:
         asked = [targets[b] for b in images]
@@ -180,32 +189,44 @@ def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], me
             yield from chain([first], rounds)
             return
         rows = [(b, t) for t in range(max(map(len, asked))) for b in images if t < len(targets[b])]
-        yield from _halving(rows, most, lambda part: [_expanded(task, encoded, features, targets, part)])
+        yield from halving(rows, most, lambda part: [_expanded(task, encoded, features, targets, part)])
 
-    for part in _halving([b for b in range(len(targets)) if targets[b]], most, work):
-        yield Slopes(part.rows, part.scores, _places(encoded, part, memory), part.words)
+    for part in halving([b for b in range(len(targets)) if targets[b]], most, work):
+        arrived, powers = _places(encoded, part, memory)
+        places = [(x, times(gradients.float(), -powers)) for x, gradients in arrived]
+        yield Slopes(part.rows, part.scores, places, lost(task.unit, part.scores, [g for _, g in arrived], places), part.words)
 
 
 @dataclass
 class _Part:
-    """Rows done together: their scores, and gradients at the seam."""
+    """Rows done together: their scores, and gradients at the seam, times two to the `powers` (n,)."""
 
     rows: list[Row]
     scores: Tensor
     gradients: Tensor
+    powers: Tensor
     words: Tensor | None
 
 
 def _expanded(task: Task, encoded: Encoded, features: Tensor, targets: Sequence[Sequence[Target]], rows: list[Row]) -> _Part:
     """One row of features per target, one backward for all rows."""
-    leaf = _leaf(features[[b for b, _ in rows]])
+    leaf, graph = _leaf(features[[b for b, _ in rows]]), encoded.graph
     asked = [targets[b][t] for b, t in rows]
-    with embedded(None if encoded.graph else task.words()) as words:
+    with embedded(None if graph else task.words()) as words:
         scores = task.score(leaf.clone(), asked)
     _check_scores(task, scores, asked)
-    gradients, *more = _grad(task, scores, leaf, words, encoded.graph)
-    importance = (words[0].detach() * more[0]).sum(-1).float() if words else None
-    return _Part(rows, scores if encoded.graph else scores.detach(), gradients, importance)
+    _check_graph(task, scores, words)
+    again = graph or leaf.dtype == torch.float16
+
+    def work(powers: Tensor) -> Sequence[Tensor | None]:
+        vector = torch.exp2(powers).to(scores.dtype)
+        inputs = [leaf, *words]
+        return torch.autograd.grad(scores, inputs, vector, retain_graph=again, create_graph=graph, allow_unused=True)
+
+    (found, *more), powers = kept_in_range(work, initial(task.unit, scores), 1)
+    gradients = torch.zeros_like(leaf) if found is None else found
+    importance = _importance(words[0].detach(), more[0], powers) if words else None
+    return _Part(rows, scores if graph else scores.detach(), gradients, powers, importance)
 
 
 def _rounds(task: Task, features: Tensor, images: list[int], asked: list[Sequence[Target]], most: int) -> Iterator[_Part]:
@@ -218,25 +239,31 @@ def _rounds(task: Task, features: Tensor, images: list[int], asked: list[Sequenc
         at = [(t, i) for t in range(len(rounds)) for i, row in enumerate(asked) if done + t < len(row)]
         turn, image = ([pair[k] for pair in at] for k in (0, 1))
         _check_graph(task, rounds, words)
-        vectors = torch.eye(len(rounds), dtype=rounds.dtype, device=rounds.device)[..., None].expand(-1, *rounds.shape)
-        gradients, *more = (
-            x.new_zeros(len(at), *x.shape[1:]) if g is None else g[turn, image]
-            for g, x in zip(_products(rounds, [leaf, *words], vectors), [leaf, *words], strict=True)
-        )
-        importance = (words[0].detach()[image] * more[0]).sum(-1).float() if words else None
-        yield _Part([(images[i], done + t) for t, i in at], rounds.detach()[turn, image], gradients, importance)
+
+        def work(powers: Tensor, rounds: Tensor = rounds) -> Sequence[Tensor | None]:
+            each = torch.diag_embed(torch.exp2(powers).to(rounds.dtype).T).permute(1, 2, 0)  # (t, t, B)
+            return _products(rounds, [leaf, *words], each)
+
+        (found, *more), powers = kept_in_range(work, initial(task.unit, rounds), 1)
+        powers = powers[turn, image]
+        gradients = leaf.new_zeros(len(at), *leaf.shape[1:]) if found is None else found[turn, image]
+        importance = None
+        if words:
+            importance = _importance(words[0].detach()[image], None if more[0] is None else more[0][turn, image], powers)
+        yield _Part([(images[i], done + t) for t, i in at], rounds.detach()[turn, image], gradients, powers, importance)
         done += len(rounds)
+
+
+def _importance(embedded: Tensor, gradients: Tensor | None, powers: Tensor) -> Tensor:
+    """(n, L) gradient times embedding; the first n rows of (R, L, width)."""
+    if gradients is None:
+        return embedded.new_zeros(embedded.shape[:2], dtype=torch.float32)
+    product = full(embedded) * full(gradients)
+    return times(product.sum(-1)[: len(powers)].float(), -powers)
 
 
 def _leaf(features: Tensor) -> Tensor:
     return features if features.requires_grad else features.requires_grad_()
-
-
-def _grad(task: Task, scores: Tensor, leaf: Tensor, words: Sequence[Tensor], graph: bool) -> tuple[Tensor, ...]:
-    _check_graph(task, scores, words)
-    inputs = [leaf, *words]
-    gradients = torch.autograd.grad(scores.sum(), inputs, retain_graph=graph, create_graph=graph, allow_unused=True)
-    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))
 
 
 def _check_graph(task: Task, scores: Tensor, words: Sequence[Tensor]) -> None:
@@ -249,24 +276,29 @@ def _check_graph(task: Task, scores: Tensor, words: Sequence[Tensor]) -> None:
         raise ModelError(f"{_name(task)}.words: the layer ran {len(words)} times while scoring, expected once")
 
 
-def _places(encoded: Encoded, part: _Part, memory: int | None) -> list[tuple[Tensor, Tensor]]:
-    """Features and gradients of the rows at the seam, or, where there are taps, at each tap."""
+def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Features of the rows at the seam, or, where there are taps, at each tap, and gradients times two to the powers (n,)."""
     images = [b for b, _ in part.rows]
     if not encoded.taps:
-        return [(_of_rows(_kept(encoded, encoded.features), images).float(), part.gradients.float())]
+        return [(_of_rows(_kept(encoded, encoded.features), images).float(), part.gradients)], part.powers
     tensors = [tap.outputs[0] for tap in encoded.taps]
     turns = _turns(images)
-    size = max(1, (memory or _budget(encoded.features)) // sum(8 * x.numel() * x.element_size() for x in tensors))
+    size = max(1, (memory or budget(encoded.features)) // sum(8 * x.numel() * x.element_size() for x in tensors))
     order: list[int] = []
     found: list[list[Tensor]] = [[] for _ in tensors]
+    powers: list[Tensor] = []
     for start in range(0, max(turns) + 1, size):
         rows = [row for row, turn in enumerate(turns) if start <= turn < start + size]
         at = [turns[row] - start for row in rows], [images[row] for row in rows]
         vectors = encoded.features.new_zeros(max(at[0]) + 1, *encoded.features.shape)
         vectors[at] = part.gradients[rows].to(vectors.dtype)
-        for tap, gradients, into in zip(
-            encoded.taps, _products(encoded.features, tensors, vectors, encoded.graph), found, strict=True
-        ):
+
+        def work(powers: Tensor, vectors: Tensor = vectors) -> Sequence[Tensor | None]:
+            return _products(encoded.features, tensors, times(vectors, powers), encoded.graph)
+
+        made, more = kept_in_range(work, part.powers.new_zeros(vectors.shape[:2]), len(tensors))
+        powers.append(part.powers[rows] + more[at])
+        for tap, gradients, into in zip(encoded.taps, made, found, strict=True):
             if gradients is None:
                 raise ModelError(f"no gradient reaches {tap.name}: the features do not depend on it; name another layer")
             into.append(gradients[:, 0] if len(encoded.features) == 1 else gradients[at])
@@ -274,9 +306,9 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> list[tuple[Ten
     back = sorted(range(len(order)), key=order.__getitem__)
     gradients_of = [some[0] if len(some) == 1 else torch.cat(some)[back] for some in found]
     return [
-        (tap.grid(_of_rows(_kept(encoded, x), images)).float(), tap.grid(gradients).float())
+        (tap.grid(_of_rows(_kept(encoded, x), images)).float(), tap.grid(gradients))
         for tap, x, gradients in zip(encoded.taps, tensors, gradients_of, strict=True)
-    ]
+    ], torch.cat(powers)[back]
 
 
 def _products(outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor, graph: bool = False) -> Sequence[Tensor | None]:
@@ -295,7 +327,7 @@ def _products(outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor, graph:
         try:
             return product(vectors, batched=True)
         except RuntimeError as error:
-            if _out_of_memory(error):
+            if out_of_memory(error):
                 raise
     each = [product(vector) for vector in vectors]
     return [None if some[0] is None else torch.stack([g for g in some if g is not None]) for some in zip(*each, strict=True)]
@@ -322,38 +354,6 @@ def _turns(images: Sequence[int]) -> list[int]:
         turns.append(seen[image])
         seen[image] += 1
     return turns
-
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
-
-
-def _halving(items: list[Item], size: int, work: Callable[[list[Item]], Iterable[Made]]) -> Iterator[Made]:
-    """Works on `size` items at a time, and on half as many whenever the device runs out of memory."""
-    at = 0
-    while at < len(items):
-        part = items[at : at + size]
-        try:
-            yield from work(part)
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            if len(part) == 1:
-                raise ModelError("out of memory on a single row; use a smaller picture or another device") from error
-            size = len(part) // 2
-            continue
-        at += len(part)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _budget(features: Tensor) -> int:
-    if features.device.type == "cuda":
-        free: int = torch.cuda.mem_get_info(features.device)[0]
-        return free // 2
-    return 256 * 2**20
 
 
 def _check_features(task: Task, features: object, images: int) -> None:

@@ -144,11 +144,15 @@ def compare(
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What became of a batch's K rows: maps and their spread (K, *grid), scores (K,), flat (K,) bool, words (K, L)."""
+    """What became of a batch's K rows: maps and their spread (K, *grid), scores (K,), words (K, L).
+
+    Rows are `flat` (K,) whose gradients are all 0, and `lost` (K,) whose gradients are below rounding, and maps therefore 0.
+    """
 
     maps: Tensor
     scores: Tensor
     flat: Tensor
+    lost: Tensor
     words: Tensor | None
     spread: Tensor | None
 
@@ -237,7 +241,8 @@ class _How:
         self, view: View, query: Query, targets: Sequence[Target], drawn: _Drawn, rows: slice, method: AnyMethod, seam: str
     ) -> Explanation:
         """One picture's explanation by one method, out of a batch's rows."""
-        problems = [problem_of(m, bool(f)) for m, f in zip(drawn.maps[rows].detach(), drawn.flat[rows], strict=True)]
+        shown = zip(drawn.maps[rows].detach(), drawn.flat[rows].tolist(), drawn.lost[rows].tolist(), strict=True)
+        problems = [problem_of(*one) for one in shown]
         about = About(
             self.task.name or type(self.task).__name__, self.task.unit, _name(method), seam, dict(query), image_name=view.name
         )
@@ -283,16 +288,18 @@ class _How:
         """All rows of a batch by gradient methods, image by image and target by target."""
         order: list[tuple[int, int]] = []
         maps: list[list[Tensor]] = [[] for _ in methods]
-        scores, flat, words = [], [], []
+        scores, flat, lost, words = [], [], [], []
         for part in slopes(self.task, encoded, targets, self.memory):
             order += part.rows
             for method, into in zip(methods, maps, strict=True):
                 drawn = [self._map(method, a, g) for a, g in part.places]
-                into.append(drawn[0] if len(drawn) == 1 else self.fuse(drawn))
+                made = drawn[0] if len(drawn) == 1 else self.fuse(drawn)
+                into.append(made.masked_fill(part.lost.to(made.device).view(-1, *[1] * (made.dim() - 1)), 0.0))
             scores.append(part.scores.float())
             flat.append(torch.stack([_zero(g.detach()) for _, g in part.places]).all(0))
+            lost.append(part.lost)
             if part.words is not None:
-                words.append(part.words)
+                words.append(part.words.masked_fill(part.lost.to(part.words.device)[:, None], 0.0))
         latest = {row: i for i, row in enumerate(order)}
         place = torch.tensor([latest[row] for row in sorted(latest)])
 
@@ -300,8 +307,8 @@ class _How:
             return (torch.cat(list(parts)) if self.graph else torch.cat(list(parts)).cpu())[place]
 
         read = _cat_padded(words)[place] if words else None
-        told, empty = sorted_rows(scores), torch.cat(flat).cpu()[place]
-        return [_Drawn(sorted_rows(some), told, empty, read, None) for some in maps]
+        told, empty, below = sorted_rows(scores), torch.cat(flat).cpu()[place], torch.cat(lost).cpu()[place]
+        return [_Drawn(sorted_rows(some), told, empty, below, read, None) for some in maps]
 
     def _asked(self, method: AnyMethod, pixels: Tensor, encoded: Encoded, targets: Sequence[Sequence[Target]]) -> _Drawn:
         """All rows of a batch by a method that asks the model again, image by image."""
@@ -325,8 +332,8 @@ class _How:
             if second is not None:
                 spread.append(second.float().cpu())
         all_maps = torch.cat(maps)
-        flat = torch.zeros(len(all_maps), dtype=torch.bool)
-        return _Drawn(all_maps, torch.cat(scores), flat, None, torch.cat(spread) if spread else None)
+        none = torch.zeros(len(all_maps), dtype=torch.bool)
+        return _Drawn(all_maps, torch.cat(scores), none, none, None, torch.cat(spread) if spread else None)
 
     def _map(self, method: AnyMethod, features: Tensor, gradients: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.graph):

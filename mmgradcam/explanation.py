@@ -203,7 +203,7 @@ class Explanation:
 
     @property
     def problem(self) -> str | None:
-        """Why the map shows nothing (no gradient, nothing in favour, not finite), or None."""
+        """Why the map shows nothing (no gradient, below rounding, nothing in favour, not finite), or None."""
         self._one()
         return self.problems[0]
 
@@ -387,10 +387,12 @@ class Explanation:
         return f'<img alt="" src="data:image/png;base64,{base64.b64encode(draw.encoded(picture, ".png")).decode()}">'
 
 
-def problem_of(map_: Tensor, flat: bool) -> str | None:
-    """Why a raw map shows nothing: `flat` says that its target's gradient is 0 everywhere."""
+def problem_of(map_: Tensor, flat: bool, lost: bool = False) -> str | None:
+    """Why a raw map shows nothing: its target's gradient is 0 (`flat`), or below the rounding of its computation (`lost`)."""
     if not torch.isfinite(map_).all():
         return "not finite"
+    if lost:
+        return "below rounding"
     if flat:
         return "no gradient"
     return None if bool((map_ > 0).any()) else "nothing in favour"

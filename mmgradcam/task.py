@@ -83,7 +83,11 @@ class Task(ABC):
     name: str = ""
     """What people call the model."""
     unit: str = "score"
-    """What a score is: "log-probability" or "word logit" of a word, "logit" of an answer or class."""
+    """What a score is: "log-probability" or "word logit" of a word, "logit" of an answer or class.
+
+    Log-probabilities are best computed by `mmgradcam.log_prob`, whose gradient is exact for any probability. One that was
+    computed by subtracting from 1, as by `log_softmax`, is not drawn where 1 - p is less than 8 roundings (1e-6 in float32).
+    """
     seam: str = "features"
     """Where the features are taken, in words."""
     method: Method | None = None

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
+from mmgradcam.probability import full, log_prob, others
 from mmgradcam.task import Query, Target, Task
 from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, tokenize
 
@@ -218,7 +219,7 @@ class Captioning(Task):
         logp = dict(zip(needed, chosen, strict=True))
         rounds = []
         for t in range(max(map(len, targets))):
-            total = features.new_zeros(len(targets))
+            total = chosen[0].new_zeros(len(targets))
             asked = [(b, row[t]) for b, row in enumerate(targets) if t < len(row)]
             for p in sorted({p for _, target in asked for p in target.value.positions}):
                 at = [(b, row_of[b, target.value.tokens]) for b, target in asked if p in target.value.positions]
@@ -237,7 +238,7 @@ class Captioning(Task):
 
 def _each_alone(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
     """Log-probabilities (R,) of a token after each step (R, width), by plain autograd."""
-    return [out(step).log_softmax(-1).gather(1, token[:, None])[:, 0] for step, token in zip(steps, tokens, strict=True)]
+    return [log_prob(out(step), token) for step, token in zip(steps, tokens, strict=True)]
 
 
 def _logits(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
@@ -248,30 +249,36 @@ def _logits(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[T
 def _all_at_once(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
     """The same, reading the vocabulary's large matrix twice and not twice per step.
 
-    The gradient of log p(token) by what predicts it is closed: the token's row of the matrix less the mean row under p. It is
-    worked out for all steps together, and stands ready for the backward of each. Only a linear layer has it.
+    The gradient of log p_t by what predicts it is closed: (1 - p_t) W_t - sum_{j != t} p_j W_j, which is 1 - p_t times
+    W_t - sum_{j != t} q_j W_j, with q the probabilities of the other tokens among themselves. It is worked out for all steps
+    together, and stands ready for the backward of each. Only a linear layer has it.
     """
     if not isinstance(out, nn.Linear):
         return _each_alone(out, steps, tokens)
     with torch.no_grad():
         said, token = torch.stack(steps).detach(), torch.stack(tokens)
-        logp = out(said).log_softmax(-1)
-        chosen = logp.gather(2, token[..., None])[..., 0]
+        logits = full(out(said))
+        chosen = log_prob(logits, token)
         if not any(step.requires_grad for step in steps):
             return list(chosen)
-        slopes = out.weight[token] - logp.exp() @ out.weight
-    return [_Ready.apply(*each) for each in zip(steps, chosen, slopes, strict=True)]
+        among = others(logits, token[..., None]).softmax(-1).to(out.weight.dtype)
+        directions, rest = out.weight[token] - among @ out.weight, -torch.expm1(chosen)
+    return [_Ready.apply(*each) for each in zip(steps, chosen, rest, directions, strict=True)]
 
 
 class _Ready(torch.autograd.Function):
-    """A value (R,) of a step (R, width) whose gradient is known."""
+    """A value (R,) of a step (R, width) whose gradient is known: a size (R,) and a direction (R, width).
+
+    The direction may be in half precision, whose range the gradient itself might leave.
+    """
 
     @staticmethod
-    def forward(ctx: Any, step: Tensor, value: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(slope)
+    def forward(ctx: Any, step: Tensor, value: Tensor, size: Tensor, direction: Tensor) -> Tensor:
+        ctx.save_for_backward(size, direction)
         return value.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient[:, None] * ctx.saved_tensors[0], None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        size, direction = ctx.saved_tensors
+        return (gradient * size).to(direction.dtype)[:, None] * direction, None, None, None

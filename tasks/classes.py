@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmgradcam.errors import InputError
+from mmgradcam.probability import full, log_prob
 from mmgradcam.task import Target
 
 
@@ -56,8 +57,7 @@ def targets_of(
 def scores_of(logits: Tensor, targets: Sequence[Target]) -> Tensor:
     """(K, N) logits -> (K,), of each row its target's class, less that of the other class of a contrast."""
     rows = torch.arange(len(targets), device=logits.device)
-    classes = torch.tensor([target.value[0] for target in targets], device=logits.device)
-    others = torch.tensor([-1 if t.value[1] is None else t.value[1] for t in targets], device=logits.device)
+    classes, others = indices(targets, logits.device)
     scores = logits[rows, classes]
     return torch.where(others >= 0, scores - logits[rows, others.clamp(min=0)], scores)
 
@@ -70,8 +70,16 @@ def likelihood_of(logits: Tensor, targets: Sequence[Target], several: bool = Fal
         targets: as of `targets_of`.
         several: any number of classes may hold at once.
     """
-    logits = logits.float().expand(len(targets), -1)
-    return scores_of(torch.nn.functional.logsigmoid(logits) if several else logits.log_softmax(-1), targets)
+    logits = full(logits).expand(len(targets), -1)
+    if several:
+        return scores_of(torch.nn.functional.logsigmoid(logits), targets)
+    return log_prob(logits, *indices(targets, logits.device))
+
+
+def indices(targets: Sequence[Target], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of targets whose value is (class, other class or None): (K,) classes and (K,) others, -1 where there is none."""
+    others = [-1 if target.value[1] is None else target.value[1] for target in targets]
+    return torch.tensor([target.value[0] for target in targets], device=device), torch.tensor(others, device=device)
 
 
 def _index(key: int | str, labels: Sequence[str], count: int) -> int:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.pictures import Prepared
+from mmgradcam.probability import full, log_prob
 from mmgradcam.seam import Layout, Tap, left_as_found
 from mmgradcam.task import Target, Task
+from mmgradcam.tasks.classes import indices, scores_of
 from mmgradcam.tasks.nets.goto import GoToNet
 from mmgradcam.tasks.vocabulary import Vocabulary, tokenize
 
@@ -102,10 +104,8 @@ class Policy(Task):
         if not isinstance(scores, Tensor) or scores.dim() != 2:
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise ModelError(f"{self.name}: expected (B, A) scores of the actions, got {got}")
-        if self.unit == "log-probability":
-            scores = scores.log_softmax(-1)
         if self.seen is None and self._observation is not None:
-            self.seen = scores[0].detach().float().cpu()
+            self.seen = self._told(scores[:1].detach())[0].cpu()
         if value is None:
             value = scores.new_full((len(scores),), torch.nan)
         return torch.cat([scores, value.view(-1, 1)], 1)
@@ -121,7 +121,7 @@ class Policy(Task):
     ) -> list[Target]:
         if query:
             raise InputError(f"Policy is asked with action=, against=, top= or value=, got {', '.join(query)}")
-        scores, state = features[0, :-1].float(), features[0, -1]
+        scores, state = self._told(features[:1, :-1])[0], features[0, -1]
         if not 1 <= top <= len(scores):
             raise InputError(f"top: expected 1 to {len(scores)} actions, got {top}")
         chosen = scores.topk(top).indices.tolist() if action is None else [self._index(action, len(scores))]
@@ -145,10 +145,21 @@ class Policy(Task):
         return Target(self.called(index), (index, None), probability=likely, asserted=asserted)
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
-        rows = torch.arange(len(targets), device=features.device)
-        own = features[rows, torch.tensor([target.value[0] for target in targets], device=features.device)]
-        other = torch.tensor([-1 if t.value[1] is None else t.value[1] for t in targets], device=features.device)
-        return torch.where(other >= 0, own - features[rows, other.clamp(min=0)], own)
+        found = scores_of(features, targets)
+        if self.unit != "log-probability":
+            return found
+        logits = features[:, :-1]
+        actions, others = indices(targets, features.device)
+        state = actions == logits.shape[1]
+        return torch.where(state, full(found), log_prob(logits, actions.masked_fill(state, 0), others))
+
+    def _told(self, scores: Tensor) -> Tensor:
+        """(B, A) scores of the net as scores of the actions: (B, A) float32 Q-values or log-probabilities."""
+        if self.unit != "log-probability":
+            return scores.float()
+        count = scores.shape[1]
+        every = torch.arange(count, device=scores.device).expand(len(scores), -1)
+        return log_prob(scores[:, None].expand(-1, count, -1), every).float()
 
     def values(self, observation: Any) -> Tensor:
         """(A,) scores of the actions."""
@@ -156,7 +167,7 @@ class Policy(Task):
         bound = self.at(observation)
         pixels = bound.prepare(self.picture(observation)).pixels[None].to(device)
         with left_as_found([self.net]), torch.no_grad():
-            made: Tensor = bound.encode(pixels)[0, :-1].float().cpu()
+            made = self._told(bound.encode(pixels)[:, :-1])[0].cpu()
         return made
 
     def called(self, index: int) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
+from mmgradcam.probability import log_prob
 from mmgradcam.task import Query, Target, Task, Word
 from mmgradcam.tasks.vocabulary import PAD, Vocabulary, tokenize
 
@@ -164,7 +165,8 @@ class VQA(Task):
 
     def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         tokens = self._pad([t.value.question for t in targets], features.device)
-        return self._pick(self.head(features, tokens).float().log_softmax(-1), [t.value for t in targets])
+        logits = self.head(features, tokens)
+        return log_prob(logits, *_indices([t.value for t in targets], logits.device))
 
     def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor] | None:
         if any(target.value.question != row[0].value.question for row in targets for target in row):
@@ -174,7 +176,13 @@ class VQA(Task):
         return [torch.stack([self._pick(logits, [row[min(t, len(row) - 1)].value for row in targets]) for t in rounds])]
 
     def _pick(self, logits: Tensor, asked: Sequence[Answered]) -> Tensor:
+        answers, others = _indices(asked, logits.device)
         rows = torch.arange(len(asked), device=logits.device)
-        scores = logits[rows, torch.tensor([a.answer for a in asked], device=logits.device)]
-        other = torch.tensor([-1 if a.against is None else a.against for a in asked], device=logits.device)
-        return torch.where(other >= 0, scores - logits[rows, other.clamp(min=0)], scores)
+        scores = logits[rows, answers]
+        return torch.where(others >= 0, scores - logits[rows, others.clamp(min=0)], scores)
+
+
+def _indices(asked: Sequence[Answered], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(K,) answers, and (K,) those they are held against, -1 where there is none."""
+    others = [-1 if a.against is None else a.against for a in asked]
+    return torch.tensor([a.answer for a in asked], device=device), torch.tensor(others, device=device)

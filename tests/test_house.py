@@ -22,6 +22,9 @@ FLOORS: list[set[str]] = [
         "errors",
         "locks",
         "version",
+        "probability",
+        "precision",
+        "memory",
         "files",
         "archives",
         "pictures",
@@ -49,6 +52,7 @@ FLOORS: list[set[str]] = [
 WITHIN = {
     ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("seam", "locks"), ("task", "locks"), ("layouts", "errors"),
     ("draw", "pictures"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("record", "report"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
+    ("precision", "probability"), ("memory", "errors"),
     ("files", "errors"), ("writing", "errors"), ("archives", "errors"), ("pictures", "files"), ("clips", "files"), ("explanation", "schema"),
     ("show", "bulk"), ("cli", "bulk"), ("cli", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),
     ("evaluating", "bulk"), ("evaluating", "show"), ("evaluating", "choosing"), ("evaluating", "options"), ("choosing", "bulk"),
@@ -143,7 +147,7 @@ def test_the_public_names_are_these() -> None:
         "Explanation", "Finding", "InputError", "ModelError", "Probe", "Tap", "Target", "Task", "Word", "__version__",
         "ablation_cam", "cam", "check", "compare", "counterfactual", "deconvnet", "eigencam", "eigengradcam", "explain", "fullgrad",
         "gradcam", "gradcam_pp", "gradcam_pp_code", "gradient_x_input", "guided_backprop", "guided_gradcam",
-        "guided_gradcam_pp", "hirescam", "integrated_gradients", "layercam", "mean", "normgrad", "occlusion", "product", "rise",
+        "guided_gradcam_pp", "hirescam", "integrated_gradients", "layercam", "log_prob", "mean", "normgrad", "occlusion", "product", "rise",
         "score_cam", "smooth", "smooth_gradcam_pp", "xgradcam",
     ]  # fmt: skip
     for name in mmgradcam.__all__:

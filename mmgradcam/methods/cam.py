@@ -154,7 +154,10 @@ def normgrad(features: Tensor, gradients: Tensor) -> Tensor:
     Returns:
         (K, *grid), >= 0.
     """
-    drawn: Tensor = torch.linalg.vector_norm(features, dim=1) * torch.linalg.vector_norm(gradients, dim=1)
+    largest = gradients.detach().abs().amax(tuple(range(1, gradients.dim())), keepdim=True)
+    scale = torch.where(largest > 0, largest, torch.ones_like(largest))  # squares of small gradients would be 0
+    norms = torch.linalg.vector_norm(gradients / scale, dim=1) * scale[:, 0]
+    drawn: Tensor = torch.linalg.vector_norm(features, dim=1) * norms
     return drawn
 
 
@@ -217,8 +220,8 @@ def _alpha(features: Tensor, gradients: Tensor, name: str) -> Tensor:
             f"{name}: expected features >= 0, as after a ReLU, got a minimum of {features.min().item():.3g}; "
             "use gradcam, hirescam or layercam on these features"
         )
-    second, third = gradients.square(), gradients.pow(3)
-    return divided(second, 2 * second + _sum(features) * third)
+    # G^2 is taken out of the fraction: of G below 1e-19 it is 0 in float32.
+    return divided((gradients != 0).to(gradients), 2 + _sum(features) * gradients)
 
 
 def divided(above: Tensor, below: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from mmgradcam.errors import InputError
 from mmgradcam.methods import hirescam
 from mmgradcam.pictures import Prepared
+from mmgradcam.probability import log_prob
 from mmgradcam.seam import Tap
 from mmgradcam.task import Query, Target, Task, Word, spelled
 from mmgradcam.tasks.hub.text import text_of, words_among, words_of, words_read
@@ -176,7 +178,12 @@ class Talking(Task):
         rows = [*range(len(told)), *others]
         texts = [list(t.text) for t in told] + [list(told[k].against) for k in others]
         logp = self._logp(features[rows], [told[k].prompt for k in rows], texts)
-        meant = [t.positions for t in told] + [tuple(range(len(told[k].against))) for k in others]
+        # What both texts begin with cancels, and only its rounding would be left.
+        alike = [
+            len(list(takewhile(lambda pair: pair[0] == pair[1], zip(t.text, t.against or (), strict=False)))) for t in told
+        ]
+        meant = [tuple(p for p in t.positions if p >= first) for t, first in zip(told, alike, strict=True)]
+        meant += [tuple(range(alike[k], len(told[k].against))) for k in others]
         sums = torch.stack([row[list(at)].sum() for row, at in zip(logp, meant, strict=True)])
         found = sums[: len(told)]
         return found.index_add(0, torch.tensor(others, device=found.device, dtype=torch.long), -sums[len(told) :])
@@ -194,11 +201,11 @@ class Talking(Task):
 
     def _logp(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
         """Log-probabilities (R, longest text) of the texts' tokens; 0 beyond a text's end."""
-        logits = self.voice.read(features, prompts, texts).float()
+        logits = self.voice.read(features, prompts, texts)
         longest = max(map(len, texts))
         said = torch.tensor([text + [0] * (longest - len(text)) for text in texts], device=logits.device)
         there = torch.tensor([[i < len(text) for i in range(longest)] for text in texts], device=logits.device)
-        return torch.where(there, logits.log_softmax(-1).gather(2, said[..., None])[..., 0], 0.0)
+        return torch.where(there, log_prob(logits, said), 0.0)
 
     def join(self, targets: Sequence[Target]) -> Target:
         told = {(t.value.prompt, t.value.text) for t in targets}

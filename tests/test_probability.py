@@ -1,0 +1,450 @@
+"""Words and actions that a model is sure of: exact down to the rounding of the precision, and marked below it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Bent, Encoder, tiny_captioner, tiny_vqa
+from hub_models import saved
+from PIL import Image
+from torch import Tensor, nn
+
+from mmgradcam import Explanation, ModelError, Target, Task, explain, gradcam_pp, hirescam, log_prob, normgrad
+from mmgradcam.engine import scores
+from mmgradcam.precision import exponents, kept_in_range, rounded
+from mmgradcam.tasks import Policy, load
+from mmgradcam.tasks.classes import likelihood_of
+from mmgradcam.tasks.vqa import Answered
+
+LACKS = [1e-3, 1e-6, 1e-8, 1e-12]
+"""1 - p of what is explained."""
+
+
+def exact(logits: Tensor, index: int) -> Tensor:
+    """log p in float64, by the definition: -log1p(sum over the others of exp(z_j - z_t))."""
+    assert logits.dtype == torch.float64
+    above = logits - logits[index]
+    return -torch.log1p(torch.cat([above[:index], above[index + 1 :]]).exp().sum())
+
+
+def raise_to(logits: Tensor, index: int, lack: float) -> float:
+    """What must be added to a logit for its probability to be 1 - lack."""
+    rest = torch.cat([logits[:index], logits[index + 1 :]]).double().logsumexp(0)
+    return float(rest - logits[index].double()) + math.log1p(-lack) - math.log(lack)
+
+
+def off(found: Tensor, wanted: Tensor) -> float:
+    """The largest error, of the largest magnitude there is."""
+    return float((found.double() - wanted).abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize("lack", [0.9, 0.5, 1e-3, 1e-6, 1e-8, 1e-12, 1e-20, 1e-30])
+def test_value_and_gradient_are_those_of_float64(lack: float) -> None:
+    logits = torch.randn(2, 3, 50) * 3
+    index = torch.randint(50, (2, 3))
+    for row, t in zip(logits.flatten(0, 1), index.flatten().tolist(), strict=True):
+        row[t] += raise_to(row, t, lack)
+    leaf = logits.clone().requires_grad_()
+    found = log_prob(leaf, index)
+    (gradient,) = torch.autograd.grad(found.sum(), leaf)
+    tolerance = 1e-6 * max(1.0, -math.log(lack) / 8)  # the rounding of the logits' difference
+    for row, t, one, slope in zip(
+        logits.flatten(0, 1), index.flatten().tolist(), found.flatten(), gradient.flatten(0, 1), strict=True
+    ):
+        wide = row.double().requires_grad_()
+        value = exact(wide, t)
+        (wanted,) = torch.autograd.grad(value, wide)
+        assert one.item() == pytest.approx(value.item(), rel=tolerance)
+        torch.testing.assert_close(slope.double(), wanted, rtol=2 * tolerance, atol=0)
+
+
+def test_it_can_be_differentiated_twice_and_has_no_nan() -> None:
+    logits, index = torch.randn(3, 5).double().requires_grad_(), torch.tensor([0, 4, 2])
+    torch.testing.assert_close(log_prob(logits, index), logits.log_softmax(-1).gather(1, index[:, None])[:, 0])
+    assert torch.autograd.gradcheck(lambda z: log_prob(z, index), logits)
+    assert torch.autograd.gradgradcheck(lambda z: log_prob(z, index), logits)
+    against = torch.tensor([1, -1, 2])
+    difference = log_prob(logits, index) - log_prob(logits, against.clamp(min=0))
+    torch.testing.assert_close(log_prob(logits, index, against)[[0, 2]], difference[[0, 2]])
+    torch.testing.assert_close(log_prob(logits, index, against)[1], log_prob(logits, index)[1])
+    for only in (torch.full((1, 4), -torch.inf).index_fill(1, torch.tensor(2), 1.0), torch.ones(1, 1)):
+        leaf = only.requires_grad_()
+        value = log_prob(leaf, torch.tensor([leaf.argmax()]))
+        assert value.item() == 0
+        assert not torch.autograd.grad(value, leaf)[0].any()
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        logits = torch.tensor([1.0, 14.0], dtype=dtype)
+        assert log_prob(logits, torch.tensor(1)).item() == pytest.approx(-math.log1p(math.exp(-13)), rel=1e-6)
+
+
+def test_what_was_subtracted_from_one_is_known_by_its_rounding() -> None:
+    logits = torch.randn(4000, 30) * 3
+    index = torch.randint(30, (4000,))
+    lacks = 10 ** (torch.rand(4000) * -7 - 3)
+    for row, t, lack in zip(logits, index.tolist(), lacks.tolist(), strict=True):
+        row[t] += raise_to(row, t, lack)
+    true = log_prob(logits, index)
+    small = -true < 7 * torch.finfo(torch.float32).eps
+    assert small.sum() > 1000
+    assert rounded(true).float().mean() < 1e-3
+    plain = rounded(logits.log_softmax(-1).gather(1, index[:, None])[:, 0])
+    assert plain[small].float().mean() > 0.99
+    assert not plain[-true > 12 * torch.finfo(torch.float32).eps].any()
+    assert exponents(torch.tensor([-1e-30, -1e-30, -0.2])).tolist() == [99.0, 99.0, 2.0]
+
+
+def caption_of(head: str, lack: float, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Tensor, Tensor]:
+    """A captioner in float32, sure of the word "ball" of "a red ball and", its pixels, and its float64 map and score."""
+    from mmgradcam.tasks.nets.evidence import EvidenceCaptioner
+
+    task = tiny_captioner("lstm" if head == "evidence" else head)
+    if head == "evidence":
+        torch.manual_seed(5)
+        task.head = EvidenceCaptioner("lstm", len(task.vocabulary), 6, 8, looked_for=6).eval()
+    for module in task.modules():
+        module.float()
+    pixels = torch.randn(3, 16, 16)
+    ids = torch.tensor([[1, *task.vocabulary.encode(["a", "red", "ball", "and"])]])
+    token = int(ids[0, 3])
+    wide = copy.deepcopy(task)
+    for module in wide.modules():
+        module.double()
+
+    def biases(one: Any) -> Tensor:
+        return (one.head.out.words if head == "evidence" else one.head.out).bias
+
+    with monkeypatch.context() as all_of_it:
+        all_of_it.setattr(Tensor, "float", lambda x: x)  # detectors compute in float32 otherwise
+        features = wide.encoder(pixels[None].double()).detach().requires_grad_()
+        with torch.no_grad():
+            logits = wide.head.out(wide.head.steps(features, ids[:, :-1])[2])[0]
+            biases(task)[token] += raise_to(logits, token, lack)
+            biases(wide).copy_(biases(task))
+        score = exact(wide.head.out(wide.head.steps(features, ids[:, :-1])[2])[0], token)
+    assert -score.item() == pytest.approx(lack, rel=1e-2)
+    (gradient,) = torch.autograd.grad(score, features)
+    return task, pixels, torch.cat([(features * gradient).sum(1)[0].detach().flatten(), score.detach()[None]])
+
+
+@pytest.mark.parametrize("lack", LACKS)
+@pytest.mark.parametrize("rounds", [True, False])
+@pytest.mark.parametrize("head", ["lstm", "transformer", "evidence"])
+def test_sure_words_of_a_captioner(head: str, rounds: bool, lack: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, pixels, wanted = caption_of(head, lack, monkeypatch)
+    if not rounds:
+        monkeypatch.setattr("mmgradcam.engine._rounds", lambda *_: iter(()))
+    one = explain(task, pixels, method=hirescam, taps=(), caption="a red ball and")[2]
+    assert one.problem in (None, "nothing in favour")
+    assert one.score == pytest.approx(wanted[-1].item(), rel=1e-5)
+    assert off(one.map.flatten(), wanted[:-1]) < 1e-4
+    if not rounds and head != "evidence":
+        graphed = explain(task, pixels, method=hirescam, taps=(), caption="a red ball and", create_graph=True)[2]
+        assert off(graphed.map.detach().flatten(), wanted[:-1]) < 1e-4
+
+
+@pytest.mark.parametrize("lack", [1e-30, 1e-36])
+def test_maps_are_in_the_units_of_the_score_to_the_end_of_the_range(lack: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, pixels, wanted = caption_of("transformer", lack, monkeypatch)
+    one = explain(task, pixels, method=hirescam, taps=(), caption="a red ball and")[2]
+    assert one.problem in (None, "nothing in favour")
+    assert off(one.map.flatten(), wanted[:-1]) < 1e-3
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.06), (torch.float16, 0.006)])
+@pytest.mark.parametrize("lack", LACKS)
+@pytest.mark.parametrize("head", ["lstm", "transformer"])
+def test_sure_words_in_half_precision(
+    head: str, lack: float, dtype: torch.dtype, error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's own rounding is in all logits: the score may be off by 10%, the picture by few roundings."""
+    task, pixels, wanted = caption_of(head, lack, monkeypatch)
+    for module in task.modules():
+        module.to(dtype)
+    for rounds in (True, False):
+        if not rounds:
+            monkeypatch.setattr("mmgradcam.engine._rounds", lambda *_: iter(()))
+        one = explain(task, pixels.to(dtype), method=hirescam, taps=(), caption="a red ball and")[2]
+        assert one.problem in (None, "nothing in favour")
+        assert one.score == pytest.approx(wanted[-1].item(), rel=0.1)
+        assert off(one.map.flatten().double() / one.score, wanted[:-1] / wanted[-1]) < error
+
+
+def test_float16_gradients_are_brought_into_range() -> None:
+    """Rows whose gradients overflow, underflow, or are 0, at first."""
+    slopes, runs = torch.tensor([1e6, 1e-3, 1e-9, 0.0, 1.0]), []
+
+    def work(powers: Tensor) -> list[Tensor]:
+        runs.append(powers)
+        return [(slopes * torch.exp2(powers))[:, None].half()]
+
+    (found,), powers = kept_in_range(work, torch.zeros(5), 1)
+    assert torch.isfinite(found).all()
+    assert powers[4] == 0
+    torch.testing.assert_close(found[:, 0].float() * torch.exp2(-powers), slopes, rtol=1e-3, atol=0)
+    assert len(runs) <= 7
+    runs.clear()
+    kept_in_range(lambda powers: [work(powers)[0].float()], torch.zeros(5), 1)
+    assert len(runs) == 1, "float32 needs no second backward"
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_likelihoods_of_answers_and_classes(lack: float) -> None:
+    task = tiny_vqa("lstm")
+    for module in task.modules():
+        module.float()
+    features, question = task.encoder(torch.randn(1, 3, 16, 16)).detach(), (4, 5, 6)
+    targets = [Target("blue", Answered(question, 1)), Target("blue, not red", Answered(question, 1, 0))]
+    logits = task.head(features, torch.tensor([question]))[0].detach()
+    with torch.no_grad():
+        task.head.out[-1].bias[1] += raise_to(logits, 1, lack)
+    logits = task.head(features, torch.tensor([question]))[0].detach()
+    wanted = [exact(logits.double(), 1).item(), (logits[1] - logits[0]).item()]
+    assert task.likelihood(features, targets).tolist() == pytest.approx(wanted, rel=1e-5)
+    made = [Target("b", (1, None)), Target("b, not a", (1, 0))]
+    assert likelihood_of(logits[None], made).tolist() == pytest.approx(wanted, rel=1e-5)
+    assert likelihood_of(logits[None], made, several=True)[0].item() == pytest.approx(
+        torch.nn.functional.logsigmoid(logits[1].double()).item(), rel=1e-5
+    )
+
+
+class Actor(nn.Module):
+    """A policy's logits of three actions over a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(3, 8, 4, 2), nn.ReLU(), nn.Conv2d(8, 6, 3, 2), nn.ReLU())
+        self.out = nn.LazyLinear(3)
+        self(torch.zeros(1, 3, 32, 32))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.conv(x)
+        return self.out(y.flatten(1)), y.mean((1, 2, 3))
+
+
+def acting(lack: float) -> tuple[Policy, Any, Tensor, Tensor]:
+    """A policy sure of an action, an observation, and the features and gradient of its log-probability in float64."""
+    net, seen = Actor(), np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    wide = copy.deepcopy(net).double()
+    features = wide.conv(torch.from_numpy(seen).permute(2, 0, 1)[None].double() / 255).detach().requires_grad_()
+    with torch.no_grad():
+        net.out.bias[1] += raise_to(wide.out(features.flatten(1))[0], 1, lack)
+        wide.out.bias.copy_(net.out.bias)
+    score = exact(wide.out(features.flatten(1))[0], 1)
+    (gradient,) = torch.autograd.grad(score, features)
+    return Policy(net, "conv", ["left", "right", "jump"], "log-probability"), seen, features.detach(), gradient
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_sure_actions_of_a_policy(lack: float) -> None:
+    task, seen, features, gradient = acting(lack)
+    bound = task.at(seen)
+    made = explain(bound, task.picture(seen), method=hirescam, action="right", against="jump", value=True)
+    assert made.labels == ["right", "right rather than jump", "state value"]
+    assert off(made[0].map, (features * gradient).sum(1)[0]) < 1e-4
+    assert -made[0].score == pytest.approx(lack, rel=1e-2)
+    told = task.values(seen)
+    assert told[1].item() == pytest.approx(made[0].score, rel=1e-5)
+    assert made[1].score == pytest.approx((told[1] - told[2]).item(), rel=1e-5)
+    assert bound.seen is not None
+    torch.testing.assert_close(bound.seen, told)
+    assert made[2].score == pytest.approx(features.mean().item(), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hub")
+
+
+@pytest.fixture(scope="module")
+def blip(folder: Path) -> Path:
+    return saved("blip", folder)
+
+
+def sure(task: Any, picture: Image.Image, lack: float) -> Target:
+    """A generative model made sure of the word "red" of a caption."""
+    out = task.model.text_decoder.cls.predictions.decoder
+    target = explain(task, picture, caption="a dog red ball").targets[2]
+    token = target.value.text[target.value.positions[0]]
+    with torch.no_grad():
+        features = task.encode(task.prepare(picture).pixels[None])
+        logits = task.voice.read(features, [target.value.prompt], [list(target.value.text)])[0, target.value.positions[0]]
+        out.bias[token] += raise_to(logits.double(), token, lack)
+    return target
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_sure_words_of_a_generative_model(blip: Path, picture: Image.Image, lack: float) -> None:
+    task: Any = load(blip)
+    target = sure(task, picture, lack)
+    wide: Any = load(blip)
+    wide.model.load_state_dict(task.model.state_dict())
+    wide.model.double()
+    features = wide.encode(wide.prepare(picture).pixels[None].double()).detach().requires_grad_()
+    at = target.value.positions[0]
+    logits = wide.voice.read(features, [target.value.prompt], [list(target.value.text)])[0, at]
+    score = exact(logits, target.value.text[at])
+    (gradient,) = torch.autograd.grad(score, features)
+    wanted = (features * gradient).sum(1)[0, 1:].detach()  # the class token has no place
+    one = explain(task, picture, method=hirescam, caption="a dog red ball")[2]
+    assert one.problem in (None, "nothing in favour")
+    assert one.score == pytest.approx(score.item(), rel=1e-4)
+    assert off(one.map.flatten(), wanted) < 1e-4
+    for dtype, error in ((torch.bfloat16, 0.1), (torch.float16, 0.03)):
+        task.model.to(dtype)
+        half = explain(task, picture, method=hirescam, caption="a dog red ball")[2]
+        assert half.problem in (None, "nothing in favour")
+        assert off(half.map.flatten() / half.score, wanted / score.detach()) < error
+
+
+def test_what_both_texts_of_a_contrast_begin_with_leaves_no_rounding(folder: Path, picture: Image.Image) -> None:
+    """log p(red) - log p(red ball) is -log p(ball | red), however sure that is."""
+    task: Any = load(saved("blip-vqa", folder))
+    query: dict[str, Any] = {"question": "what color is the ball?", "method": hirescam}
+    whole = explain(task, picture, answer="dog red", **query)
+    prompt, text = whole.targets[0].value.prompt, whole.targets[0].value.text
+    with torch.no_grad():
+        features = task.encode(task.prepare(picture).pixels[None])
+        logits = task.voice.read(features, [prompt], [list(text)])[0, -1].double()
+        task.model.text_decoder.cls.predictions.decoder.bias[text[-1]] += raise_to(logits, text[-1], 1e-9)
+    contrast = explain(task, picture, answer="dog", against="dog red", **query)[1]
+    last = whole.again(Target("red", type(whole.targets[0].value)(prompt, text, (len(text) - 1,))))
+    assert contrast.score == pytest.approx(-last.score, rel=1e-4)
+    assert contrast.score == pytest.approx(1e-9, rel=1e-2)
+    assert off(contrast.map, -last.map.double()) < 1e-4
+
+
+@pytest.mark.parametrize("head", ["lstm", "transformer"])
+def test_below_the_range_it_is_said_and_nothing_is_drawn(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, pixels, _ = caption_of(head, 1e-3, monkeypatch)
+    with torch.no_grad():
+        task.head.out.bias[task.vocabulary.encode(["ball"])[0]] += 200
+    made = explain(task, pixels, taps=(), caption="a red ball and")
+    assert made.problems[2] == "below rounding"
+    one = made["ball"]
+    assert one.score == 0
+    assert one.caption() == "below rounding"
+    assert not one.maps.any()
+    assert not one.heat().any()
+    assert one.peak is None
+    made.save(tmp_path / "folder")
+    assert Explanation.load(tmp_path / "folder").problems == made.problems
+    page = (tmp_path / "folder" / "index.html").read_text()
+    assert "“ball”: below rounding; no heat is drawn" in page
+
+
+class Own(Task):
+    """A user's own task whose scores are log-probabilities, by whichever function."""
+
+    unit = "log-probability"
+
+    def __init__(self, function: Any) -> None:
+        torch.manual_seed(2)
+        self.encoder, self.head, self.function = Encoder().eval(), Bent(classes=8).eval(), function
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.encoder(images)
+
+    def targets(self, features: Tensor) -> list[Target]:
+        return [Target("sure", (3, None)), Target("sure rather than another", (3, 4))]
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        logits = self.head(features)
+        own = self.function(logits, torch.tensor([t.value[0] for t in targets]))
+        other = self.function(logits, torch.tensor([t.value[1] or 0 for t in targets]))
+        return torch.where(torch.tensor([t.value[1] is None for t in targets]), own, own - other)
+
+
+def plain(logits: Tensor, index: Tensor) -> Tensor:
+    return logits.log_softmax(-1).gather(1, index[:, None])[:, 0]
+
+
+def by_softmax(logits: Tensor, index: Tensor) -> Tensor:
+    return logits.softmax(-1).gather(1, index[:, None])[:, 0].log()
+
+
+def by_sigmoid(logits: Tensor, index: Tensor) -> Tensor:
+    rest = logits.scatter(1, index[:, None], -torch.inf).logsumexp(1)
+    return torch.nn.functional.logsigmoid(logits.gather(1, index[:, None])[:, 0] - rest)
+
+
+@pytest.mark.parametrize(
+    ("function", "lack", "problem"),
+    [
+        (plain, 1e-2, None), (plain, 1e-5, None), (plain, 5e-7, "below rounding"), (plain, 1e-7, "below rounding"),
+        (plain, 1e-9, "below rounding"), (plain, 1e-12, "below rounding"), (by_softmax, 1e-7, "below rounding"),
+        (log_prob, 5e-7, None), (log_prob, 1e-7, None), (log_prob, 1e-12, None), (log_prob, 1e-30, None),
+        (by_sigmoid, 1e-7, None),
+    ],
+)  # fmt: skip
+def test_a_users_own_log_softmax_is_marked_where_rounding_is_left(function: Any, lack: float, problem: str | None) -> None:
+    task, pixels = Own(function), torch.rand(3, 8, 8)
+    with torch.no_grad():
+        logits = task.head(task.encoder(pixels[None]))[0]
+        task.head.outer.bias[3] += raise_to(logits, 3, lack)
+        task.head.outer.bias[4] += 1.0
+    made = explain(task, pixels, method=hirescam)
+    assert made.problems[0] == problem or (problem is None and made.problems[0] == "nothing in favour")
+    assert bool(made[0].map.any()) == (problem is None)
+    assert made.problems[1] in (None, "nothing in favour"), "of a contrast the large parts cancel"
+
+
+def test_a_contrast_that_is_a_tie_is_drawn() -> None:
+    task, pixels = Own(plain), torch.rand(3, 8, 8)
+    with torch.no_grad():
+        logits = task.head(task.encoder(pixels[None]))[0]
+        task.head.outer.bias[4] += logits[3] - logits[4]
+    tie = explain(task, pixels, method=hirescam)[1]
+    assert abs(tie.score) < 1e-6
+    assert tie.problem in (None, "nothing in favour")
+    assert tie.map.any()
+
+
+def test_methods_that_square_the_gradient_keep_small_ones() -> None:
+    features, gradients = torch.rand(1, 3, 4, 4), torch.randn(1, 3, 4, 4)
+    for method in (gradcam_pp, normgrad):
+        small = method(features, gradients * 2**-100)
+        wide = method(features.double(), gradients.double() * 2**-100)
+        assert off(small, wide) < 1e-5
+
+
+def test_scores_keep_more_than_the_precision_of_the_features() -> None:
+    task = Own(log_prob)
+    for module in task.modules():
+        module.bfloat16()
+    with torch.no_grad():
+        task.head.outer.bias[3] += 16
+        features = task.encoder(torch.rand(2, 3, 8, 8).bfloat16())
+    found = scores(task, features, task.targets(features))
+    assert found.dtype == torch.float32
+    assert torch.equal(found[:, 0], log_prob(task.head(features), torch.tensor([3, 3])))
+
+
+def test_scores_that_are_not_finite_are_refused_without_a_gradient_too() -> None:
+    """`engine.scores` is what methods that ask the model again go by."""
+
+    def broken(features: Tensor, targets: Any) -> Any:
+        return real(features, targets) / 0.0
+
+    asked = [Target("sure", (3, None)), Target("sure rather than another", (3, 4))]
+    task: Any = Own(log_prob)
+    features, real = task.encoder(torch.rand(2, 3, 8, 8)), task.score
+    task.score = broken
+    with pytest.raises(ModelError, match=r"the score of 'sure'.* is -inf"):
+        scores(task, features, asked)
+    shared: Any = tiny_captioner("lstm")
+    features = shared.encoder(torch.randn(2, 3, 16, 16).double())
+    words = shared.targets(features[:1], caption="a red ball")
+    together = shared.scores
+    shared.scores = lambda features, targets: [group.log() for group in together(features, targets)]
+    with pytest.raises(ModelError, match="the score of 'a', 'red', 'ball' is nan"):
+        scores(shared, features, words)
