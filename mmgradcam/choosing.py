@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmgradcam.errors import InputError
+from mmgradcam.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from mmgradcam.task import Task
@@ -143,4 +143,4 @@ def taps_of(layers: list[str] | None) -> list[str] | None:
 
 
 def complain(error: Exception | str) -> None:
-    print(f"mmgradcam: {' '.join(str(error).split())}", file=sys.stderr)
+    print(one_line(f"mmgradcam: {' '.join(str(error).split())}"), file=sys.stderr)

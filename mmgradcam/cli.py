@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmgradcam.choosing import Map, answerer, captioner, complain, load_asked, method_names, method_of, taps_of
-from mmgradcam.errors import InputError, ModelError
+from mmgradcam.errors import InputError, ModelError, one_line
 from mmgradcam.evaluating import evaluate
 from mmgradcam.options import (
     Against,
@@ -180,7 +181,7 @@ def policy(
         played = list(play(open_world(world), task, steps, seed, **how))
     show_episode(played, task)
     name = Path(model.rpartition(":")[2] or model).name
-    typer.echo(_write(out, f"{name}-{seed}", files(played, film_of(played, task, f"{world}, seed {seed}"), suffix)))
+    print(_write(out, f"{name}-{seed}", files(played, film_of(played, task, f"{world}, seed {seed}"), suffix)))
 
 
 @app.command()
@@ -266,9 +267,9 @@ def _explain_each(
             complain(error)
             continue
         if len(images) > 1:
-            typer.echo(f"\n{image}")
+            print(f"\n{one_line(str(image))}")
         show(explanation)
-        typer.echo(wrote)
+        print(wrote)
     if failed:
         raise typer.Exit(1)
 
@@ -293,6 +294,9 @@ def _write(out: Path, called: str, files: Mapping[str, bytes]) -> str:
 def main() -> None:
     """Runs the command line; a user's mistake is one line on stderr and exit status 1 or 2, never a traceback."""
     warnings.showwarning = lambda message, *_, **__: complain(message)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where a terminal or file cannot show a character, its number is printed
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (InputError, ModelError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import importlib.util
 import io
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from mmgradcam.errors import one_line
 from mmgradcam.pictures import Box
 
 Array = npt.NDArray[np.float32]
@@ -173,31 +175,38 @@ def sheet(
         name = clip_text(label, font(18, True), w)
         draw.text((x, y + h + 4), name, fill=(20, 20, 26), font=font(18, True))
         used = round(draw.textlength(name, font=font(18, True))) + 8 if name else 0
-        if used + draw.textlength(print_, font=font(14)) <= w:
-            draw.text((x + used, y + h + 8), print_, fill=(105, 105, 115), font=font(14))
-        else:
-            draw.text((x, y + h + 27), clip_text(print_, font(14), w), fill=(105, 105, 115), font=font(14))
+        small_print = clip_text(print_, font(14), w)
+        at = (x + used, y + h + 8) if used + draw.textlength(small_print, font=font(14)) <= w else (x, y + h + 27)
+        draw.text(at, small_print, fill=(105, 105, 115), font=font(14))
     return page
 
 
 def _wrap(text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """Lines no longer than a width in pixels, at most `MOST_LINES` of them."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and face.getlength(longer) <= width:
+        if lines and len(longer) <= width and face.getlength(one_line(longer)) <= width:
             lines[-1] = longer
+        elif len(lines) == MOST_LINES:
+            lines[-1] += "…"
+            break
         else:
-            lines.append(clip_text(word, face, width))
-    return lines
+            lines.append(word)
+    return [clip_text(line, face, width) for line in lines]
+
+
+MOST_LINES = 12
+"""Of a title; what goes on after that is cut."""
 
 
 def clip_text(text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Text cut to a width in pixels, with an ellipsis where it is cut."""
+    """One line of text cut to a width in pixels, with an ellipsis where it is cut; line breaks and the like are escaped."""
+    text = one_line(text[: width + 1])  # of any font here, hardly a character is narrower than a pixel
     if face.getlength(text) <= width:
         return text
-    while text and face.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    fits = bisect.bisect_left(range(len(text)), True, key=lambda n: face.getlength(text[: n + 1] + "…") > width)
+    return text[:fits] + "…"
 
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}

@@ -19,6 +19,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() or not _breaks(c) else c.encode("unicode_escape").decode() for c in text)
 
 
+def unicode_text(text: str) -> str:
+    """A text that can be written to any file: lone surrogates, as of names that are no UTF-8, become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _breaks(character: str) -> bool:
     override = unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
     return override or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")

@@ -20,7 +20,7 @@ from mmgradcam.methods import gradcam, product
 from mmgradcam.probe import AskingMethod, Probe, asks, places_of
 from mmgradcam.record import About
 from mmgradcam.seam import check_weights, find_tap, left_as_found
-from mmgradcam.task import Fusion, Method, Query, Target, Task, hidden_by
+from mmgradcam.task import Fusion, Method, Query, Target, Task, check_texts, hidden_by
 from mmgradcam.views import View, blank_of, view_of
 
 AnyMethod = Method | AskingMethod
@@ -182,6 +182,8 @@ class _How:
                 f"{type(self.task).__name__}: its attribute {hidden[0]!r} hides Task.{hidden[0]}; call it something else"
             )
         queries = [{**query, **(each[i] if each else {})} for i in range(len(sources))]
+        for asked in queries:
+            check_texts(asked)
         views = {id(source): view_of(self.task, source) for source in {id(s): s for s in sources}.values()}
         return self.explain([views[id(source)] for source in sources], queries, self.task.targets_of_each)
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from mmgradcam import draw
 from mmgradcam.clips import Clip, encoded
-from mmgradcam.errors import InputError
+from mmgradcam.errors import InputError, unicode_text
 from mmgradcam.report import STYLE, heat_uri, picture_uri
 from mmgradcam.writing import write_file, write_folder
 
@@ -221,7 +221,7 @@ def _page(film: Film) -> str:
     small = ' class="lit small"' if max(width, height) < 256 else ' class="lit"'
     values = '<ul class="values" aria-live="off"></ul>' if any(m.values for m in film.moments) else ""
     what = f" Bars: {escape(film.values_are)}; the one taken is bold." if values else ""
-    return f"""<!doctype html>
+    return unicode_text(f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
 <title>{escape(film.title)}</title><style>{STYLE}{_STYLE}</style></head><body>
@@ -235,4 +235,4 @@ def _page(film: Film) -> str:
 <footer>{escape(film.note)}{what} Keys: space plays and pauses, arrows step. Made with mmgradcam.</footer>
 <script type="application/json" id="film">{json.dumps(told).replace("<", chr(92) + "u003c")}</script>
 <script>{_SCRIPT}</script></body></html>
-"""
+""")

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mmgradcam import draw
+from mmgradcam.errors import unicode_text
 
 if TYPE_CHECKING:
     from mmgradcam.explanation import Explanation
@@ -128,7 +129,7 @@ def page(explanation: Explanation) -> str:
         told += " Of a check, r is the rank correlation of two maps; a nat is a factor of 2.7 in probability."
     h, w = explanation.picture.height, explanation.picture.width
     name = f", {escape(about.image_name)}" if about.image_name else ""
-    return f"""<!doctype html>
+    return unicode_text(f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
 <title>{escape(title)}</title><style>{STYLE}</style></head><body>
@@ -142,7 +143,7 @@ def page(explanation: Explanation) -> str:
 <footer>{escape(about.method)} at {escape(about.seam)}, model {escape(about.model)}{name}. Each map is scaled to its own maximum: compare
 where words look, not how strongly.{told} Made with mmgradcam.</footer>
 <script>{_SCRIPT}</script></body></html>
-"""
+""")
 
 
 def doubts(one: Explanation) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mmgradcam.errors import one_line
+
 if TYPE_CHECKING:
     from mmgradcam.bulk.audit import Audit
     from mmgradcam.bulk.episode import Step
@@ -21,7 +23,7 @@ def show_words(explanation: Explanation) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, markup=False)
-    console.print(explanation.text, style="bold")
+    console.print(one_line(explanation.text), style="bold")
     likely = any(target.probability is not None for target in explanation.targets)
     asked = any(target.reliance is not None for target in explanation.targets)
     table = Table("word", *["probability"] * likely, explanation.about.unit, *["by the picture"] * asked, "peak x, y", "")
@@ -29,7 +31,12 @@ def show_words(explanation: Explanation) -> None:
         probability = one.targets[0].probability
         shown = ["" if probability is None else f"{probability:.3f}"] * likely
         table.add_row(
-            one.label, *shown, f"{one.score:.3f}", *[relies(one)] * asked, *peak(one), style="dim" if one.faint else ""
+            one_line(one.label),
+            *shown,
+            f"{one.score:.3f}",
+            *[relies(one)] * asked,
+            *peak(one),
+            style="dim" if one.faint else "",
         )
     console.print(table)
     show_doubts(explanation)
@@ -44,21 +51,23 @@ def show_answers(explanation: Explanation) -> None:
     from mmgradcam.metrics import language_prior
 
     console = Console(highlight=False, markup=False)
-    console.print(f"{explanation.about.query['question']} {explanation.labels[0]}", style="bold")
+    console.print(one_line(f"{explanation.about.query['question']} {explanation.labels[0]}"), style="bold")
     asked = any(target.reliance is not None for target in explanation.targets)
     table = Table("answer", "probability", explanation.about.unit, *["by the picture"] * asked, "peak x, y", "")
     for one in explanation:
         probability = one.targets[0].probability
         shown = "" if probability is None else f"{probability:.3f}"
-        table.add_row(one.label, shown, f"{one.score:.3f}", *[relies(one)] * asked, *peak(one))
+        table.add_row(one_line(one.label), shown, f"{one.score:.3f}", *[relies(one)] * asked, *peak(one))
     console.print(table)
     if asked:
         prior = language_prior(explanation, top=3)
         alone = ", ".join(f"{label} p {p:.2f}" for label, p in prior.blind)
-        console.print(f"without the picture: {alone}; the question alone explains {prior.explained:.0%} of the answer")
-    words = Table("word of the question", f"importance for {explanation.labels[0]}")
+        console.print(
+            f"without the picture: {one_line(alone)}; the question alone explains {prior.explained:.0%} of the answer"
+        )
+    words = Table("word of the question", f"importance for {one_line(explanation.labels[0])}")
     for word, value in explanation[0].importances:
-        words.add_row(word, f"{value:+.3f}")
+        words.add_row(one_line(word), f"{value:+.3f}")
     console.print(words)
     show_doubts(explanation)
     show_verdicts(explanation)
@@ -83,10 +92,10 @@ def show_episode(steps: Sequence[Step], policy: Policy) -> None:
     table = Table("step", "action", policy.unit, "explained", "peak x, y", "")
     for n, step in enumerate(steps):
         one = step.explanation[0]
-        table.add_row(str(n + 1), policy.called(step.taken), f"{step.values[step.taken]:.3f}", one.label, *peak(one))
+        table.add_row(str(n + 1), policy.called(step.taken), f"{step.values[step.taken]:.3f}", one_line(one.label), *peak(one))
     console = Console(highlight=False, markup=False)
     if steps and steps[0].told:
-        console.print(steps[0].told, style="bold")
+        console.print(one_line(steps[0].told), style="bold")
     console.print(table)
     ended = "ended" if steps and steps[-1].ended else "was cut"
     console.print(f"{len(steps)} steps, then it {ended}; reward {sum(step.reward for step in steps):.3g}")
@@ -101,7 +110,7 @@ def show_classes(explanation: Explanation) -> None:
     table = Table("class", "probability", explanation.about.unit, "peak x, y", "")
     for one in explanation:
         probability = one.targets[0].probability
-        table.add_row(one.label, "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *peak(one))
+        table.add_row(one_line(one.label), "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *peak(one))
     console.print(table)
     console.print(f"maps by {explanation.about.method} at layer {explanation.about.seam}")
     show_verdicts(explanation)
@@ -117,7 +126,9 @@ def show_verdicts(explanation: Explanation) -> None:
     for one in explanation:
         if (verdict := one.verdict) is not None:
             said = (verdict.short, colors.get(verdict.short, "yellow"))
-            Console(highlight=False, soft_wrap=True).print(Text.assemble(f"{one.label:<{width}}  ", said, f": {verdict.why}"))
+            Console(highlight=False, soft_wrap=True).print(
+                Text.assemble(f"{one_line(one.label):<{width}}  ", said, f": {verdict.why}")
+            )
 
 
 def show_doubts(explanation: Explanation) -> None:
@@ -130,7 +141,9 @@ def show_doubts(explanation: Explanation) -> None:
     width = max(map(len, explanation.labels), default=0)
     for one in explanation:
         if said := doubts(one):
-            Console(highlight=False, soft_wrap=True).print(Text.assemble(f"{one.label:<{width}}  ", (said, "bold red")))
+            Console(highlight=False, soft_wrap=True).print(
+                Text.assemble(f"{one_line(one.label):<{width}}  ", (said, "bold red"))
+            )
 
 
 def relies(one: Explanation) -> str:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam.errors import InputError
+from mmgradcam.errors import InputError, unicode_text
 from mmgradcam.locks import exclusive
 from mmgradcam.pictures import Prepared, whole
 
@@ -176,3 +176,27 @@ def hidden_by(task: Task) -> list[str]:
     ([], ['words'])
     """
     return [name for name, value in list(vars(task).items()) if callable(getattr(Task, name, None)) and not callable(value)]
+
+
+LONGEST_TEXT = 100_000
+"""Characters of a text in a query."""
+
+
+def check_texts(query: Any, key: str = "") -> None:
+    """Raises InputError where a query holds a text that no tokenizer reads: of megabytes, or with halves of characters.
+
+    Args:
+        query: texts in mappings and lists, however deep; other values are passed over.
+        key: what an error calls it; by default that of the outermost mapping.
+    """
+    if isinstance(query, str):
+        if len(query) > LONGEST_TEXT:
+            raise InputError(f"{key}: expected a text of at most {LONGEST_TEXT:,} characters, got {len(query):,}")
+        if query != unicode_text(query):
+            raise InputError(f"{key}: expected Unicode text, got {query!r} with bytes that are none; write it in UTF-8")
+    elif isinstance(query, Mapping):
+        for name, value in query.items():
+            check_texts(value, key or str(name))
+    elif isinstance(query, (list, tuple)):
+        for value in query:
+            check_texts(value, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -143,6 +144,13 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "against itself": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what color is the cube", "--answer", "red", "--against", "red"], "'red' is the answer itself"),
     "too many answers": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what color is the cube", "--top", "999"], "top: expected 1 to"),
     "no such device": (["caption", "{scene}", "--model", "{captioner}", "--device", "cuda:99"], "device 'cuda:99' cannot be used"),
+    "a device without values": (["caption", "{scene}", "--model", "{captioner}", "--device", "meta"], "device 'meta' cannot be used"),
+    "too much noise": (["caption", "{scene}", "--model", "{captioner}", "--noise", "1000000000"], "noisy copies of a picture of this size, got 1,000,000,000"),
+    "half a character": (["caption", "{scene}", "--model", "{captioner}", "--caption", "a \udcff cube"], "caption: expected Unicode text, got 'a \\udcff cube'"),
+    "a book": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what " * 20001], "question: expected a text of at most 100,000 characters, got 100,005"),
+    "a long name": (["caption", "x" * 300, "--model", "{captioner}"], "cannot be opened (File name too long)"),
+    "no name": (["caption", "", "--model", "{captioner}"], "expected a picture (PNG, JPEG, WebP, ...), got a folder"),
+    "a device as picture": (["caption", "/dev/zero", "--model", "{captioner}"], "/dev/zero: expected a picture (PNG, JPEG, WebP, ...), got a device"),
     "out is a file": (["caption", "{scene}", "--model", "{captioner}", "--out", "{scene}"], "cannot be written (Not a directory)"),
 }  # fmt: skip
 
@@ -168,6 +176,36 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert lines[0].startswith("mmgradcam: ")
     assert said.out == ""
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*"))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_any_terminal_can_show_what_is_said(
+    folders: dict[str, Path], scene: Path, tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has no character for is printed as its number: a name of another alphabet, one that is no UTF-8, an escape sequence."""
+    from mmgradcam import cli
+
+    names = ["кот.png", os.fsdecode(b"\xff.png"), "\x1b[31m.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(scene.read_bytes())
+    (tmp_path / "плохо.png").write_text("no")
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setattr(sys, "argv", ["mmgradcam", "caption", *(str(tmp_path / name) for name in [*names, "плохо.png"]), "--model", str(folders["captioner"]), "--caption", "a red cube", "--out", str(tmp_path / "out")])  # fmt: skip
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    for stream in streams.values():
+        stream.flush()
+    said, complained = (stream.buffer.getvalue().decode(encoding) for stream in streams.values())  # type: ignore[attr-defined]
+    assert exit_.value.code == 1
+    assert said.count("a red cube\n") == 3
+    assert ("кот.png" if encoding == "utf-8" else "\\u043a\\u043e\\u0442.png") in said
+    assert "\\x1b[31m.png" in said
+    assert "\x1b[31m.png" not in said
+    assert "\\udcff.png" in said
+    assert complained.count("mmgradcam:") == 1
+    assert "not a picture" in complained
 
 
 def test_evaluate_prints_json(folders: dict[str, Path]) -> None:

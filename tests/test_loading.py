@@ -63,7 +63,7 @@ def test_damaged_folders_are_refused(folders: dict[str, Path], tmp_path: Path, n
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("device", ["cuda:77", "nonsense"])
+@pytest.mark.parametrize("device", ["cuda:77", "nonsense", "meta", "cpu:x", "", "vulkan"])
 def test_a_device_that_does_not_exist_is_said(folders: dict[str, Path], device: str) -> None:
     with pytest.raises(InputError, match=f"device '{device}' cannot be used"):
         load(folders["vqa"], device=device)

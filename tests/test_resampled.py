@@ -63,6 +63,21 @@ def test_smooth_is_the_mean_and_deviation_over_noisy_copies(classes: Classes, pi
     assert float((copies - pixels).std()) == pytest.approx(0.2 * float(pixels.max() - pixels.min()), rel=0.1)
 
 
+def test_more_copies_than_memory_holds_are_refused(classes: Classes, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    for method in (smooth(gradcam, count=10**9), partial(smooth_gradcam_pp, count=10**9)):
+        with pytest.raises(
+            InputError, match="expected at most 11,184,810 noisy copies of a picture of this size, got 1,000,000,000"
+        ):
+            explain(classes, pixels, method=method)
+    for settings in ({"count": 10**9}, {"count": 1}, {"cells": 0}, {"cells": 10**6}, {"share": 1.0}):
+        with pytest.raises(InputError, match=r"rise: expected count in 2..1,000,000, cells in 1..8 and share in 0..1, got"):
+            explain(classes, pixels, method=partial(rise, **settings))
+    monkeypatch.setattr("mmgradcam.methods.resampled.MOST_NOISE", 4 * 3 * 8 * 8 * 5)
+    assert noisy(pixels[None], 5, 0.1, 0).shape == (5, 3, 8, 8)
+    with pytest.raises(InputError, match="at most 5 noisy copies"):
+        noisy(pixels[None], 6, 0.1, 0)
+
+
 def test_without_noise_smooth_is_the_method_and_nothing_spreads(classes: Classes, pixels: Tensor) -> None:
     made = explain(classes, pixels, method=smooth(hirescam, count=2, sigma=0.0))
     torch.testing.assert_close(made.maps, explain(classes, pixels, method=hirescam).maps)

@@ -17,15 +17,15 @@ import pytest
 import torch
 from PIL import Image
 
-from mmgradcam import Explanation, InputError, Target
-from mmgradcam.explanation import About
+from mmgradcam import Explanation, InputError, Target, draw
+from mmgradcam.explanation import About, Verdict
 
 SAVED = Path(__file__).parent / "saved"
 """What version 0.1.0 wrote: answers with reliance, verdicts and importances; words with a spread; a clip; tiles."""
 NAN, INF = float("nan"), float("inf")
 
 
-def test_answers_of_version_1_load() -> None:
+def test_answers_of_version_1_load(tmp_path: Path) -> None:
     for path in (SAVED / "answers", SAVED / "answers" / "explanation.json", SAVED / "answers" / "maps.npz"):
         made = Explanation.load(path)
         assert made.labels == ["red", "red rather than blue", "1"]
@@ -43,6 +43,8 @@ def test_answers_of_version_1_load() -> None:
         assert np.isnan(made[0].verdict.figures["noise"])
         assert made[0].peak == (0, 8)
         written = json.loads((SAVED / "answers" / "explanation.json").read_text())["targets"][1:]
+        made.save(tmp_path / "again")
+        assert np.isnan(Explanation.load(tmp_path / "again").verdicts[0].figures["noise"])  # type: ignore[union-attr]
         kept = [{key: target[key] for key in written[0]} for target in made.describe()["targets"][1:]]
         assert kept == written
 
@@ -391,6 +393,60 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(InputError, match=r"maps, picture and frames come to .* bytes; expected at most 1,000"):
         Explanation.load(SAVED / "answers").save(tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+BROKEN = [
+    "a\nb",
+    "\ud800",
+    "\udcff x",
+    "\x1b[31mred",
+    "\0",
+    "\u202eevil",
+    "\u2028",
+    " ",
+    "",
+    "👩‍👩‍👧",
+    "مرحبا بالعالم",
+    "x" * 100_000,
+    "e\u0301" * 500,
+]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_labels_of_any_text_are_drawn_saved_and_loaded(tmp_path: Path, text: str) -> None:
+    """A reply's line break, half a character, colors of a terminal: each is one line on a sheet and comes back from the files."""
+    made = Explanation(
+        Image.new("RGB", (40, 30)), (0, 0, 1, 1), [Target(text), Target("it")], torch.ones(2, 2, 2), torch.ones(2), None,
+        [None, text or None], About(text, "score", text, text, {"question": text}, image_name=text),
+        verdicts=[Verdict("x", text), None],
+    )  # fmt: skip
+    assert made.panels().height < 2000
+    assert made[0].overlay().size == (40, 30)
+    made.save(tmp_path / "a")
+    back = Explanation.load(tmp_path / "a")
+    clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert back.labels == [clean, "it"]
+    assert back.about.query == {"question": clean}
+    assert back.describe() == made.describe()
+
+
+def test_text_on_a_sheet_is_cut_where_it_fits() -> None:
+    for size, bold, width in ((18, True, 300), (14, False, 48), (26, True, 560)):
+        face = draw.font(size, bold)
+        for text in ("a red ball " * 30, "W" * 400, "." * 2000, "é" * 99):
+            cut = draw.clip_text(text, face, width)
+            assert face.getlength(cut) <= width < face.getlength(text[: len(cut)] + "…")
+            assert text.startswith(cut[:-1])
+            assert cut[-1] == "…"
+        assert draw.clip_text("ok", face, width) == "ok"
+        assert draw.clip_text("a\nb", face, width) == "a\\nb"
+
+
+def test_a_title_goes_on_for_twelve_lines_at_most() -> None:
+    picture = Image.new("RGB", (40, 30))
+    heights = [draw.sheet(picture, [], " ".join(["word"] * count)).height for count in (1, 10_000, 100_000)]
+    assert heights[1] == heights[2] == heights[0] + 11 * 34
+    assert draw.sheet(picture, [], "two\nlines").height == heights[0]
 
 
 def test_edits_are_counted() -> None:

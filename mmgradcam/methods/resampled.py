@@ -17,6 +17,8 @@ from mmgradcam.probe import AskingMethod, Drawn, Probe, asks
 from mmgradcam.task import Method
 
 COUNT, SIGMA = 25, 0.15
+MOST_NOISE, MOST_MASKS = 2**33, 10**6
+"""Bytes of noisy copies, and masks, that one explanation may take."""
 
 
 def noisy(pixels: Tensor, count: int, sigma: float, seed: int) -> Tensor:
@@ -32,10 +34,14 @@ def noisy(pixels: Tensor, count: int, sigma: float, seed: int) -> Tensor:
         (count, 3, h, w).
 
     Raises:
-        InputError: fewer than 2 copies, or a negative sigma.
+        InputError: fewer than 2 copies or more than 8 GiB of them, or a negative sigma.
     """
     if count < 2 or sigma < 0:
         raise InputError(f"expected at least 2 copies and sigma >= 0, got {count} and {sigma}")
+    if count > (most := MOST_NOISE // (4 * pixels.numel())):
+        raise InputError(
+            f"expected at most {most:,} noisy copies of a picture of this size, got {count:,}; 25 to 100 are usual"
+        )
     draw = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, *pixels.shape[1:], generator=draw, dtype=torch.float32).to(pixels)
     return pixels + sigma * (pixels.max() - pixels.min()) * noise
@@ -297,9 +303,10 @@ def rise(probe: Probe, count: int = 1000, cells: int = 7, share: float = 0.5, se
     Raises:
         InputError: settings out of range.
     """
-    if count < 2 or cells < 1 or not 0 < share < 1:
-        raise InputError(f"rise: expected count >= 2, cells >= 1 and share in 0..1, got {count}, {cells} and {share}")
     h, w = probe.side
+    if not (2 <= count <= MOST_MASKS and 1 <= cells <= max(h, w) and 0 < share < 1):
+        wanted = f"count in 2..{MOST_MASKS:,}, cells in 1..{max(h, w)} and share in 0..1"
+        raise InputError(f"rise: expected {wanted}, got {count:,}, {cells} and {share}")
     masked = (probe.pixels * m[:, None] for m in random_masks(probe.pixels, count, cells, share, seed, probe.batch))
     scores = torch.cat([probe.score(pictures) for pictures in masked])
     weights = (scores - scores.mean(0)) if centred else scores
