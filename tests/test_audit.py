@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -28,11 +31,13 @@ from mmgradcam.bulk.audit import audit
 from mmgradcam.bulk.findings import page as findings_page
 from mmgradcam.bulk.findings import save, summary
 from mmgradcam.bulk.intervals import figures
+from mmgradcam.bulk.parts import identity_of
 from mmgradcam.bulk.protocols import localization_errors, pointing_with_rejects, wholes
 from mmgradcam.data.records import Photo, Phrase, Thing, mask_of
 from mmgradcam.data.sources import Source, open_data
 from mmgradcam.methods import occlusion
 from mmgradcam.metrics import obj_iou, otsu
+from mmgradcam.pictures import whole
 from mmgradcam.tasks import Layer, load
 
 
@@ -325,6 +330,193 @@ def test_a_part_that_is_gone_is_done_again(tmp_path: Path) -> None:
     (tmp_path / "run.json").unlink()
     with pytest.raises(InputError, match=r"run\.json, which is gone"):
         audit(colored(), source(), [inverted], [measures.pointing], batch=1, out=tmp_path)
+
+
+def kept_run(out: Path, photos: Sequence[Photo] = PHOTOS, task: Any = None, **more: Any) -> tuple[Any, int]:
+    """A run of one record a part, and how many pictures went through the model for it."""
+    task = task or colored()
+    settings = {"methods": [hirescam], "metrics": [measures.pointing], **more}
+    made = audit(task, source(photos), settings["methods"], settings["metrics"], batch=1, out=out)
+    return made, task.model.forwards
+
+
+def stale(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "peak": 0.125} for row in rows]
+
+
+DAMAGE: dict[str, Any] = {
+    "empty": b"", "zeros": bytes(400), "cut": lambda raw: raw[: len(raw) // 2], "text": b"figures", "binary": b"\xff\xfe\x00PAR1",
+    "null": b"null", "list": b"[]", "number": b"3", "no part": b"{}", "part of nothing": b'{"part": null, "content": "", "sha256": ""}',
+    "deep": b"[" * 100_000, "nan": lambda raw: re.sub(rb'"score": [0-9.]+', b'"score": NaN', raw, count=1), "another figure": lambda raw: re.sub(rb'"score": [0-9.]+', b'"score": 0.5', raw, count=1),
+    "an older version's": lambda raw: json.dumps({**json.loads(raw)["part"], "records": 1}).encode(),
+    "no rows": lambda raw: json.dumps({**json.loads(raw), "part": {"rows": []}}).encode(),
+    "rows of text": lambda raw: json.dumps({**json.loads(raw), "part": {**json.loads(raw)["part"], "rows": "none"}}).encode(),
+    "rows lost": lambda raw: json.dumps({**json.loads(raw), "part": {**json.loads(raw)["part"], "rows": []}}).encode(),
+    "rows twice": lambda raw: json.dumps({**json.loads(raw), "part": {**json.loads(raw)["part"], "rows": 2 * json.loads(raw)["part"]["rows"]}}).encode(),
+    "stale rows": lambda raw: json.dumps({**json.loads(raw), "part": {**json.loads(raw)["part"], "rows": stale(json.loads(raw)["part"]["rows"])}}).encode(),
+    "content renamed": lambda raw: json.dumps({**json.loads(raw), "content": "1 0"}).encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_part_is_never_believed(how: str, tmp_path: Path) -> None:
+    whole, _ = kept_run(tmp_path)
+    path = tmp_path / "parts" / "000001.json"
+    raw = path.read_bytes()
+    harm = DAMAGE[how]
+    path.write_bytes(harm(raw) if callable(harm) else harm)
+    assert path.read_bytes() != raw
+    with pytest.warns(UserWarning, match=r"000001\.json: damaged \(.+\); its records are measured anew"):
+        again, forwards = kept_run(tmp_path)
+    assert again.rows == whole.rows
+    assert forwards == kept_run(tmp_path / "one", PHOTOS[:1])[1], "the one part, and no other"
+    assert json.loads(path.read_bytes())["part"]["rows"] == json.loads(raw)["part"]["rows"], "it is whole again"
+
+
+def test_parts_that_changed_places_or_came_from_another_run_are_not_believed(tmp_path: Path) -> None:
+    whole, _ = kept_run(tmp_path / "a")
+    parts = tmp_path / "a" / "parts"
+    (parts / "000000.json").rename(parts / "x")
+    (parts / "000001.json").rename(parts / "000000.json")
+    (parts / "x").rename(parts / "000001.json")
+    with pytest.warns(UserWarning, match="the data set has changed; its records are measured anew") as told:
+        again, _ = kept_run(tmp_path / "a")
+    assert (again.rows, len(told)) == (whole.rows, 2)
+    kept_run(tmp_path / "b", methods=[inverted])
+    (tmp_path / "b" / "parts" / "000002.json").replace(parts / "000002.json")
+    with pytest.warns(UserWarning, match=r"000002\.json: damaged"):
+        again, _ = kept_run(tmp_path / "a")
+    assert again.rows == whole.rows
+
+
+@pytest.mark.parametrize("place", ["parts/000000.json", "parts", "run.json"])
+def test_a_folder_or_file_in_the_place_of_another_is_named(place: str, tmp_path: Path) -> None:
+    kept_run(tmp_path, PHOTOS[:1])
+    path = tmp_path / place
+    if place == "parts":
+        (path / "000000.json").unlink()
+        path.rmdir()
+        path.touch()
+    else:
+        path.unlink(missing_ok=True)
+        path.mkdir()
+    with warnings.catch_warnings(), pytest.raises(InputError, match=re.escape(str(path))):
+        warnings.simplefilter("ignore")
+        kept_run(tmp_path, PHOTOS[:1])
+
+
+@pytest.mark.parametrize("held", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
+def test_a_damaged_key_is_one_line(held: bytes, tmp_path: Path) -> None:
+    kept_run(tmp_path)
+    (tmp_path / "run.json").write_bytes(held)
+    with pytest.raises(InputError, match=r"run\.json: damaged \(.+\); choose another --out, or delete"):
+        kept_run(tmp_path)
+
+
+def changed(one: Photo, **more: Any) -> Photo:
+    return dataclasses.replace(one, **more)
+
+
+CHANGES: dict[str, Any] = {
+    "pixels": lambda one: changed(one, image=photo(1, (0, 254, 0), "green", (0.5, 0.5, 1, 1)).image),
+    "box": lambda one: changed(one, things=(Thing("green", ((0.5, 0.5, 1, 0.99),)),)),
+    "label": lambda one: changed(one, things=(Thing("red", one.things[0].boxes),)),
+    "mask": lambda one: changed(one, things=(Thing("green", one.things[0].boxes, np.eye(16, dtype=bool)),)),
+    "caption": lambda one: changed(one, captions=(("a", "dog"),)),
+    "group": lambda one: changed(one, group="g"),
+    "name": lambda one: changed(one, name="another"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_records_that_changed_are_measured_anew_and_no_others(what: str, tmp_path: Path) -> None:
+    kept_run(tmp_path)
+    now = [PHOTOS[0], CHANGES[what](PHOTOS[1]), *PHOTOS[2:]]
+    with pytest.warns(UserWarning, match=r"000001\.json: the data set has changed") as told:
+        again, forwards = kept_run(tmp_path, now)
+    assert len(told) == 1
+    assert again.rows == kept_run(tmp_path / "fresh", now)[0].rows
+    assert forwards == kept_run(tmp_path / "one", PHOTOS[:1])[1]
+
+
+def test_all_pictures_replaced_give_other_figures(tmp_path: Path) -> None:
+    """In a folder of files of the same names and sizes, and of the same times."""
+    for n, place in enumerate(("red", "green", "blue")):
+        (tmp_path / "photos" / place).mkdir(parents=True)
+        PHOTOS[n].image.save(tmp_path / "photos" / place / "a.bmp")
+    first = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [measures.tops], out=tmp_path / "out")
+    for path in (tmp_path / "photos").rglob("*.bmp"):
+        before = path.stat()
+        with Image.open(path) as opened:
+            pixels = np.asarray(opened)[..., ::-1].copy()
+        Image.fromarray(pixels).save(path)
+        assert path.stat().st_size == before.st_size
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.warns(UserWarning, match="the data set has changed"):
+        second = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [measures.tops], out=tmp_path / "out")
+    fresh = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [measures.tops])
+    assert second.rows == fresh.rows != first.rows
+
+
+def test_a_record_that_was_mended_is_measured(tmp_path: Path) -> None:
+    audit(colored(), source(broken=1), [hirescam], [measures.pointing], batch=1, out=tmp_path)
+    with pytest.warns(UserWarning, match=r"000001\.json: the data set has changed"):
+        mended, _ = kept_run(tmp_path)
+    assert mended.bad == []
+    assert mended.rows == kept_run(tmp_path / "fresh")[0].rows
+
+
+def otherwise(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What is different in a second run."""
+    task = colored()
+    if name == "weights":
+        with torch.no_grad():
+            task.model.conv.weight[0, 1, 0, 0] += 1e-6  # type: ignore[union-attr, operator, index]
+        return {"task": task}
+    if name == "words":
+        task.labels = ["red", "green", "indigo"]
+        return {"task": task}
+    if name == "preprocessing":
+        task.preparing = lambda image: whole(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+        return {"task": task}
+    if name == "mmgradcam":
+        monkeypatch.setattr("mmgradcam.bulk.parts.__version__", "0.0.9")
+        return {}
+    return {"methods": [partial(scaled, by=2.0)]} if name == "methods" else {"metrics": [partial(least, share=0.25)]}
+
+
+def least(batch: measures.Batch, share: float) -> dict[str, measures.Column]:
+    return {"least": [float(heat.min()) * share for heat in batch.heats]}
+
+
+@pytest.mark.parametrize("name", ["weights", "words", "preprocessing", "mmgradcam", "methods", "metrics"])
+def test_a_run_of_another_model_version_or_setting_is_another_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = {"methods": [partial(scaled, by=1.0)], "metrics": [partial(least, share=0.5)]}
+    kept_run(tmp_path, **same)
+    assert kept_run(tmp_path, **same)[1] == 0, "nothing is done twice"
+    with pytest.raises(InputError, match=rf"holds a run of other {name} \("):
+        kept_run(tmp_path, **{**same, **otherwise(name, monkeypatch)})
+
+
+def test_methods_are_told_apart_by_what_they_do() -> None:
+    from mmgradcam import smooth
+
+    def made(by: float) -> Any:
+        return lambda features, gradients: hirescam(features, gradients) * by
+
+    assert identity_of(hirescam) == "hirescam"
+    assert identity_of(partial(occlusion, size=3)) == "occlusion(size=3)"
+    assert identity_of(smooth(hirescam, 4)) == identity_of(smooth(hirescam, 4)) != identity_of(smooth(hirescam, 5))
+    assert identity_of(smooth(hirescam, 4)) != identity_of(smooth(inverted, 4))
+    assert identity_of(made(1.0)) == identity_of(made(1.0)) != identity_of(made(2.0))
+    assert identity_of(scaled).startswith("scaled #")
+    assert identity_of(lambda a, b: a) != identity_of(lambda a, b: b)
+    large = np.zeros(5000)
+    assert identity_of(partial(scaled, by=large)) != identity_of(
+        partial(scaled, by=np.where(np.arange(5000) == 2500, 1, large))
+    )
 
 
 def test_methods_of_one_name_and_columns_of_another_length_are_refused() -> None:

@@ -85,6 +85,16 @@ class Asked:
         ]
 
 
+def check_askable(task: Task) -> None:
+    """Sees that a data set can be asked of a model.
+
+    Raises:
+        InputError: it is no captioner, model of questions or classifier.
+    """
+    if not isinstance(task, (VQA, Captioning, Talking, Layer)):
+        raise InputError(f"evaluate: expected a captioner, a model of questions or a classifier, got {type(task).__name__}")
+
+
 def asked_of(task: Task, photo: Photo) -> list[Asked]:
     """What to ask a model of a picture; nothing where the data set says nothing of the kind.
 
@@ -95,6 +105,7 @@ def asked_of(task: Task, photo: Photo) -> list[Asked]:
     Raises:
         InputError: the model is of another kind.
     """
+    check_askable(task)
     takes = task.voice.takes if isinstance(task, Talking) else frozenset()
     if isinstance(task, VQA) or takes == {"question"}:
         return _questions(task, photo)
@@ -103,10 +114,9 @@ def asked_of(task: Task, photo: Photo) -> list[Asked]:
         return [Asked(photo, {"phrases": query}, known)] if known else [] if photo.phrases else [Asked(photo, {}, ())]
     if isinstance(task, Talking):
         return _captions(photo) or [Asked(photo, {}, ())]
-    if isinstance(task, Layer):
-        things = [(label, thing) for thing in photo.things if (label := _class_of(thing.label, task.labels)) is not None]
-        return [Asked(photo, {"classes": list(dict(things)), "top": TOP}, things)] if things else []
-    raise InputError(f"evaluate: expected a captioner, a model of questions or a classifier, got {type(task).__name__}")
+    assert isinstance(task, Layer)
+    things = [(label, thing) for thing in photo.things if (label := _class_of(thing.label, task.labels)) is not None]
+    return [Asked(photo, {"classes": list(dict(things)), "top": TOP}, things)] if things else []
 
 
 def _class_of(name: str, labels: Sequence[str]) -> str | None:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmgradcam.bulk.asked import Asked, asked_of
+from mmgradcam.bulk.asked import Asked, asked_of, check_askable
 from mmgradcam.bulk.intervals import Figure, figures
 from mmgradcam.bulk.measures import Batch, Measure
+from mmgradcam.bulk.parts import Part, Parts, content_of, key_of, name_of
 from mmgradcam.data.records import Photo
-from mmgradcam.data.stream import Source
+from mmgradcam.data.stream import MALFORMED, Source, named
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining import AnyMethod, compare
 from mmgradcam.explanation import Explanation
 from mmgradcam.pictures import open_picture
 from mmgradcam.task import Task
-from mmgradcam.writing import write_file
 
 ABOUT = ("record", "picture", "target", "kind", "group", "right", "score", "probability", "method")
 """Columns of a row that say what it is of; the rest are measured."""
@@ -57,6 +55,15 @@ class Audit:
     def columns(self) -> list[str]:
         """What was measured."""
         return list(dict.fromkeys(name for row in self.rows for name in row if name not in ABOUT))
+
+    def add(self, part: Part) -> None:
+        """What was measured on further records."""
+        self.rows += part["rows"]
+        self.bad += part["bad"]
+        self.silent += part["silent"]
+        self.pictures += part["pictures"]
+        for name, spent in part["seconds"].items():
+            self.seconds[name] += spent
 
     def figures(self, method: str, kind: str | None = None) -> dict[str, Figure]:
         """Means of one method's rows, all or of one kind, with 95% intervals over pictures."""
@@ -98,7 +105,9 @@ def audit(
         limit: number of records, from the first, 1 or more; all of them by default.
         taps: as of `explain`.
         batch: pictures explained and measured together.
-        out: a folder to keep what is done in, part by part; what lies there of the same run is not done again.
+        out: a folder to keep what is done in, part by part. What lies there of the same run and of the same records is not done
+            again: all records are read, and a part whose pictures or truths have changed since, or that is damaged, is measured
+            anew, with a warning.
         progress: wraps the iteration over batches, given their number, to show how far it is.
 
     Returns:
@@ -112,69 +121,63 @@ def audit(
         raise InputError("evaluate: expected at least one method and one metric")
     if limit is not None and limit < 1:
         raise InputError(f"evaluate: expected a limit of 1 or more, got {limit}")
-    out = None if out is None else Path(out)
-    count = len(data) if limit is None else min(limit, len(data))
-    named, ways = [name_of(metric) for metric in metrics], [name_of(method) for method in methods]
+    check_askable(task)
+    ways = [name_of(method) for method in methods]
     if len(set(ways)) < len(ways):
         raise InputError(f"evaluate: expected methods of different names, got {', '.join(ways)}; rows are told apart by them")
-    run: dict[str, Any] = {"model": task.name or type(task).__name__, "weights": task.fingerprint(), "data": data.name}
-    run["records"] = len(data)  # the lists of a data set have one name
-    run |= {
-        "metrics": named,
-        "methods": ways,
-        "taps": None if taps is None else [str(t) for t in taps],
-        "batch": batch,
-    }
-    made = _kept(out, run, count)
-    starts: Iterable[int] = range(len(made.parts) * batch, count, batch)
-    coming = data.since(len(made.parts) * batch) if count > len(made.parts) * batch else iter(())
-    starts = progress(starts, -(-count // batch) - len(made.parts)) if progress else starts
-    for start in starts:
-        begun = any(one["rows"] for one in made.parts)
-        part = _part(task, coming, start, min(batch, count - start), methods, metrics, taps, data, out, begun)
+    out = None if out is None else Path(out)
+    count = len(data) if limit is None else min(limit, len(data))
+    parts = Parts(out, key_of(task, data.name, len(data), methods, metrics, taps, batch))
+    parts.begin()
+    made = Audit(task.name or type(task).__name__, data.name)
+    coming = data.since(0)
+    numbers: Iterable[int] = range(-(-count // batch))
+    for number in progress(numbers, len(numbers)) if progress else numbers:
+        known, start = len(data.bad), number * batch
+        photos = [next(coming) for _ in range(min(batch, count - start))]
+        content = f"{len(photos)} {content_of([photos, data.bad[known:]])}" if out else ""
+        part = parts.kept(number, content)
+        if part is None:
+            part = _part(task, photos, start, methods, metrics, taps, data, known, out, bool(made.rows))
+            part = parts.keep(number, content, part)
         made.add(part)
-        if out is not None:
-            write_file(out / "parts" / f"{len(made.parts) - 1:06}.json", json.dumps(part).encode())
-    return made.audit()
+    return made
 
 
 def _part(
     task: Task,
-    coming: Iterator[Photo | None],
+    photos: Sequence[Photo | None],
     start: int,
-    count: int,
     methods: Sequence[AnyMethod],
     metrics: Sequence[Measure],
     taps: Sequence[Any] | None,
     data: Source,
+    known: int,
     out: Path | None,
     begun: bool,
-) -> dict[str, Any]:
+) -> Part:
     """The rows of a batch of records, and what else is to be known of it."""
-    known = len(data.bad)
     asked: list[tuple[int, Asked]] = []
     silent = 0
-    for record in range(start, start + count):
-        photo = next(coming)
+    for record, photo in enumerate(photos, start):
         if photo is not None:
             try:
                 open_picture(photo.image)
-            except InputError as error:
-                data.bad.append(f"{photo.name}: {error}")
-                photo = None
-        some = [] if photo is None else asked_of(task, photo)
-        asked += [(record, one) for one in some]
-        silent += photo is not None and not some
+                some = asked_of(task, photo)
+            except MALFORMED as error:
+                data.bad.append(named(photo.name, error))
+            else:
+                asked += [(record, one) for one in some]
+                silent += not some
     begin = time.perf_counter()
     asked, explained = _explained(task, asked, methods, taps, data, begun)
     spent = time.perf_counter() - begin
-    made: dict[str, Any] = {
+    made: Part = {
         "rows": [],
         "bad": data.bad[known:],
         "silent": silent,
         "seconds": {"explain": spent} if asked else {},
         "pictures": len({record for record, _ in asked}),
-        "records": count,
     }
     if not asked:
         return made
@@ -230,72 +233,10 @@ def _explained(
                 made += explained([(record, one)])
                 good.append((record, one))
             except (InputError, ModelError) as own:
-                data.bad.append(f"{one.photo.name}: {own}")
+                data.bad.append(named(one.photo.name, own))
         if not good and not begun:
             raise error
         return good, made
-
-
-@dataclass
-class _Kept:
-    """The parts of a run, of this one or of those before it that were stopped."""
-
-    run: Mapping[str, Any]
-    parts: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, part: dict[str, Any]) -> None:
-        self.parts.append(part)
-
-    def audit(self) -> Audit:
-        made = Audit(str(self.run["model"]), str(self.run["data"]))
-        for part in self.parts:
-            made.rows += part["rows"]
-            made.bad += part["bad"]
-            made.silent += part["silent"]
-            made.pictures += part["pictures"]
-            for name, spent in part["seconds"].items():
-                made.seconds[name] += spent
-        return made
-
-
-def _kept(out: Path | None, run: Mapping[str, Any], count: int) -> _Kept:
-    """What lies in a folder of the same run, up to the first part that is missing or that a limit cuts at another record."""
-    made = _Kept(run)
-    if out is None:
-        return made
-    told = out / "run.json"
-    if not told.exists():
-        if any((out / "parts").glob("*.json")):
-            raise InputError(f"{out}: expected parts of a run beside its run.json, which is gone; choose another --out")
-        write_file(told, json.dumps(run, indent=2).encode())
-        return made
-    try:
-        before = json.loads(told.read_text(encoding="utf-8"))
-        other = [name for name in run if before.get(name) != run[name]]
-        if other:
-            raise InputError(
-                f"{out}: holds a run of other {', '.join(other)} ({before.get(other[0])} there, {run[other[0]]} now); "
-                "choose another --out, or delete it"
-            )
-        for path in sorted((out / "parts").glob("*.json")):
-            part = json.loads(path.read_text(encoding="utf-8"))
-            done = len(made.parts)
-            if path.stem != f"{done:06}" or part["records"] != min(run["batch"], count - done * run["batch"]):
-                break
-            made.add(part)
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError) as error:
-        raise InputError(
-            f"{out}: expected what an earlier run wrote, and a file there is damaged ({error}); delete it"
-        ) from None
-    return made
-
-
-def name_of(function: Any) -> str:
-    """What a method or metric is called, the settings of a partial with it."""
-    if isinstance(function, partial):
-        settings = ", ".join([*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())])
-        return f"{name_of(function.func)}({settings})"
-    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _plain(value: Any) -> Any:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import ParseError
+
+from PIL import Image
 
 from mmgradcam.data.records import Photo
 from mmgradcam.errors import InputError
 
-MALFORMED = (ValueError, LookupError, TypeError, OSError, ParseError)
-"""What reading a record raises where the record is to blame; an `InputError` is a ValueError."""
+MALFORMED = (
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError, EOFError, SyntaxError, RecursionError,
+    MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What reading a record raises where it is to blame; an `InputError` is a ValueError, and XML's ParseError a SyntaxError."""
+
+LONGEST_NAME = 100
+"""Characters of a record's name, where it is named as malformed."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +75,28 @@ class Source:
         return (self._photo(i, bad) for i in range(start, len(self)))
 
     def _photo(self, index: int, bad: list[str]) -> Photo | None:
-        record = self._records[index]
-        if isinstance(record, Stray):
-            bad.append(f"{record.name}: {record.reason}")
-            return None
         try:
+            record = self._records[index]
+            if isinstance(record, Stray):
+                bad.append(named(record.name, record.reason))
+                return None
             return self._read(record)
         except MALFORMED as error:
-            bad.append(f"{self._called(record)}: {reason(error)}")
+            bad.append(named(self._name(index), error))
             return None
+
+    def _name(self, index: int) -> str:
+        try:
+            return str(self._called(self._records[index]))
+        except MALFORMED:
+            return f"record {index}"
+
+
+def named(name: str, why: Exception | str) -> str:
+    """A line on a malformed record, "RECORD: reason"; of a long name its beginning and end."""
+    name = " ".join(name.split())
+    name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 20]}...{name[-17:]}"
+    return f"{name}: {why if isinstance(why, str) else reason(why)}"
 
 
 def reason(error: Exception) -> str:
@@ -97,7 +119,14 @@ def find_folder(tried: Sequence[Path], names: Sequence[str], what: str) -> Path:
         InputError: none of them does.
     """
     for folder in tried:
-        if any((folder / name).is_file() for name in names[:50]):
+        if any(_is_file(folder / name) for name in names[:50]):
             return folder
     asked = f"such as {names[0]} " if names else ""
     raise InputError(f"expected {what}, {asked}in one of {', '.join(map(str, tried))}; name their folder (images)")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
