@@ -43,7 +43,7 @@ Reliance = Annotated[
     bool, typer.Option(help="Say how much more likely each word or answer is with the picture than with a grey one.")
 ]
 Checked = Annotated[
-    bool, typer.Option("--check", help="Say of each map whether it may be trusted: random weights, noise, hiding what is hot.")
+    bool, typer.Option("--check", help="Say of each map whether it passes a check: random weights, noise, hiding what is hot.")
 ]
 Encoder = Annotated[
     Path | None,

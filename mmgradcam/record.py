@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,15 +50,22 @@ class About:
     model_hash: str = ""
 
 
+PASSES, WEAK, FAILS = "map passes", "map is weak", "map fails"
+_EARLIER = {"trust it": PASSES, "rests on little": WEAK, "do not trust it": FAILS}
+"""What these were called in files written before."""
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says of a map.
+    """What a check says of a map, which is not whether the word is true.
 
     Attributes:
-        short: in two or three words: "trust it", "rests on little", "do not trust it".
+        short: "map passes", "map is weak" or "map fails".
         why: the reasons in plain words, with their figures, in a line.
         figures: these figures by name; see `mmgradcam.metrics.examine`.
     """
+
+    CAVEAT: ClassVar[str] = "A map that passes shows what the model rests a word or answer on, not that it is true."
 
     short: str
     why: str
@@ -66,8 +73,13 @@ class Verdict:
 
     @property
     def trust(self) -> bool:
-        """Whether the map passed."""
-        return self.short == "trust it"
+        """Whether the map passes."""
+        return self.short == PASSES
+
+    @property
+    def fails(self) -> bool:
+        """Whether the map fails: it shows the picture or the noise, not what the model learned."""
+        return self.short == FAILS
 
     def __str__(self) -> str:
         return f"{self.short}: {self.why}"
@@ -151,14 +163,14 @@ def read(made: Mapping[str, Any]) -> tuple[dict[str, Any], list[Target], list[st
 
 
 def verdicts_of(made: Mapping[str, Any]) -> list[Verdict | None]:
-    """Of a description: what checks said of the maps; a figure that JSON holds as null is not a number."""
-    kept = [t.get("verdict") for t in made["targets"]]
-    return [
-        None
-        if one is None
-        else Verdict(one["short"], one["why"], {k: math.nan if v is None else v for k, v in one.get("figures", {}).items()})
-        for one in kept
-    ]
+    """Of a description: what checks said of the maps, in the words of today."""
+    return [None if (one := t.get("verdict")) is None else _verdict(one) for t in made["targets"]]
+
+
+def _verdict(kept: Mapping[str, Any]) -> Verdict:
+    """A figure that JSON holds as null is not a number."""
+    figures = {name: math.nan if value is None else value for name, value in kept.get("figures", {}).items()}
+    return Verdict(_EARLIER.get(kept["short"], kept["short"]), kept["why"], figures)
 
 
 def clip_of(made: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Clip | None:

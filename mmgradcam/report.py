@@ -87,7 +87,7 @@ def page(explanation: Explanation) -> str:
     question = about.query.get("question")
     title = str(question) if question else explanation.text
     chips, heats, rows, reads, verdicts = [], [], [], [], []
-    checked = any(explanation.verdicts)
+    checked = next(filter(None, explanation.verdicts), None)
     for i, one in enumerate(explanation):
         heat = one.heat()
         say = _sentence(one)
@@ -126,7 +126,7 @@ def page(explanation: Explanation) -> str:
     if any(target.flagged for target in explanation.targets):
         told += " P is how likely the picture does not hold what is said, if half of what is said were false."
     if checked:
-        told += " Of a check, r is the rank correlation of two maps; a nat is a factor of 2.7 in probability."
+        told += f" {checked.CAVEAT} r is the rank correlation of two maps; a nat is a factor of 2.7 in probability."
     h, w = explanation.picture.height, explanation.picture.width
     name = f", {escape(about.image_name)}" if about.image_name else ""
     return unicode_text(f"""<!doctype html>
@@ -159,8 +159,9 @@ def _doubted(one: Explanation) -> str:
 
 
 def _tone(one: Explanation) -> str:
-    short = "" if one.verdict is None else one.verdict.short
-    return {"trust it": " good", "do not trust it": " bad"}.get(short, "")
+    if one.verdict is None:
+        return ""
+    return " good" if one.verdict.trust else " bad" * one.verdict.fails
 
 
 def _mark(one: Explanation) -> str:

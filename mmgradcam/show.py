@@ -117,18 +117,18 @@ def show_classes(explanation: Explanation) -> None:
 
 
 def show_verdicts(explanation: Explanation) -> None:
-    """A line per target that was checked: may its map be trusted, and why?"""
+    """A line per target that was checked: does its map pass, and why?"""
     from rich.console import Console
     from rich.text import Text
 
-    colors = {"trust it": "green", "do not trust it": "bold red"}
+    console = Console(highlight=False, soft_wrap=True)
     width = max(map(len, explanation.labels), default=0)
     for one in explanation:
         if (verdict := one.verdict) is not None:
-            said = (verdict.short, colors.get(verdict.short, "yellow"))
-            Console(highlight=False, soft_wrap=True).print(
-                Text.assemble(f"{one_line(one.label):<{width}}  ", said, f": {verdict.why}")
-            )
+            said = (verdict.short, "green" if verdict.trust else "bold red" if verdict.fails else "yellow")
+            console.print(Text.assemble(f"{one_line(one.label):<{width}}  ", said, f": {verdict.why}"))
+    if checked := next(filter(None, explanation.verdicts), None):
+        console.print(checked.CAVEAT, style="dim")
 
 
 def show_doubts(explanation: Explanation) -> None:

@@ -1,4 +1,4 @@
-"""More of what `mmgradcam evaluate --metrics` can measure: whether a map may be trusted, and what its target rests on."""
+"""More of what `mmgradcam evaluate --metrics` can measure: whether a map passes sanity checks, and what its target rests on."""
 
 from __future__ import annotations
 

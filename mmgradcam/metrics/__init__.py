@@ -33,7 +33,7 @@ from mmgradcam.metrics.sanity import methods_agree, noise_sensitivity, seed_sens
 from mmgradcam.metrics.seeds import NOBODY, class_ious, mean_iou, save_seed, seed_mask
 from mmgradcam.metrics.sweeps import corruption_sweep
 from mmgradcam.metrics.variants import Variants
-from mmgradcam.metrics.verdict import examine, hiding
+from mmgradcam.metrics.verdict import examine, hiding, showing
 
 __all__ = [
     "NOBODY",
@@ -97,6 +97,7 @@ __all__ = [
     "save_seed",
     "seed_mask",
     "seed_sensitivity",
+    "showing",
     "shown",
     "shown_only",
     "shown_only_of_clip",
