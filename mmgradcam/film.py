@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from mmgradcam import draw
 from mmgradcam.clips import Clip, encoded
 from mmgradcam.errors import InputError, unicode_text
-from mmgradcam.report import STYLE, heat_uri, picture_uri
+from mmgradcam.report import STYLE, heat_uri, page_head, picture_uri
 from mmgradcam.writing import write_file, write_folder
 
 SIDE = 720
@@ -221,10 +221,7 @@ def _page(film: Film) -> str:
     small = ' class="lit small"' if max(width, height) < 256 else ' class="lit"'
     values = '<ul class="values" aria-live="off"></ul>' if any(m.values for m in film.moments) else ""
     what = f" Bars: {escape(film.values_are)}; the one taken is bold." if values else ""
-    return unicode_text(f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
-<title>{escape(film.title)}</title><style>{STYLE}{_STYLE}</style></head><body>
+    return unicode_text(f"""{page_head(film.title, STYLE + _STYLE, script=True)}
 <h1>{escape(film.title)}</h1>
 <ul class="chips">{chips}</ul>
 <div class="cols"><figure{small} style="--o:1;max-width:min({max(width, 480)}px,66vh*{width / height:.4f})"><img class="base" width="{width}" height="{height}" alt="a frame of the clip"><img class="heat on" alt=""></figure>{values}</div>

@@ -129,10 +129,7 @@ def page(explanation: Explanation) -> str:
         told += f" {checked.CAVEAT} r is the rank correlation of two maps; a nat is a factor of 2.7 in probability."
     h, w = explanation.picture.height, explanation.picture.width
     name = f", {escape(about.image_name)}" if about.image_name else ""
-    return unicode_text(f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
-<title>{escape(title)}</title><style>{STYLE}</style></head><body>
+    return unicode_text(f"""{page_head(title, STYLE, script=True)}
 <h1>{escape(title)}</h1>
 <ul class="chips">{"".join(chips)}</ul>
 <figure style="--o:1;width:min({max(w, 512)}px,72vh*{w / h:.4f})"><img class="base" width="{w}" height="{h}" alt="{escape(title)}" src="{picture_uri(explanation.picture)}">{"".join(heats)}</figure>
@@ -144,6 +141,21 @@ def page(explanation: Explanation) -> str:
 where words look, not how strongly.{told} Made with mmgradcam.</footer>
 <script>{_SCRIPT}</script></body></html>
 """)
+
+
+def page_head(title: str, style: str, script: bool = False) -> str:
+    """How every page begins, up to its body: nothing is fetched, and nothing runs but what the page itself holds.
+
+    Args:
+        title: any text; it is escaped.
+        style: CSS.
+        script: whether the page has scripts of its own; else none runs.
+    """
+    scripts = ";script-src 'unsafe-inline'" if script else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline'{scripts}">
+<title>{escape(title)}</title><style>{style}</style></head><body>"""
 
 
 def doubts(one: Explanation) -> str:

@@ -15,7 +15,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from mmgradcam.errors import InputError
+from mmgradcam.errors import InputError, unicode_text
 
 DRAFT = ".mmgradcam-"
 """How names of unfinished files begin; the next write into the same folder clears away what a killed one left."""
@@ -117,7 +117,7 @@ def check_writable(folder: str | Path) -> None:
 
 
 def to_json(value: Any, indent: int | None = None, ascii_only: bool = False) -> str:
-    r"""JSON that any reader takes: a number that is not finite is null, and half a character (names of files hold such) U+FFFD.
+    r"""JSON that any reader takes: numbers that are not finite are null, and texts are those of `unicode_text`.
 
     Args:
         value: dicts, lists, texts and numbers; anything else becomes text.
@@ -125,7 +125,7 @@ def to_json(value: Any, indent: int | None = None, ascii_only: bool = False) -> 
         ascii_only: escape other characters, for an output of unknown encoding.
 
     >>> to_json({"a": float("nan"), "b": "\udcff"}, ascii_only=True)
-    '{"a": null, "b": "\\ufffd"}'
+    '{"a": null, "b": "?"}'
     """
     return json.dumps(_plain(value), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
 
@@ -141,7 +141,7 @@ def _plain(value: Any) -> Any:
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int)):
         return value
-    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return unicode_text(str(value))
 
 
 @contextmanager

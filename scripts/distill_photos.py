@@ -65,7 +65,7 @@ def words_of(captions: list[tuple[tuple[str, ...], ...]]) -> tuple[list[str], Te
 
 
 def load_photos(photos: Photos) -> np.ndarray[Any, Any]:
-    return np.stack([np.asarray(row["image"].convert("RGB").resize((160, 160))) for row in photos.rows])
+    return np.stack([np.asarray(photos.image(i).resize((160, 160))) for i in range(len(photos))])
 
 
 def train(given: argparse.Namespace) -> None:

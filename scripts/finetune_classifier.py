@@ -33,6 +33,7 @@ from torchvision.transforms import v2
 from mmgradcam import Explanation, explain, methods
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import open_picture
+from mmgradcam.report import page_head
 from mmgradcam.tasks import Layer, load
 from mmgradcam.tasks.hub.classifiers import save, with_classes
 
@@ -201,10 +202,9 @@ def page(task: Layer, rows: Any, said: Tensor, true: Tensor, given: argparse.Nam
         "figure{margin:0;max-width:100%}img{width:11rem;max-width:48%;border-radius:.3rem}h2{font-size:1.15rem;margin:1.4rem 0 .5rem}"
     )
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>What the classifier goes by</title><style>{style}</style><h1>What the classifier goes by</h1>"
+        f"{page_head('What the classifier goes by', style)}<h1>What the classifier goes by</h1>"
         f"<p>{escape(task.name)}; maps by {given.method} at {escape(' x '.join(given.layer or [t.name for t in task.taps]))}, of the "
-        f"class that was predicted.</p>{''.join(parts)}</html>"
+        f"class that was predicted.</p>{''.join(parts)}</body></html>"
     )
 
 

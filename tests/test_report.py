@@ -141,3 +141,27 @@ def test_the_page_in_a_real_browser(tmp_path: Path, width: int) -> None:
     assert found["small"] == 0
     assert found["aspect"] == pytest.approx(160 / 240, rel=0.01)
     assert found["same"] < 1
+
+
+def test_every_page_forbids_to_fetch_and_holds_any_text() -> None:
+    """One head for all pages; those without scripts of their own run none."""
+    from mmgradcam.bulk.audit import Audit
+    from mmgradcam.bulk.bias_report import BiasReport
+    from mmgradcam.bulk.findings import page as findings
+    from mmgradcam.clips import Clip
+    from mmgradcam.film import Film
+
+    name = "<script>\udcff"
+    frames = Clip((Image.new("RGB", (16, 16)),) * 2)
+    pages = {
+        True: [Film(frames, [], name).page()],
+        False: [findings(Audit(name, name, bad=[name]), b""), BiasReport(name, name, name, (name, "b"), (5, 5), ()).page()],
+    }
+    for scripts, some in pages.items():
+        for text in some:
+            told = "default-src 'none';img-src data:;style-src 'unsafe-inline'" + ";script-src 'unsafe-inline'" * scripts
+            assert text.count(f'<meta http-equiv="Content-Security-Policy" content="{told}">') == 1
+            assert text.index("Content-Security-Policy") < text.index("<title>") < text.index("<style>")
+            assert name not in text
+            assert "&lt;script&gt;?" in text
+            text.encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -654,6 +655,62 @@ def test_rows_of_classes_and_of_captions(tmp_path: Path) -> None:
         table(made.to_iterable_dataset())
     with pytest.raises(InputError, match="expected a column image"):
         table(made.remove_columns("image"))
+
+
+@pytest.mark.parametrize("photos", [False, True], ids=["labels", "captions"])
+@pytest.mark.parametrize("declared", [False, True], ids=["plain", "declared"])
+def test_an_address_in_a_table_is_never_followed(
+    photos: bool, declared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a file elsewhere read; a file beside the table is."""
+    import io
+    import socket
+
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    def forbidden(*told: Any, **more: Any) -> Any:
+        raise AssertionError(f"something is fetched: {told}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    png = io.BytesIO()
+    Image.new("RGB", (16, 8), (200, 0, 0)).save(png, "PNG")
+    picture(tmp_path / "elsewhere.png")
+    picture(tmp_path / "in" / "beside.png")
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "elsewhere.png")
+    (tmp_path / "in" / "pipe.png").parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    inside = [{"bytes": png.getvalue(), "path": "http://127.0.0.1:9/a.png"}, {"bytes": None, "path": "beside.png"}]
+    refused = [
+        "http://127.0.0.1:9/a.png", "https://127.0.0.1:9/a.png", "hf://datasets/a/b.png", "s3://a/b.png", "file:///etc/passwd",
+        "zip://a.png::http://127.0.0.1:9/a.zip", str(tmp_path / "elsewhere.png"), "../elsewhere.png", "/etc/passwd", "link.png", "pipe.png", "x" * 300,
+    ]  # fmt: skip
+    images = [*inside, *({"bytes": None, "path": path} for path in refused), {"bytes": None, "path": None}, {"bytes": b"no picture", "path": None}, None]  # fmt: skip
+    rows: dict[str, Any] = {"image": images, "other": images}
+    if photos:
+        rows |= {
+            "captions": [["a wall"]] * len(images),
+            "phrases": [photos_row("x", None, 0, 0, 1, 1)["phrases"]] * len(images),
+        }
+        rows["captions"] = [["a dog runs ."]] * len(images)
+    else:
+        rows["label"] = ["wall"] * len(images)
+    made = pyarrow.table(rows)
+    if declared:
+        features = datasets.Features.from_arrow_schema(made.schema)
+        features["image"] = features["other"] = datasets.Image()
+        made = made.replace_schema_metadata(datasets.Dataset.from_dict({"image": [], "other": []}, features=datasets.Features({k: datasets.Image() for k in ("image", "other")})).data.schema.metadata)  # fmt: skip
+        made = pyarrow.Table.from_arrays(made.columns, schema=features.arrow_schema)
+    pyarrow.parquet.write_table(made, tmp_path / "in" / "table.parquet")
+    source = open_data(tmp_path / "in" / "table.parquet")
+    read_ = list(source)
+    assert [one.image.size for one in read_] == [(16, 8), (40, 20)]
+    assert len(source.bad) == len(images) - 2
+    assert sum("which is not followed" in line for line in source.bad) == 6
+    assert sum("expected a picture in the table or in" in line for line in source.bad) == 4
+    assert not any("AssertionError" in line for line in source.bad)
 
 
 # Scenes

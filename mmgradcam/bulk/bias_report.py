@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from mmgradcam.errors import InputError
+from mmgradcam.errors import InputError, unicode_text
 from mmgradcam.metrics.groups import Difference
-from mmgradcam.report import STYLE, picture_uri
+from mmgradcam.report import STYLE, page_head, picture_uri
 from mmgradcam.writing import to_json, write_file, write_folder
 
 SILENT = "no difference found at this size"
@@ -149,10 +149,7 @@ class BiasReport:
         shown = "".join(self._shown(group, count) for group, count in zip(self.groups, self.counts, strict=True))
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         kind = "alarm" if self.found else "calm"
-        return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline'">
-<title>{escape(title)}</title><style>{STYLE}{_STYLE}</style></head><body>
+        return unicode_text(f"""{page_head(title, STYLE + _STYLE)}
 <h1>{escape(title)}</h1>
 <p class="verdict {kind}">{escape(self.verdict)}</p>
 <div class="scroll"><table><thead><tr><th></th><th>{escape(self.groups[0])}</th><th>{escape(self.groups[1])}</th><th colspan="2">difference, 95% interval</th><th>p (Holm)</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>
@@ -160,7 +157,7 @@ class BiasReport:
 {shown}
 <footer>{escape(self.method)} at {escape(self.seam)}, model {escape(self.model)}. Heat is the share of a map's heat that lies in a region, over the maps that show any. Intervals: bootstrap over pictures. p: permutation of the groups, corrected by Holm for all rows. A difference says that the model treats the groups differently, not why. Made with mmgradcam.</footer>
 </body></html>
-"""
+""")
 
     def _shown(self, group: str, count: int) -> str:
         cards = "".join(

@@ -15,7 +15,8 @@ from typing import Any
 from mmgradcam.bulk.audit import ABOUT, Audit
 from mmgradcam.bulk.intervals import Figure
 from mmgradcam.bulk.protocols import wholes
-from mmgradcam.report import STYLE
+from mmgradcam.errors import unicode_text
+from mmgradcam.report import STYLE, page_head
 from mmgradcam.writing import to_json, write_folder
 
 MEANING = {
@@ -121,7 +122,10 @@ def _parquet(made: Audit) -> bytes:
     names = [*ABOUT, *made.columns()]
     arrays = [
         pyarrow.array(
-            [row.get(name) if name in text or row.get(name) is None else float(row[name]) for row in made.rows],
+            [
+                None if (value := row.get(name)) is None else unicode_text(str(value)) if name in text else float(value)
+                for row in made.rows
+            ],
             type=pyarrow.string() if name in text else pyarrow.float64(),
         )
         for name in names
@@ -196,9 +200,7 @@ def page(made: Audit, plots: bytes) -> str:
     more = f"<p>and {len(made.bad) - 200} more</p>" if len(made.bad) > 200 else ""
     broken = f"<h2>{len(made.bad)} malformed records, left out</h2><ul>{bad}</ul>{more}" if made.bad else ""
     silent = f" {made.silent} records say nothing that this model could be asked." if made.silent else ""
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{escape(made.model)} on {escape(made.data)}</title><style>{STYLE}{_MORE}</style></head><body><main>
+    return unicode_text(f"""{page_head(f"{made.model} on {made.data}", STYLE + _MORE)}<main>
 <h1>{escape(made.model)} on {escape(made.data)}</h1>
 <p>{made.pictures} pictures, {len(made.rows) // max(1, len(made.methods))} targets, by {escape(", ".join(made.methods))}. In brackets, where the mean lies with
 95% confidence (pictures drawn anew {1000} times); in bold, the best.{silent}</p>
@@ -210,7 +212,7 @@ def page(made: Audit, plots: bytes) -> str:
 {broken}
 <footer>mmgradcam; rows.parquet holds every target, summary.json all figures.</footer>
 </main></body></html>
-"""
+""")
 
 
 def _whole(made: Audit) -> str:

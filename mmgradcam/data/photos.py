@@ -8,18 +8,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmgradcam.data.records import Photo, Phrase, Question
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import open_picture
+from mmgradcam.files import regular
+from mmgradcam.pictures import DAMAGED, MOST_PIXELS, formats, open_picture
 
 COLUMNS = {"image", "captions", "phrases"}
 
@@ -29,20 +32,19 @@ class Photos:
 
     Args:
         rows: a data set of `datasets`, or the path of a Parquet file.
+        folder: the only one whose files the table may name as its pictures; of a Parquet file, that which it lies in.
 
     Raises:
         InputError: no such file, not Parquet, or a column is missing.
     """
 
-    def __init__(self, rows: Any) -> None:
-        import datasets
-
-        self.rows = read_parquet(Path(rows)) if isinstance(rows, (str, Path)) else rows
+    def __init__(self, rows: Any, folder: Path | None = None) -> None:
+        path = Path(rows) if isinstance(rows, (str, Path)) else None
+        self.rows = rows if path is None else read_parquet(path)
         missing = COLUMNS - set(self.rows.column_names)
         if missing:
             raise InputError(f"photos: expected columns {', '.join(sorted(COLUMNS))}; missing {', '.join(sorted(missing))}")
-        if self.rows.features["image"] != datasets.Image():  # Parquet that other programs wrote does not say what it holds
-            self.rows = self.rows.cast_column("image", datasets.Image())
+        self._table = Table(self.rows, folder if path is None else path if path.is_dir() else path.parent)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -51,19 +53,70 @@ class Photos:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Photo:
-        try:
-            row = self.rows[index]
-            image = row["image"].convert("RGB")
-        except (OSError, ValueError, AttributeError) as error:
-            raise InputError(f"photos: photo {index}: expected a picture ({' '.join(str(error).split())[:120]})") from None
+        row, image = self._table[index], self.image(index)
         if row.get("width") and row.get("height"):
             image = image.resize(_shape(image.size, (row["width"], row["height"])), Image.Resampling.BICUBIC)
         return Photo(str(row.get("image_id", index)), image, _captions(row), _phrases(row))
 
+    def image(self, index: int) -> Image.Image:
+        """The picture of a photo as the table holds it, RGB."""
+        try:
+            return self._table.picture(index).convert("RGB")
+        except (*DAMAGED, AttributeError) as error:
+            raise InputError(f"photos: photo {index}: expected a picture ({' '.join(str(error).split())[:120]})") from None
+
     def texts(self) -> list[tuple[tuple[tuple[str, ...], ...], tuple[Phrase, ...]]]:
         """Captions and phrases of every photo, without decoding a picture."""
         wanted = ["captions", "phrases", *(["image_id"] if "image_id" in self.rows.column_names else [])]
-        return [(_captions(row), _phrases(row)) for row in self.rows.select_columns(wanted)]
+        table = Table(self.rows.select_columns(wanted))
+        return [(_captions(row), _phrases(row)) for row in (table[i] for i in range(len(table)))]
+
+
+class Table:
+    """Rows of a data set as they lie there. Nothing is decoded by `datasets`, which would follow any address in them.
+
+    Args:
+        rows: a data set of `datasets`.
+        folder: the only one whose files it may name as pictures; None: those of any, since the data set was made here.
+    """
+
+    def __init__(self, rows: Any, folder: Path | None = None) -> None:
+        self._rows, self._folder = rows.with_format("arrow"), folder
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row: dict[str, Any] = self._rows[index].to_pylist()[0]
+        return row
+
+    def picture(self, index: int) -> Image.Image:
+        """The picture in column `image`, upright, in its own mode.
+
+        Raises:
+            InputError: there is none, or an address or a file elsewhere in its place; Pillow's errors, if it is damaged.
+        """
+        held = self[index]["image"]
+        held = held if isinstance(held, Mapping) else {"path": held} if isinstance(held, str) else {"bytes": held}
+        data, path = held.get("bytes"), held.get("path")
+        if data is None and isinstance(path, str):
+            file: Any = self._file(path)
+        elif isinstance(data, bytes):
+            file = io.BytesIO(data)
+        else:
+            raise InputError(f"expected a picture, got {'none' if data is None else type(data).__name__}")
+        with Image.open(file, formats=formats()) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise InputError(f"{image.width} x {image.height} is over {MOST_PIXELS:,} pixels; make it smaller first")
+            return ImageOps.exif_transpose(image)
+
+    def _file(self, path: str) -> Path:
+        if "://" in path or "::" in path:
+            raise InputError(f"expected a picture in the table, got the address {path!r:.80}, which is not followed")
+        file = Path(path) if self._folder is None else self._folder / path
+        if self._folder is not None and not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(self._folder)):
+            raise InputError(f"expected a picture in the table or in {self._folder}, got the path {path!r:.80}")
+        return regular(file, "a picture")
 
 
 def read_parquet(path: Path) -> Any:
@@ -139,7 +192,7 @@ def read_captions(data: Path, images: Path | None = None) -> Captioned:
     if data.suffix != ".json":
         photos = Photos(data)
         texts = photos.texts()
-        return Captioned(_Column(photos.rows), [[list(caption) for caption in captions] for captions, _ in texts])
+        return Captioned(_Column(photos), [[list(caption) for caption in captions] for captions, _ in texts])
     read = read_json(data)
     said: dict[Any, list[list[str]]] = {}
     try:
@@ -207,13 +260,15 @@ def read_json(path: Path) -> Any:
 class _Column:
     """The pictures of a data set."""
 
-    rows: Any
+    photos: Photos
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.photos)
 
     def __getitem__(self, at: Any) -> Any:
-        return self.rows[at]["image"]
+        if isinstance(at, slice):
+            return [self.photos.image(i) for i in range(*at.indices(len(self)))]
+        return self.photos.image(int(at))
 
 
 @dataclass(frozen=True)

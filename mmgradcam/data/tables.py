@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgradcam.data.coco_words import split_words
-from mmgradcam.data.photos import COLUMNS, Photos, read_parquet
+from mmgradcam.data.photos import COLUMNS, Photos, Table, read_parquet
 from mmgradcam.data.records import Photo, Thing
 from mmgradcam.data.stream import Source
 from mmgradcam.errors import InputError
@@ -18,18 +18,17 @@ SLACK = 0.005
 """How far a box may reach over the photo's edge, as a fraction of its side: annotators' rounding."""
 
 
-def table(rows: Any, name: str = "") -> Source:
+def table(rows: Any, name: str = "", folder: Path | None = None) -> Source:
     """Rows with `image` and, what is known of it: captions and phrases as `Photos` has them, captions alone, or a label.
 
     Args:
         rows: a data set of `datasets` of known length.
         name: what it is called in reports; by default what its builder calls it.
+        folder: the only one whose files it may name as pictures; as of `Table`.
 
     Raises:
         InputError: other columns, several splits, or a stream whose length nobody knows.
     """
-    import datasets
-
     if isinstance(rows, dict):
         raise InputError(
             f"expected one split of a data set, got all of {', '.join(rows)}; give one, as data[{next(iter(rows), '')!r}]"
@@ -42,25 +41,26 @@ def table(rows: Any, name: str = "") -> Source:
     name = name or str(rows.info.builder_name or "data set")
     called = _caller(rows, columns)
     if columns >= COLUMNS:
-        photos = Photos(rows)
-        groups = rows.select_columns(["group"]) if "group" in columns else None
+        photos = Photos(rows, folder)
+        groups = Table(rows.select_columns(["group"])) if "group" in columns else None
 
         def photo(index: int) -> Photo:
             group = str(groups[index]["group"] or "") if groups else ""
             return replace(_checked(photos[index]), group=group)
 
         return Source(name, range(len(photos)), photo, called)
-    if rows.features["image"] != datasets.Image():
-        rows = rows.cast_column("image", datasets.Image())
+    held = Table(rows, folder)
     said = next((column for column in ("captions", "caption") if column in columns), None)
     kind = next((column for column in ("label", "labels") if column in columns), None)
     classes: Sequence[str] | None = getattr(rows.features[kind], "names", None) if kind else None
 
     def read(index: int) -> Photo:
-        row = rows[index]
+        row = held[index]
         captions = _captions(row[said]) if said else ()
         things = (Thing(_label(row[kind], classes)),) if kind else ()
-        return Photo(called(index), open_picture(row["image"]), captions, things=things, group=str(row.get("group") or ""))
+        return Photo(
+            called(index), open_picture(held.picture(index)), captions, things=things, group=str(row.get("group") or "")
+        )
 
     return Source(name, range(len(rows)), read, called)
 
@@ -75,11 +75,11 @@ def saved(path: Path) -> Source:
         splits = sorted(each.name for each in path.iterdir() if each.is_dir())
         raise InputError(f"{path}: expected one split of a data set, got {', '.join(splits)}; name its folder in this one")
     if not (path / "state.json").is_file():
-        return table(read_parquet(path), path.stem)
+        return table(read_parquet(path), path.stem, path if path.is_dir() else path.parent)
     import datasets
 
     try:
-        return table(datasets.load_from_disk(str(path)), path.name)
+        return table(datasets.load_from_disk(str(path)), path.name, path)
     except (OSError, LookupError, TypeError) as error:
         raise InputError(f"{path}: expected a saved data set ({' '.join(str(error).split())[:160]})") from None
 
@@ -88,7 +88,7 @@ def _caller(rows: Any, columns: set[str]) -> Any:
     """What a row is called: its image_id, else its number."""
     if "image_id" not in columns:
         return str
-    ids = rows.select_columns(["image_id"])
+    ids = Table(rows.select_columns(["image_id"]))
     return lambda index: str(ids[index]["image_id"])
 
 
