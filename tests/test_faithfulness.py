@@ -26,8 +26,9 @@ def test_the_figures_are_those_worked_out_by_hand() -> None:
     almost = [value * (1 + 5e-5) for value in whole]  # rounding, of batches of other sizes
     assert increase(whole, almost) == win(almost, whole) == 0.0
     assert increase(whole, [value * (1 + 2e-4) for value in whole]) == 100.0
-    with pytest.raises(InputError, match="as many confidences"):
-        win([0.1], [0.1, 0.2])
+    for wrong in (([0.1], [0.1, 0.2]), ([], []), ([[0.1]], [[0.1]])):
+        with pytest.raises(InputError, match="as many confidences"):
+            win(*wrong)
     with pytest.raises(InputError, match="above 0"):
         average_drop([0.0], [0.1])
 
@@ -36,6 +37,8 @@ def test_what_a_map_shows_is_the_picture_times_its_heat() -> None:
     picture = Image.new("RGB", (2, 1), (200, 100, 50))
     heat = np.array([[1.0, 0.5]], np.float32)
     assert np.asarray(shown_only(picture, heat)).tolist() == [[[200, 100, 50], [100, 50, 25]]]
+    near = np.array([[0.503, 0.128]], np.float32)  # 100.6, 50.3 and 25.15; 25.6, 12.8 and 6.4: rounded, not cut
+    assert np.asarray(shown_only(picture, near)).tolist() == [[[101, 50, 25], [26, 13, 6]]]
     clip = shown_only_of_clip(Clip((picture, picture), 5.0, "x"), np.stack([heat, 0 * heat]))
     assert not np.asarray(clip.frames[1]).any()
     assert (clip.rate, clip.name) == (5.0, "x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from pathlib import Path
@@ -14,15 +15,18 @@ from PIL import Image
 from mmgradcam import InputError
 from mmgradcam.data.records import mask_of
 from mmgradcam.metrics import (
+    Localization,
     agreement_with_attention,
     agreement_with_boxes,
     agreement_with_clicks,
     box_iou,
     box_of,
+    centre_in,
     class_ious,
     energy_inside,
     f1_iou,
     func_iou,
+    inside_outside,
     loc_delta,
     localization_error,
     localized,
@@ -32,13 +36,14 @@ from mmgradcam.metrics import (
     peak_in,
     pixel_box,
     pointing_with_reject,
+    random_in,
     rank_correlation,
     reject_threshold,
     save_seed,
     seed_mask,
     widened,
 )
-from mmgradcam.regions import fill_holes, segment_boxes
+from mmgradcam.regions import fill_holes, mask_box, segment_boxes
 
 HEAT = np.array([[0.0, 0.2, 0.1], [0.0, 1.0, 0.5], [0.1, 0.0, 0.1]], np.float32)
 MASK = np.array([[0, 0, 0], [0, 1, 1], [0, 0, 0]], bool)
@@ -50,6 +55,104 @@ def bumpy(seed: int, size: tuple[int, int] = (40, 52)) -> np.ndarray:
     cells = torch.from_numpy(rng.random((1, 1, 7, 9), dtype=np.float32) ** 4)
     heat = torch.nn.functional.interpolate(cells, size=size, mode="bilinear")[0, 0].numpy()
     return heat / heat.max()
+
+
+def reached(free: np.ndarray, start: tuple[int, int], diagonal: bool) -> set[tuple[int, int]]:
+    """The pixels that a flood from `start` reaches over true ones."""
+    found, waiting = {start}, [start]
+    while waiting:
+        y, x = waiting.pop()
+        for dy, dx in itertools.product((-1, 0, 1), repeat=2):
+            at = (y + dy, x + dx)
+            near = diagonal or not (dy and dx)
+            if near and at not in found and 0 <= at[0] < free.shape[0] and 0 <= at[1] < free.shape[1] and free[at]:
+                found.add(at)
+                waiting.append(at)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_holes_and_segments_are_those_of_a_flood(seed: int) -> None:
+    mask = np.random.default_rng(seed).random((7 + seed % 3, 9)) < (0.4, 0.6, 0.8)[seed % 3]
+    before = mask.copy()
+    outside = reached(np.pad(~mask, 1, constant_values=True), (0, 0), diagonal=False)
+    filled = fill_holes(mask)
+    assert filled.tolist() == [[(y + 1, x + 1) not in outside for x in range(mask.shape[1])] for y in range(len(mask))]
+    assert np.array_equal(mask, before)
+    segments: list[set[tuple[int, int]]] = []
+    for y, x in np.argwhere(mask).tolist():
+        if not any((y, x) in one for one in segments):
+            segments.append(reached(mask, (y, x), diagonal=True))
+    segments.sort(key=len, reverse=True)  # stable: of equally many pixels, the segment that a reader meets first
+    sides = [tuple(zip(*one, strict=True)) for one in segments]
+    assert segment_boxes(mask) == [(min(x), min(y), max(x) + 1, max(y) + 1) for y, x in sides]
+    ys, xs = np.nonzero(mask)
+    assert mask_box(mask) == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+
+
+def test_what_is_a_hole() -> None:
+    ring = np.array([[0, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0]], bool)
+    assert fill_holes(ring)[2].tolist() == [True] * 4, "a diagonal gap lets nothing in"
+    open_ = ring.copy()
+    open_[3, 2] = False
+    assert np.array_equal(fill_holes(open_), open_)
+    assert fill_holes(np.ones((2, 3), bool)).all()
+    nothing = np.zeros((2, 3), bool)
+    assert not fill_holes(nothing).any()
+    assert segment_boxes(nothing) == []
+    assert mask_box(nothing) == (0, 0, 0, 0)
+    assert segment_boxes(np.array([[1, 0, 0, 1], [1, 0, 0, 0]], bool)) == [(0, 0, 1, 2), (3, 0, 4, 1)], "rows end at the edge"
+
+
+def test_where_points_lie_by_hand() -> None:
+    even, odd = np.zeros((4, 6), bool), np.zeros((5, 3), bool)
+    even[2, 3] = odd[2, 1] = True
+    assert centre_in(even)
+    assert centre_in(odd)
+    assert not centre_in(~even)
+    assert random_in(even) == 1 / 24
+    tie = np.array([[0.0, 3.0], [3.0, 0.0]], np.float32)
+    assert peak_in(tie, np.array([[0, 1], [0, 0]], bool))
+    assert not peak_in(tie, np.array([[1, 0], [1, 1]], bool)), "of equal peaks the first counts"
+    assert not peak_in(0 * tie, np.ones((2, 2), bool))
+    heat = np.array([[4.0, 2.0], [0.0, 1.0]], np.float32)
+    assert inside_outside(heat, np.array([[1, 1], [0, 0]], bool)) == (0.75, 0.125)
+    assert inside_outside(heat, np.ones((2, 2), bool)) == (7 / 16, 0.0)
+    assert inside_outside(heat, np.zeros((2, 2), bool)) == (0.0, 7 / 16)
+    assert inside_outside(0 * heat, np.array([[1, 1], [0, 0]], bool)) == (0.0, 0.0)
+
+
+def test_figures_over_many_maps_by_hand() -> None:
+    ring = np.ones((5, 5), bool)
+    ring[2, 2] = False
+    ring[0] = False
+    middle, corner = np.zeros((5, 5), np.float32), np.zeros((5, 5), np.float32)
+    middle[2, 2], corner[0, 0], corner[4, 4] = 2.0, 4.0, 1.0
+    many = Localization()
+    assert many.figures() == {"count": 0}
+    many.add(middle, ring)
+    alone = many.figures()
+    assert math.isnan(alone.pop("swapped"))
+    expected = {"peak": 1.0, "strict": 0.0, "centre": 1.0, "random": 20 / 25, "inside_outside": 0.0, "count": 1, "swaps": 0}
+    assert alone == pytest.approx(expected)
+    many.add(corner, ring, [middle, corner, corner])
+    found = many.figures()
+    assert found == pytest.approx(
+        {
+            "peak": 0.5,
+            "strict": 0.0,
+            "swapped": 1 / 3,
+            "centre": 1.0,
+            "random": 20 / 25,
+            "inside_outside": (0 + 0.25 / 19) / 2 / ((1 / 6 + 1 / 6) / 2),
+            "count": 2,
+            "swaps": 3,
+        }
+    )
+    inside = Localization()
+    inside.add(corner, corner > 0)
+    assert inside.figures()["inside_outside"] == math.inf
+    assert inside.figures()["strict"] == 1.0
 
 
 def test_the_share_of_heat_inside() -> None:
@@ -111,7 +214,13 @@ def test_boxes_and_their_overlap() -> None:
     assert box_iou((0, 0, 1, 1), (1, 0, 2, 1)) == box_iou((0, 0, 0, 0), (0, 0, 0, 0)) == 0.0
     assert box_iou((0.0, 0.0, 0.5, 1.0), (0.25, 0.0, 1.0, 1.0)) == pytest.approx(0.25)
     assert localized(HEAT, [(0, 2, 1, 3), BOX])
+    assert localized(HEAT, [BOX], iou=0.5), "enough is enough"
     assert not localized(HEAT, [BOX], iou=0.51)
+    assert not localized(HEAT, [(0, 1, 2, 2)]), "a half at least, if nothing is said"
+    assert box_of(np.full((2, 3), 0.4, np.float32), 1.0) == (0, 0, 3, 2), "at the share, too"
+    assert box_of(HEAT, 0.0) == (0, 0, 3, 3), "what is 0 is no segment, and corners connect"
+    assert box_iou((0, 0, 4, 2), (1, 1, 2, 5)) == pytest.approx(1 / (8 + 4 - 1))
+    assert box_iou((0, 0, 1, 1), (2, 2, 3, 3)) == box_iou((0, 0, 1, 3), (2, 1, 3, 2)) == 0.0
     assert localized(HEAT, [BOX], share=0.5, iou=1.0)
     assert not localized(HEAT, [])
     assert not localized(0 * HEAT, [BOX])
@@ -122,6 +231,11 @@ def test_ilsvrc_localization_error() -> None:
     located = [[True, False, False], [True, True, False], [True, True, False], [False, True, True]]
     assert localization_error(right, located, top=1) == 75.0
     assert localization_error(right, located, top=2) == localization_error(right, located, top=5) == 50.0
+    assert localization_error([[True]], [[True]], top=1) == 0.0
+    with pytest.raises(InputError, match="top of 1 or more"):
+        localization_error(right, located, top=0)
+    with pytest.raises(InputError, match="one row of predictions"):
+        localization_error(right, located[:3], top=1)
 
 
 def test_loc_of_gradcam_pp() -> None:

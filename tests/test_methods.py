@@ -141,12 +141,22 @@ def test_grad_cam_pp_refuses_signed_features() -> None:
         gradcam_pp(torch.randn(1, C, H, W), torch.randn(1, C, H, W))
 
 
-def test_grad_cam_pp_weighs_zero_gradients_by_zero_and_stays_finite() -> None:
+@pytest.mark.parametrize("method", [gradcam_pp, gradcam_pp_code])
+def test_grad_cam_pp_weighs_zero_gradients_by_zero_and_stays_finite(method: Callable[[Tensor, Tensor], Tensor]) -> None:
     gradients = torch.zeros(1, C, H, W)
     gradients[0, 0, 0, 0] = -1e-3
-    maps = gradcam_pp(torch.rand(1, C, H, W), gradients)
+    maps = method(torch.rand(1, C, H, W), gradients)
     assert torch.isfinite(maps).all()
     assert not maps.any()
+
+
+def test_grad_cam_pp_takes_features_of_0() -> None:
+    """What a ReLU puts out is 0 in places; only what is below is refused."""
+    features, gradients = torch.zeros(1, 2, 1, 2), torch.ones(1, 2, 1, 2)
+    features[0, 0, 0, 1] = 4.0
+    # Of the first channel alpha is 1 / (2 + 4), of the other, whose sum is 0, it does not matter.
+    assert gradcam_pp(features, gradients).tolist() == [[[0.0, pytest.approx(4 * 2 / 6)]]]
+    assert gradcam_pp_code(features, gradients).tolist() == [[[0.0, 4.0]]]
 
 
 def test_channels_that_sum_to_zero_weigh_zero_in_xgradcam() -> None:

@@ -26,13 +26,14 @@ from mmgradcam.metrics import (
     increase,
     insertion,
     occlusion_correlation,
+    perturbation,
     rank_correlation,
     road,
     shown,
 )  # fmt: skip
 from mmgradcam.metrics.imputation import TOLERANCE, impute
-from mmgradcam.metrics.perturbation import imputed
-from mmgradcam.metrics.variants import Seen, blacked, greyed
+from mmgradcam.metrics.perturbation import SHARES, _ranks, imputed
+from mmgradcam.metrics.variants import Seen, blacked, blurred, greyed
 from mmgradcam.pictures import Fit, Prepared, whole
 from mmgradcam.tasks import load
 from mmgradcam.views import View
@@ -93,6 +94,57 @@ def test_deletion_and_insertion_are_the_areas_worked_by_hand() -> None:
     assert insertion(worst, blacked, ninths).item() == pytest.approx(45 - insertion(made, blacked, ninths).item(), rel=1e-5)
 
 
+def test_areas_are_over_the_shares_that_are_asked_for_and_counts_are_rounded() -> None:
+    made = explain(Weighing(), white(), method=own)
+    # Of nine pixels, 5.4 and 0.9 are left of the coldest, so 5 and 1: 1 + ... + 5 and 1.
+    assert deletion(made, blacked, (0.4, 0.9)).item() == pytest.approx((15 + 1) / 2)
+    # 0.9, 3.6 and 9 of the hottest: 9, then 9 + 8 + 7 + 6, then all.
+    assert insertion(made, blacked, (0.1, 0.4, 1.0)).item() == pytest.approx((0.3 * (9 + 30) / 2 + 0.6 * (30 + 45) / 2) / 0.9)
+    assert SHARES == (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def test_equal_pixels_go_in_an_order_that_is_random_and_the_same_for_every_map() -> None:
+    even = _ranks(torch.full((6, 7), 0.3)).flatten().tolist()
+    assert sorted(even) == list(range(42))
+    assert even not in (list(range(42)), list(range(41, -1, -1)))
+    assert even == _ranks(torch.zeros(6, 7)).flatten().tolist()
+    heat = torch.tensor([0.5, 0.0, 0.5, 1.0, 0.0, 0.5]).repeat(7)
+    ranks = _ranks(heat.view(6, 7)).flatten().tolist()
+    slow = sorted(range(42), key=lambda i: (-heat[i], even[i]))  # the hottest first, and ties as of an even map
+    assert [slow.index(i) for i in range(42)] == ranks
+
+
+def test_road_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With black in place of neighbours: what is left without the coldest less what is left without the hottest, halved."""
+    monkeypatch.setattr(perturbation, "imputed", blacked)
+    made = explain(Weighing(), white(), method=own)
+    thirds = [(39 - 21) / 2, (24 - 6) / 2]  # without 3: 9 to 4 and 1 to 6; without 6: 9 to 7 and 1 to 3
+    assert road(made, (1 / 3, 2 / 3)).item() == pytest.approx(sum(thirds) / 2)
+    assert road(made, (1 / 9,)).item() == pytest.approx((44 - 36) / 2)
+
+
+def test_blur_is_that_of_scipy() -> None:
+    """A Gaussian of a tenth of the shorter side, cut at three deviations, mirrored at the edge without repeating it."""
+    from scipy.ndimage import correlate1d
+
+    view = View(white(), "", torch.rand(3, 41, 57), (0.0, 0.0, 1.0, 1.0), prepared=True)
+    seen = Seen(Weighing(), view)
+    for share, radius in ((0.1, 12), (0.01, 1), (0.5, 40)):
+        sigma = share * 41
+        weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+        slow = seen.pixels.double().numpy()
+        for axis in (1, 2):
+            slow = correlate1d(slow, weights / weights.sum(), axis, mode="mirror")
+        torch.testing.assert_close(seen.blurred(share).double(), torch.from_numpy(slow), rtol=1e-4, atol=1e-5)
+    half = torch.zeros(41, 57)
+    half[:, :20] = 1
+    mixed = blurred(seen, half)
+    assert torch.equal(mixed[:, :, :20], seen.pixels[:, :, :20])
+    assert torch.equal(mixed[:, :, 20:], seen.blurred(0.1)[:, :, 20:])
+    quarter = seen.kept(torch.full((41, 57), 0.25), torch.zeros(3, 41, 57))
+    torch.testing.assert_close(quarter, seen.pixels / 4)
+
+
 def test_middle_grey_stands_for_half_of_what_is_taken_away() -> None:
     made = explain(Weighing(), white(), method=own)
     gone = Variants([made]).ask([(0, torch.zeros(3, 3))], greyed)
@@ -135,9 +187,9 @@ def test_confidences_of_what_is_shown_are_those_of_the_paper() -> None:
 
 
 def test_extents_keep_what_lies_above_a_quantile() -> None:
-    areas, relative = extents(explain(Weighing(), white(), method=own), (0.0, 0.5, 1.0))
-    assert areas[0].tolist() == pytest.approx([1, 5 / 9, 1 / 9])
-    sigmoid = [1 / (1 + math.exp(-v / 10)) for v in (45, 9 + 8 + 7 + 6 + 5, 9)]
+    areas, relative = extents(explain(Weighing(), white(), method=own), (0.0, 0.5, 1.0, 0.3))
+    assert areas[0].tolist() == pytest.approx([1, 5 / 9, 1 / 9, 6 / 9])  # the quantile .3 lies above the third lowest
+    sigmoid = [1 / (1 + math.exp(-v / 10)) for v in (45, 9 + 8 + 7 + 6 + 5, 9, 45 - 6)]
     assert relative[0].tolist() == pytest.approx([v / sigmoid[0] for v in sigmoid], rel=1e-5)
 
 
@@ -269,6 +321,23 @@ def test_what_speaks_against_a_target_is_ranked_below_what_says_nothing() -> Non
     variants = Variants([made])
     assert rank_correlation(variants.heat(0).numpy(), occluded.numpy()) == pytest.approx(expected)
     assert occlusion_correlation(made, size=1).item() == pytest.approx(expected)
+
+
+def test_the_patch_of_occlusion_agreement_is_a_seventh_of_the_shorter_side() -> None:
+    class Patches(Weighing):
+        def prepare(self, image: Image.Image) -> Prepared:
+            return whole(image)
+
+        def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+            ramp = torch.linspace(-1, 2, features[0, 0].numel()).view(features.shape[2:])
+            return (features[:, 0] * ramp).sum((1, 2)) + features[:, 0].square().mean((1, 2))
+
+    rng = np.random.default_rng(0)
+    for shape, side in (((8, 20), 2), ((29, 24), 3)):
+        made = explain(Patches(), Image.fromarray(rng.integers(0, 255, (*shape, 3)).astype(np.uint8)), method=own)
+        covered = made.by(functools.partial(occlusion, size=side, stride=max(1, side // 2))).maps[0].numpy()
+        expected = rank_correlation(Variants([made]).heat(0).numpy(), covered)
+        assert occlusion_correlation(made).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_same_mask_of_the_same_picture_is_encoded_once() -> None:
