@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from html import unescape
 from importlib import import_module
 from pathlib import Path
@@ -22,8 +23,20 @@ from mmgradcam.data.captions import judge
 from mmgradcam.data.render import render
 from mmgradcam.data.scenes import make_scene
 from mmgradcam.data.splits import seeds
-from mmgradcam.metrics.flag import COLUMNS, calibrated, calibrations, chances, columns, doubt, flagged, made_up, shifted
-from mmgradcam.metrics.relying import language_prior, likelihoods, reliance
+from mmgradcam.metrics.flag import (
+    COLUMNS,
+    LIMITS,
+    calibrated,
+    calibrations,
+    chances,
+    columns,
+    doubt,
+    evidence,
+    flagged,
+    made_up,
+    shifted,
+)
+from mmgradcam.metrics.relying import Prior, language_prior, likelihoods, reliance
 from mmgradcam.report import page
 from mmgradcam.show import show_answers, show_words
 from mmgradcam.tasks import load
@@ -165,6 +178,82 @@ def test_columns_and_shifts_by_hand() -> None:
     pixels = torch.arange(9.0).view(1, 3, 3)
     assert shifted(pixels, 1 / 3, 0).tolist() == [[[0, 0, 1], [3, 3, 4], [6, 6, 7]]]
     assert shifted(pixels, -1 / 3, -1 / 3).tolist() == [[[4, 5, 5], [7, 8, 8], [7, 8, 8]]]
+
+
+def test_evidence_is_what_the_picture_grey_and_four_shifts_say() -> None:
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 256, (50, 100, 3), dtype=np.uint8)
+    array[:, :4, 0], array[-3:, :, 1], array[..., 2] = 255, 255, 90  # what shifts repeat, so that two means change
+    made = explain(Colors(), Image.fromarray(array))
+    moved = [array, np.full_like(array, 128)]
+    for right, down in ((3, 0), (-2, 1), (0, -2), (3, 2)):  # shares .03, -.025, -.04 of 100 x 50, rounded to even
+        padded = np.pad(array, ((9, 9), (9, 9), (0, 0)), mode="edge")
+        moved.append(padded[9 - down : 59 - down, 9 - right : 109 - right])
+    rows = np.log(np.stack([one.reshape(-1, 3).mean(0) / 255 for one in moved]))
+    steady = rows[[0, 2, 3, 4, 5]].std(0)
+    assert steady.max() > 0.01 > steady.min()
+    expected = np.stack([rows[0], rows[0] - rows[1], np.log(np.maximum(steady, 0.01))], 1)
+    np.testing.assert_allclose(evidence([made])[0], expected, atol=1e-4)
+
+
+def test_chances_by_hand() -> None:
+    fitted = {"limits": [[-1, 1], [0, 9]], "mean": [0.5, 1.0], "std": [2.0, 4.0], "weights": [3.0, -1.0], "bias": -0.25}
+    x = np.array([[0.9, 3.0], [5.0, 3.0], [-7.0, 10.0]])  # beyond the limits is as at them
+    z = [-0.25 + 3 * 0.2 - 0.5, -0.25 + 3 * 0.25 - 0.5, -0.25 - 3 * 0.75 - 2.0]
+    np.testing.assert_allclose(chances(fitted, x), 1 / (1 + np.exp(-np.array(z))))
+
+
+def test_the_threshold_itself_is_not_flagged() -> None:
+    made = explain(Colors(), plain(204, 51, 102))
+    even = {**calibrations()["words"], "weights": [0.0, 0.0, 0.0], "bias": 0.0}
+    for threshold, doubted in ((0.5, False), (0.4999, True)):
+        fitted = {**even, "threshold": threshold}
+        assert flagged(made, fitted).tolist() == [doubted] * 3
+        assert [(t.flagged, t.made_up) for t in doubt(made, fitted).targets] == [(doubted, 0.5)] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("scenes-captioner", "words"), ("scenes-captioner-transformer", "words"), ("scenes-vqa", "answers"),
+        ("scenes-vqa-transformer", "answers"), ("photo-captioner-small", "photos"),
+    ],
+)  # fmt: skip
+def test_each_model_has_the_flag_fitted_on_its_kind(name: str, kind: str) -> None:
+    task = Colors()
+    task.name = name
+    made = explain(task, plain(204, 51, 102))
+    assert calibrated(made)
+    fitted = calibrations()[kind]
+    assert made_up(made).tolist() == made_up(made, fitted).tolist() == made_up([made])[0].tolist()
+    assert flagged(made).tolist() == (made_up(made) > fitted["threshold"]).tolist()
+    assert [tuple(limits) for limits in fitted["limits"]] == list(LIMITS)
+    assert 0.5 <= fitted["threshold"] < 1
+
+
+def test_how_far_a_question_explains_its_answer() -> None:
+    some = (("a", 0.4), ("b", 0.3), ("c", 0.2), ("d", 0.1))
+    assert Prior("a", 0.5, 0.2, None, some, ()).explained == 0.4
+    assert Prior("a", 0.5, 0.2, 0.3, some, some[::-1]).explained == 0.6
+    assert Prior("a", 0.2, 0.5, None, some, ()).explained == 1.0
+    assert Prior("a", 0.0, 0.0, None, some, ()).explained == 1.0
+    assert str(Prior("a", 0.5, 0.2, None, some, ())).endswith(
+        "0.20 given grey; without it the likeliest are a 0.40, b 0.30, c 0.20"
+    )
+    assert str(Prior("a", 0.5, 0.2, 0.3, some, some[::-1])).endswith("the likeliest are d 0.10, c 0.20, b 0.30")
+
+
+def test_what_was_noted_of_some_is_asked_of_all(tmp_path: Path) -> None:
+    made = explain(Colors(), plain(204, 51, 102), reliance=True)
+    expected = reliance(made)
+    made.targets = [replace(target, reliance=99.0 if n else None) for n, target in enumerate(made.targets)]
+    np.testing.assert_allclose(reliance(made), expected, atol=1e-5)
+    pixels = torch.rand(3, 8, 8)
+    with pytest.raises(InputError, match=r"expected a tensor \(3, 8, 8\), got \(3, 4, 8\)"):
+        reliance(explain(Colors(), pixels), pixels[:, :4])
+    with pytest.raises(InputError, match="expected explanations of one model, got several models'"):
+        reliance([explain(Colors(), pixels), explain(Colors(), pixels)], "blur")
+    assert reliance([], "blur") == []
 
 
 @pytest.mark.parametrize("kind", ["words", "answers", "photos"])
