@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mmgradcam.choosing import Map, answerer, captioner, complain, load_asked, method_names, method_of, taps_of
 from mmgradcam.errors import InputError, ModelError, one_line
@@ -44,7 +45,20 @@ if TYPE_CHECKING:
     from mmgradcam.explanation import Explanation
     from mmgradcam.task import Task
 
+
+class _Commands(TyperGroup):
+    """Commands that a Ctrl-C ends with one line and status 130, where click would say "Aborted!" and 1."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted; what was written is whole")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="See where in the picture each word, phrase or answer of a vision-language model came from.",
     no_args_is_help=True,
     add_completion=False,

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -218,6 +219,51 @@ def test_evaluate_prints_json(folders: dict[str, Path]) -> None:
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
     assert "swapped" in done.stdout
+
+
+def test_json_is_json_whatever_the_figures_are(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"none": float("nan"), "most": [float("inf"), 1.0], "name": "caf\u00e9 \udcff"}
+    monkeypatch.setattr("mmgradcam.bulk.evaluate.evaluate", lambda *_, **__: told)
+    assert called("evaluate", folders["captioner"], "--json") == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out, parse_constant=pytest.fail) == {"none": None, "most": [None, 1.0], "name": "caf\u00e9 ?"}
+
+
+@pytest.mark.parametrize(
+    "where", ["mmgradcam.explaining.explain", "mmgradcam.record.files", "os.fsync", "mmgradcam.cli.load_asked"]
+)
+def test_an_interrupt_is_one_line_and_leaves_nothing_unfinished(
+    where: str, folders: dict[str, Path], scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, stopped)
+    out = tmp_path / "out"
+    assert called("caption", scene, "--model", folders["captioner"], "--no-reliance", "--out", out) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "mmgradcam: interrupted; what was written is whole"
+    assert not out.exists()
+
+
+def test_a_real_interrupt_ends_a_run_that_can_go_on(folders: dict[str, Path], tmp_path: Path) -> None:
+    told = ["evaluate", folders["captioner"], "--metrics", "pointing", "--limit", "400", "--out", tmp_path / "out", "--json"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "mmgradcam", *map(str, told)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(1200):
+        if len(list((tmp_path / "out" / "parts").glob("*.json"))) >= 2 or child.poll() is not None:
+            break
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    out, said = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, "")
+    assert [line for line in said.splitlines() if line.strip()] == ["mmgradcam: interrupted; what was written is whole"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "parts"}
+    for path in (tmp_path / "out" / "parts").iterdir():
+        assert json.loads(path.read_bytes())["part"]["pictures"] == 8
 
 
 def test_models_are_listed_with_their_figures() -> None:
