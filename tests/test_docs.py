@@ -156,3 +156,13 @@ def test_the_card_of_the_model_of_clips_tells_the_figures_of_its_config() -> Non
     for found in figures["faithfulness"].values():
         assert f"{found['average_drop']:.2f} | {found['increase']:.2f} | {found['win']:.2f}" in text
     assert f"**{config['method']}** at **{' x '.join(config['taps']) or 'the features'}**" in text
+
+
+def test_the_papers_tables_hold_no_figure_that_does_not_compare() -> None:
+    """Token Activation Map's figures are of another protocol; the pointing game says what tolerance its hits have."""
+    text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    assert "39.10" not in text
+    assert "Obj-IoU |" not in text
+    for title in re.findall(r"^## (.*pointing.*)$", text, flags=re.M | re.I):
+        part = text.split(f"## {title}\n")[1].split("\n## ")[0]
+        assert "tolerance" in part, title

@@ -210,6 +210,17 @@ def test_fusions_on_maps_worked_by_hand() -> None:
     assert math.isclose(float(product([fine * 1e-30, fine * 1e-30]).max()), 1.0)
 
 
+def test_fusions_on_grids_of_one_and_three_dimensions() -> None:
+    """Linear between the middles of the cells: two cells over four are 0, a quarter, three quarters, 1."""
+    line, finer = torch.tensor([[0.0, 8.0]]), torch.ones(1, 4)
+    torch.testing.assert_close(product([line, finer]), torch.tensor([[0.0, 0.25, 0.75, 1.0]]))
+    torch.testing.assert_close(mean([finer, line]), torch.tensor([[0.5, 0.625, 0.875, 1.0]]))
+    clip = line.view(1, 1, 1, 2).expand(1, 2, 1, 2)
+    torch.testing.assert_close(product([clip, torch.ones(1, 3, 2, 4)]), product([line, finer]).expand(1, 3, 2, 4))
+    each = product([torch.tensor([[1.0, 2.0], [30.0, 0.0]]), torch.tensor([[4.0, 4.0], [5.0, 5.0]])])
+    assert each.tolist() == [[0.5, 1.0], [1.0, 0.0]], "each target has a maximum of its own"
+
+
 def test_the_authors_code_of_grad_cam_pp() -> None:
     """misc/utils.py of the published code: alpha divided by its sum over the places whose weight is not 0."""
     features = torch.rand(K, C, H, W, dtype=torch.float64)

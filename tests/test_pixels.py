@@ -188,6 +188,33 @@ def test_cam_is_refused_under_other_heads(pixels: Tensor, head: nn.Module, why: 
         explain(Classes(Encoder().double().eval(), head.double()), pixels, method=cam)
 
 
+class Tilted(nn.Module):
+    """Pooling that weighs the last cell a little more than the others."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        tilt = torch.ones_like(x[0, 0])
+        tilt[-1, -1] += self.by
+        return (x * tilt).mean((2, 3))[:, :4]
+
+
+def test_cam_allows_for_rounding_and_no_more(pixels: Tensor) -> None:
+    encoder = Encoder().double().eval()
+    made, even = (explain(Classes(encoder, Tilted(by)), pixels, method=cam) for by in (5e-5, 0.0))
+    torch.testing.assert_close(made.maps, even.maps, rtol=1e-4, atol=1e-6)
+    with pytest.raises(InputError, match="the same at every cell"):
+        explain(Classes(encoder, Tilted(5e-4)), pixels, method=cam)
+
+
+def test_cam_of_one_cell_is_refused(pixels: Tensor) -> None:
+    pooled = nn.Sequential(Encoder(), nn.AdaptiveAvgPool2d(1)).double().eval()
+    with pytest.raises(InputError, match="a single cell, and so no map"):
+        explain(Classes(pooled, nn.Sequential(nn.Flatten(), nn.Linear(5, 4)).double()), pixels, method=cam)
+
+
 def test_cam_of_words_is_refused() -> None:
     with pytest.raises(InputError, match="cam: expected a head"):
         explain(tiny_captioner("lstm"), torch.randn(3, 16, 16).double(), method=cam, caption="a red ball")

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from conftest import Bent, Classes, Encoder, tiny_captioner, tiny_vqa
 from torch import Tensor, nn
 
-from mmgradcam import Explanation, InputError, ModelError, explain, gradcam, hirescam, layercam
+from mmgradcam import Explanation, InputError, ModelError, explain, gradcam, gradcam_pp, hirescam, layercam
 from mmgradcam.methods import (
     ablation_cam,
     gradient_x_input,
+    integrated_gradients,
     occlusion,
     rise,
     score_cam,
@@ -183,6 +184,75 @@ def test_rise_is_its_formula(classes: Classes, pixels: Tensor, centred: bool) ->
         torch.testing.assert_close(made.spread[index], (each.std(0, correction=0) / 40**0.5).float(), rtol=1e-4, atol=1e-6)
 
 
+def test_the_masks_of_rise_are_grids_enlarged_and_shifted() -> None:
+    """Petsiuk 2018, section 3.2: cells of 5 x 3 pixels, one cell more each way, cut at a corner within the first cell."""
+    cells, high, wide, count, share = 2, 5, 3, 7, 0.3
+    masks = torch.cat(list(random_masks(torch.zeros(1, 3, 9, 6), count, cells, share, 4, batch=3)))
+    draw = torch.Generator().manual_seed(4)
+    grids = (torch.rand(count, 1, cells, cells, generator=draw) < share).float()[:, 0]
+    ys, xs = (torch.randint(0, most, (count,), generator=draw) for most in (high, wide))
+    assert ys.max() > 0
+    assert xs.max() > 0
+
+    def weight(cell: int, pixel: int, size: int) -> float:
+        place = min(max((pixel + 0.5) * cells / ((cells + 1) * size) - 0.5, 0), cells - 1)
+        return max(0.0, 1 - abs(place - cell))
+
+    for mask, grid, y0, x0 in zip(masks, grids, ys.tolist(), xs.tolist(), strict=True):
+        slow = [
+            [
+                sum(
+                    float(grid[i, j]) * weight(i, y + y0, high) * weight(j, x + x0, wide)
+                    for i in range(cells)
+                    for j in range(cells)
+                )
+                for x in range(6)
+            ]
+            for y in range(9)
+        ]
+        torch.testing.assert_close(mask, torch.tensor(slow), atol=1e-5, rtol=0)
+
+
+def test_what_is_no_channel_of_a_picture_weighs_nothing_in_score_cam() -> None:
+    """A feature map that is the same everywhere makes no mask; where all are, there is no map."""
+    task = Classes(nn.Identity(), Bent(), classes=[0])
+    task.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4))
+    assert not explain(task, torch.full((3, 8, 8), 0.3), method=score_cam).maps.any()
+    pixels = torch.rand(3, 8, 8)
+    pixels[1] = 5.0
+    made = explain(task, pixels, method=score_cam)
+    masks = [(pixels[k] - pixels[k].min()) / (pixels[k].max() - pixels[k].min()) for k in (0, 2)]
+    weights = torch.stack([task.head((pixels * mask)[None])[0, 0] for mask in masks]).softmax(0)
+    torch.testing.assert_close(made.map, (weights[0] * pixels[0] + weights[1] * pixels[2]).detach())
+
+
+def test_a_spread_is_that_of_grad_cam_pp_over_the_noisy_copies(classes: Classes, pixels: Tensor) -> None:
+    made = explain(classes, pixels, method=partial(smooth_gradcam_pp, count=4, sigma=0.3, seed=2))
+    copies = noisy(pixels[None], 4, 0.3, 2)
+    maps = torch.stack([explain(classes, copy, method=gradcam_pp).maps for copy in copies])
+    assert made.spread is not None
+    torch.testing.assert_close(made.spread, maps.std(0), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(("maps", "same"), [([0, 4], [0, 4]), (range(5), None), ([2, 2], [2])])
+def test_feature_maps_at_the_ends_may_be_chosen(classes: Classes, pixels: Tensor, maps: Any, same: Any) -> None:
+    made, other = (explain(classes, pixels, method=partial(smooth_gradcam_pp, count=2, maps=m)).maps for m in (maps, same))
+    torch.testing.assert_close(made, other)
+
+
+def test_squares_of_occlusion_by_default() -> None:
+    """A seventh of the longer side, half a square between them, and the last one at the edge."""
+    task = Classes(nn.Identity(), nn.Sequential(nn.AdaptiveAvgPool2d((3, 3)), nn.Flatten(), nn.Linear(27, 4)), classes=[0])
+    pixels = torch.rand(3, 20, 29)
+    made = explain(task, pixels, method=occlusion)
+    assert task.encodes[1:] != []
+    torch.testing.assert_close(made.maps, explain(task, pixels, method=partial(occlusion, size=4, stride=2)).maps)
+    whole = explain(task, pixels, method=partial(occlusion, size=20, stride=9)).map
+    assert torch.equal(whole[:, 0], whole[:1, 0].expand(20)), "a square as high as the picture"
+    every = explain(task, pixels[:, :8, :8], method=partial(occlusion, size=1)).map
+    torch.testing.assert_close(every, explain(task, pixels[:, :8, :8], method=partial(occlusion, size=1, stride=1)).map)
+
+
 def test_rise_finds_what_the_score_rests_on() -> None:
     class Corner(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -254,7 +324,18 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no such map": (partial(smooth_gradcam_pp, count=2, maps=[9]), r"feature maps in 0\.\.4, got \[9\]"),
     "other neurons": (partial(smooth_gradcam_pp, count=2, neurons=torch.ones(2, 2)), r"a mask of shape \(4, 4\)"),
     "a huge square": (partial(occlusion, size=9), r"size in 1\.\.8"),
-    "no masks": (partial(rise, count=0), "count >= 2"),
+    "no such map below": (partial(smooth_gradcam_pp, count=2, maps=[-1]), r"feature maps in 0\.\.4, got \[-1\]"),
+    "no map after the last": (partial(smooth_gradcam_pp, count=2, maps=[5]), r"feature maps in 0\.\.4, got \[5\]"),
+    "no maps": (partial(smooth_gradcam_pp, count=2, maps=[]), r"feature maps in 0\.\.4, got \[\]"),
+    "no square": (partial(occlusion, size=0), r"size in 1\.\.8"),
+    "no step": (partial(occlusion, size=2, stride=0), "stride >= 1"),
+    "no masks": (partial(rise, count=0), r"count in 2\.\.1,000,000"),
+    "one mask": (partial(rise, count=1), r"count in 2\.\.1,000,000"),
+    "no cells": (partial(rise, cells=0), r"cells in 1\.\.8"),
+    "more cells than pixels": (partial(rise, cells=9), r"cells in 1\.\.8"),
+    "nothing kept": (partial(rise, share=0.0), r"share in 0\.\.1"),
+    "all kept": (partial(rise, share=1.0), r"share in 0\.\.1"),
+    "no way": (partial(integrated_gradients, steps=0), "1 step or more, got 0"),
     "three arguments": (lambda a, b, c: a, r"a function of \(features, gradients\) or of \(probe\), got one of \(a, b, c\)"),
 }
 
