@@ -10,13 +10,14 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from mmgradcam.arguments import task_of
 from mmgradcam.clips import Clip
 from mmgradcam.engine import Encoded, encode, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.layouts import of_picture
 from mmgradcam.pictures import open_picture
 from mmgradcam.seam import find_tap, kept_bytes, left_as_found, ran
-from mmgradcam.task import Target, Task, hidden_by
+from mmgradcam.task import Target, Task, device_of, hidden_by
 from mmgradcam.trying import alike, kind_of, learns, lit, made_up, state_of, times_of
 
 
@@ -39,7 +40,7 @@ class Finding:
         return f"{mark:5}  {self.name}: {self.said}"
 
 
-def check(task: Task, picture: Any = None, **query: Any) -> list[Finding]:
+def check(task: Task | str, picture: Any = None, **query: Any) -> list[Finding]:
     """Tries a task on one picture.
 
     What is looked at: the features' shape; that the same picture gives the same features and scores; that the encoder does not
@@ -47,7 +48,7 @@ def check(task: Task, picture: Any = None, **query: Any) -> list[Finding]:
     that gradients reach the features; which way round the grid lies; memory per row; that the model is left as it was.
 
     Args:
-        task: any task.
+        task: any task, or the name of a bundled model.
         picture: what to try it on, as for `explain`; by default one that is made up. A task of clips needs a `Clip`.
         **query: what to ask, as for `explain`.
 
@@ -68,6 +69,7 @@ def check(task: Task, picture: Any = None, **query: Any) -> list[Finding]:
     >>> [finding.name for finding in check(Bright()) if finding.ok is False]
     ['encode']
     """
+    task = task_of(task)
     with task.exclusive():
         tried = _Trial(task, query)
         with suppress(_Stop):
@@ -146,7 +148,7 @@ class _Trial:
         return pixels[None].to(self.device())
 
     def device(self) -> torch.device:
-        return next((p.device for m in self.task.modules() for p in m.parameters()), torch.device("cpu"))
+        return device_of(self.task)
 
     def encode(self, pixels: Tensor) -> tuple[Encoded, Tensor]:
         """A batch encoded, and the grid that maps are taken at: the first tap's, or the features."""

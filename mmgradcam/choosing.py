@@ -97,22 +97,10 @@ def takes_of(task: Task) -> frozenset[str]:
 
 
 def method_of(name: str | None) -> Any:
-    import difflib
+    """A method by its name; None stays None."""
+    from mmgradcam import arguments
 
-    from mmgradcam import methods
-
-    known = method_names()
-    if name is not None and name not in known:
-        near = difflib.get_close_matches(name, known, n=2, cutoff=0.4) or known
-        raise InputError(f"there is no method {name!r}; did you mean {' or '.join(near)}?")
-    return None if name is None else getattr(methods, name)
-
-
-def method_names() -> list[str]:
-    """Functions of `mmgradcam.methods` that draw a map as they are."""
-    from mmgradcam import methods
-
-    return [name for name in methods.__all__ if name not in ("mean", "product", "smooth")]
+    return arguments.method_of(name)
 
 
 def measures_of(names: str | None) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mmgradcam.choosing import Map, answerer, captioner, complain, load_asked, method_names, method_of, taps_of
+from mmgradcam.choosing import Map, answerer, captioner, complain, load_asked, method_of, taps_of
 from mmgradcam.errors import InputError, ModelError, one_line
 from mmgradcam.evaluating import evaluate
 from mmgradcam.options import (
@@ -220,6 +220,7 @@ def methods() -> None:
     from rich.table import Column, Table
 
     import mmgradcam.methods as room
+    from mmgradcam.arguments import method_names
 
     table = Table(Column("method", no_wrap=True), "what it is")
     for name in method_names():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -12,44 +11,54 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from mmgradcam.arguments import (
+    AnyMethod,
+    check_settings,
+    described,
+    fusion_of,
+    method_of,
+    name_of,
+    queries_of,
+    taps_of,
+    task_of,
+)
 from mmgradcam.engine import Encoded, check_finite, encode, scores, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explanation import Explanation, problem_of
 from mmgradcam.layouts import of_picture
 from mmgradcam.methods import gradcam, product
-from mmgradcam.probe import AskingMethod, Probe, asks, places_of
+from mmgradcam.probe import Probe, are_zero, asks, cat_padded, places_of
 from mmgradcam.record import About
 from mmgradcam.seam import check_weights, find_tap, left_as_found
-from mmgradcam.task import Fusion, Method, Query, Target, Task, check_texts, hidden_by
+from mmgradcam.task import Fusion, Query, Target, Task, device_of, hidden_by
 from mmgradcam.views import View, blank_of, view_of
 
-AnyMethod = Method | AskingMethod
 Ask = Callable[[Tensor, Sequence[Query]], Sequence[Sequence[Target]]]
 
 
 @overload
 def explain(
-    task: Task, inputs: list[Any] | tuple[Any, ...], *, method: AnyMethod | None = ..., taps: Sequence[Any] | None = ...,
-    fuse: Fusion | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
+    task: Task | str, inputs: list[Any] | tuple[Any, ...], *, method: AnyMethod | str | None = ..., taps: Any = ...,
+    fuse: Fusion | str | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
     memory: int | None = ..., batch: int = ..., create_graph: bool = ..., reliance: bool = ..., **query: Any,
 ) -> list[Explanation]: ...  # fmt: skip
 
 
 @overload
 def explain(
-    task: Task, inputs: Any, *, method: AnyMethod | None = ..., taps: Sequence[Any] | None = ...,
-    fuse: Fusion | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
+    task: Task | str, inputs: Any, *, method: AnyMethod | str | None = ..., taps: Any = ...,
+    fuse: Fusion | str | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
     memory: int | None = ..., batch: int = ..., create_graph: bool = ..., reliance: bool = ..., **query: Any,
 ) -> Explanation: ...  # fmt: skip
 
 
 def explain(
-    task: Task,
+    task: Task | str,
     inputs: Any,
     *,
-    method: AnyMethod | None = None,
-    taps: Sequence[Any] | None = None,
-    fuse: Fusion | None = None,
+    method: AnyMethod | str | None = None,
+    taps: Any = None,
+    fuse: Fusion | str | None = None,
     each: Sequence[Query] | None = None,
     autocast: torch.dtype | None = None,
     memory: int | None = None,
@@ -65,14 +74,16 @@ def explain(
     parameters, wait for each other (`mmgradcam.locks.exclusive`).
 
     Args:
-        task: the model, seen as a `Task`.
+        task: the model, seen as a `Task`; or the name of a bundled model, which stays loaded.
         inputs: a picture or a list of them; each a path, a Pillow image, an array (H, W[, 3 or 4]) of uint8 or of floats in
             0..1, a `Clip` for a model of clips, or a tensor (3, h, w) that is already prepared for the model.
         method: how a map is made: a function of (features, gradients), such as `gradcam` or `layercam`, or of a `Probe`, which
-            asks the model again, such as `rise` or `smooth(layercam)`; by default the task's own choice, else `gradcam`.
-        taps: layers upstream of the features at which to take maps instead, for a finer picture: modules of the task's
-            model, their dotted names, or `Tap`s. By default the task's own choice; () is the features themselves.
-        fuse: how the maps of several taps become one; by default the task's own choice, else their product.
+            asks the model again, such as `rise` or `smooth(layercam)`; or its name. By default the task's own choice, else
+            `gradcam`.
+        taps: layers upstream of the features at which to take maps instead, for a finer picture: a module of the task's
+            model, its dotted name or a `Tap`, or several. By default the task's own choice; () is the features themselves.
+        fuse: how the maps of several taps become one: `product`, `mean` or another function; by default the task's own choice,
+            else their product.
         each: one query per picture, added to `query`.
         autocast: lower precision for the encoder, such as torch.bfloat16; maps stay float32.
         memory: bytes that rows of features may take; by default 256 MiB on a CPU and half of what is free on a GPU.
@@ -87,25 +98,23 @@ def explain(
         An `Explanation`, or a list of them for a list of inputs.
 
     Raises:
-        InputError: the picture or the query cannot be used.
+        InputError: the picture, the query or a setting cannot be used.
         ModelError: the task's model gives no usable gradient or score.
     """
     many = isinstance(inputs, (list, tuple)) or (isinstance(inputs, Tensor) and inputs.dim() == 4)
     sources = list(inputs) if many else [inputs]
-    chosen: tuple[AnyMethod, ...] = (method or task.method or gradcam,)
-    places, fusion = tuple(task.taps if taps is None else taps), fuse or task.fuse or product
-    how = _How(task, chosen, places, fusion, autocast, memory, batch, create_graph, reliance)
+    how = _how(task, (method,), taps, fuse, autocast, memory, batch, create_graph, reliance)
     made = [one for (one,) in how.all(sources, each, query)]
     return made if many else made[0]
 
 
 def compare(
-    task: Task,
+    task: Task | str,
     inputs: Sequence[Any],
-    methods: Sequence[AnyMethod],
+    methods: Sequence[AnyMethod | str],
     *,
-    taps: Sequence[Any] | None = None,
-    fuse: Fusion | None = None,
+    taps: Any = None,
+    fuse: Fusion | str | None = None,
     each: Sequence[Query] | None = None,
     autocast: torch.dtype | None = None,
     memory: int | None = None,
@@ -116,7 +125,7 @@ def compare(
     """Explains the same targets by several methods: one encode per picture for all of them, one backward for all gradient ones.
 
     Args:
-        task: the model, seen as a `Task`.
+        task: as of `explain`.
         inputs: pictures, each as of `explain`.
         methods: as of `explain`.
         taps: as of `explain`, for all methods.
@@ -135,11 +144,25 @@ def compare(
         InputError: the picture or the query cannot be used, or there is no method.
         ModelError: the task's model gives no usable gradient or score.
     """
+    for what, given in (("pictures", inputs), ("methods", methods)):
+        if isinstance(given, str) or not isinstance(given, (Sequence, Tensor)):
+            raise InputError(f"compare: expected a list of {what}, got {described(given)}")
     if not methods:
         raise InputError("compare: expected at least one method, got none")
-    places, fusion = tuple(task.taps if taps is None else taps), fuse or task.fuse or product
-    how = _How(task, tuple(methods), places, fusion, autocast, memory, batch, False, reliance)
+    how = _how(task, methods, taps, fuse, autocast, memory, batch, False, reliance)
     return how.all(list(inputs), each, query)
+
+
+def _how(
+    given: Task | str, methods: Sequence[AnyMethod | str | None], taps: Any, fuse: Fusion | str | None,
+    autocast: torch.dtype | None, memory: int | None, batch: int, graph: bool, reliance: bool,
+) -> _How:  # fmt: skip
+    """What a call was told, names looked up and defaults filled in."""
+    task = task_of(given)
+    check_settings(autocast, memory, batch)
+    chosen = tuple(method_of(method) or task.method or gradcam for method in methods)
+    places, fusion = taps_of(task.taps if taps is None else taps), fusion_of(fuse) or task.fuse or product
+    return _How(task, chosen, places, fusion, autocast, memory, batch, graph, reliance)
 
 
 @dataclass(frozen=True)
@@ -175,15 +198,13 @@ class _How:
 
     def all(self, sources: list[Any], each: Sequence[Query] | None, query: Query) -> list[list[Explanation]]:
         """Of each picture, an explanation by each method."""
-        if each is not None and len(each) != len(sources):
-            raise InputError(f"each: expected one query per picture, {len(sources)}, got {len(each)}")
+        if not sources:
+            raise InputError("expected at least one picture, got an empty list")
         if hidden := hidden_by(self.task):
             raise ModelError(
                 f"{type(self.task).__name__}: its attribute {hidden[0]!r} hides Task.{hidden[0]}; call it something else"
             )
-        queries = [{**query, **(each[i] if each else {})} for i in range(len(sources))]
-        for asked in queries:
-            check_texts(asked)
+        queries = queries_of(self.task, query, each, len(sources))
         views = {id(source): view_of(self.task, source) for source in {id(s): s for s in sources}.values()}
         return self.explain([views[id(source)] for source in sources], queries, self.task.targets_of_each)
 
@@ -191,14 +212,14 @@ class _How:
         """Explains pictures in batches of equal size."""
         made: list[list[Explanation]] = []
         if self.graph and asks(self.methods[0]):
-            name = _name(self.methods[0])
+            name = name_of(self.methods[0])
             raise InputError(f"create_graph: {name} asks the model again and has no graph; use a gradient method")
         if self.graph:
             check_weights(self.task.modules())
         with (
             self.task.exclusive(),
             torch.enable_grad() if self.graph else left_as_found(self.task.modules()),
-            torch.autocast(_device(self.task).type, enabled=False),
+            torch.autocast(device_of(self.task).type, enabled=False),
         ):
             while len(made) < len(views):
                 start = len(made)
@@ -211,7 +232,7 @@ class _How:
     def _batch(self, views: Sequence[View], queries: Sequence[Query], ask: Ask) -> list[list[Explanation]]:
         modules = self.task.modules()
         taps = [find_tap(tap, modules) for tap in self.taps]
-        pixels = torch.stack([v.pixels for v in views]).to(_device(self.task))
+        pixels = torch.stack([v.pixels for v in views]).to(device_of(self.task))
         encoded = encode(self.task, pixels, taps, self.autocast, graph=self.graph)
         for tap in encoded.taps:
             if tap.layout is None and pixels.dim() == 4:
@@ -246,7 +267,7 @@ class _How:
         shown = zip(drawn.maps[rows].detach(), drawn.flat[rows].tolist(), drawn.lost[rows].tolist(), strict=True)
         problems = [problem_of(*one) for one in shown]
         about = About(
-            self.task.name or type(self.task).__name__, self.task.unit, _name(method), seam, dict(query), image_name=view.name
+            self.task.name or type(self.task).__name__, self.task.unit, name_of(method), seam, dict(query), image_name=view.name
         )
         return Explanation(
             view.picture,
@@ -282,7 +303,7 @@ class _How:
         """(1, C, *grid) features of nothing in place of the picture; see `blank_of`."""
         pixels = blank_of(self.task, view)
         if not self.blank or not torch.equal(self.blank[0], pixels):
-            made = encode(self.task, pixels[None].to(_device(self.task)), [], self.autocast)
+            made = encode(self.task, pixels[None].to(device_of(self.task)), [], self.autocast)
             self.blank[:] = [pixels, made.features.detach()]
         return self.blank[1]
 
@@ -298,7 +319,7 @@ class _How:
                 made = drawn[0] if len(drawn) == 1 else self.fuse(drawn)
                 into.append(made.masked_fill(part.lost.to(made.device).view(-1, *[1] * (made.dim() - 1)), 0.0))
             scores.append(part.scores.float())
-            flat.append(torch.stack([_zero(g.detach()) for _, g in part.places]).all(0))
+            flat.append(torch.stack([are_zero(g.detach()) for _, g in part.places]).all(0))
             lost.append(part.lost)
             if part.words is not None:
                 words.append(part.words.masked_fill(part.lost.to(part.words.device)[:, None], 0.0))
@@ -308,7 +329,7 @@ class _How:
         def sorted_rows(parts: Sequence[Tensor]) -> Tensor:
             return (torch.cat(list(parts)) if self.graph else torch.cat(list(parts)).cpu())[place]
 
-        read = _cat_padded(words)[place] if words else None
+        read = cat_padded(words)[place] if words else None
         told, empty, below = sorted_rows(scores), torch.cat(flat).cpu()[place], torch.cat(lost).cpu()[place]
         return [_Drawn(sorted_rows(some), told, empty, below, read, None) for some in maps]
 
@@ -327,7 +348,7 @@ class _How:
             for each in drawn if isinstance(drawn, tuple) else (drawn,):
                 if not isinstance(each, Tensor) or each.dim() < 2 or len(each) != len(some):
                     got = tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__
-                    raise ModelError(f"method {_name(method)}: expected maps ({len(some)}, *grid), got {got}")
+                    raise ModelError(f"method {name_of(method)}: expected maps ({len(some)}, *grid), got {got}")
             first, second = drawn if isinstance(drawn, tuple) else (drawn, None)
             maps.append(first.float().cpu())
             scores.append(probe.base().cpu())
@@ -343,7 +364,7 @@ class _How:
         expected = (features.shape[0], *features.shape[2:])
         if not isinstance(drawn, Tensor) or tuple(drawn.shape) != expected:
             got = tuple(drawn.shape) if isinstance(drawn, Tensor) else type(drawn).__name__
-            raise ModelError(f"method {_name(method)}: expected maps {expected}, got {got}")
+            raise ModelError(f"method {name_of(method)}: expected maps {expected}, got {got}")
         return drawn.float()
 
 
@@ -368,30 +389,8 @@ class Again:
             pixels: pictures as the model sees them.
             how: `task`, `taps` or `methods` to take instead of the explanation's own.
         """
-        alike = replace(self.how, graph=False, reliance=False, blank=[], **how)
+        told = {k: tuple(map(method_of, v)) if k == "methods" else v for k, v in how.items()}
+        alike = replace(self.how, graph=False, reliance=False, blank=[], **told)
         asked, views = iter(targets), [replace(self.view, pixels=one) for one in pixels]
         made = alike.explain(views, [self.query] * len(views), lambda features, queries: [next(asked) for _ in queries])
         return [one for (one,) in made]
-
-
-def _zero(gradients: Tensor) -> Tensor:
-    """(K,) bool: whether all of a row is 0; faster than a norm, and no tiny value is lost by squaring."""
-    rows = gradients.flatten(1)
-    return (rows.amax(1) == 0) & (rows.amin(1) == 0)
-
-
-def _cat_padded(words: Sequence[Tensor]) -> Tensor:
-    longest = max(w.shape[1] for w in words)
-    return torch.cat([torch.nn.functional.pad(w, (0, longest - w.shape[1])) for w in words]).cpu()
-
-
-def _device(task: Task) -> torch.device:
-    first = next((p for module in task.modules() for p in module.parameters()), None)
-    return first.device if first is not None else torch.device("cpu")
-
-
-def _name(method: AnyMethod) -> str:
-    if isinstance(method, functools.partial):
-        settings = ", ".join([*map(repr, method.args), *(f"{k}={v!r}" for k, v in method.keywords.items())])
-        return f"{_name(method.func)}({settings})"
-    return getattr(method, "__name__", type(method).__name__)

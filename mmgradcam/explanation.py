@@ -18,8 +18,9 @@ from torch import Tensor
 from mmgradcam import draw, record, report
 from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError
-from mmgradcam.files import is_folder
+from mmgradcam.files import is_folder, path_of
 from mmgradcam.film import Film, Track
+from mmgradcam.lookup import listing, positions_of
 from mmgradcam.pictures import Box
 from mmgradcam.record import About, Verdict
 from mmgradcam.regions import PixelBox, segment_boxes
@@ -37,7 +38,8 @@ class Explanation:
 
     Index it by position, by label ("ball"), by label and occurrence (("ball", 1)), by a slice or by a phrase ("red ball"):
     each gives an `Explanation` of one target. A slice or phrase is differentiated jointly, as the sum of its targets'
-    scores, which needs the model; it is not a merge of maps. Iteration gives the targets one by one.
+    scores, which needs the model; it is not a merge of maps. What is not there is an `InputError` that is an `IndexError` too.
+    Iteration gives the targets one by one.
 
     `map`, `score`, `label`, `peak`, `boxes`, `mask` and `overlay` speak of one target.
 
@@ -87,37 +89,7 @@ class Explanation:
         return (self._only(i) for i in range(len(self)))
 
     def __getitem__(self, key: int | slice | str | tuple[str, int]) -> Explanation:
-        if isinstance(key, int):
-            if not -len(self) <= key < len(self):
-                raise IndexError(f"no target {key}: there are {len(self)}, {self._listing()}")
-            return self._only(key % len(self))
-        if isinstance(key, slice):
-            return self._joined(list(range(len(self)))[key])
-        if isinstance(key, tuple):
-            found = self._find(key[0])
-            if not -len(found) <= key[1] < len(found):
-                raise InputError(f"{key[0]!r} stands there {len(found)} times, so no occurrence {key[1]}")
-            return self._joined(found[key[1]])
-        found = self._find(key)
-        if len(found) > 1:
-            at = ", ".join(str(span[0]) for span in found)
-            raise InputError(f"{key!r} stands at positions {at}; say which, as in [{found[0][0]}] or [{key!r}, 0]")
-        return self._joined(found[0])
-
-    def _find(self, text: str) -> list[list[int]]:
-        labels = [label.lower() for label in self.labels]
-        spans = [[i] for i, label in enumerate(labels) if label == text.lower()]
-        sought = " ".join(text.lower().split())
-        if not spans and sought:
-            runs = [(i, j) for i in range(len(labels)) for j in range(i + 2, min(len(labels), i + len(sought)) + 1)]
-            said = ((" ".join(labels[i:j]), spelled(self.targets[i:j]).lower()) for i, j in runs)
-            spans = [list(range(*run)) for run, ways in zip(runs, said, strict=True) if sought in ways]
-        if not spans:
-            raise InputError(f"{text!r} is not among the targets; there are {self._listing()}")
-        return spans
-
-    def _listing(self) -> str:
-        return ", ".join(repr(label) for label in self.labels) or "none"
+        return self._joined(positions_of(self.targets, key))
 
     def _only(self, i: int) -> Explanation:
         words = None if self.words is None else self.words[i : i + 1]
@@ -128,8 +100,6 @@ class Explanation:
         )  # fmt: skip
 
     def _joined(self, indices: Sequence[int]) -> Explanation:
-        if not indices:
-            raise InputError(f"the slice is empty; there are {len(self)} targets, {self._listing()}")
         if len(indices) == 1:
             return self._only(indices[0])
         made: Explanation = self.again(self.task.join([self.targets[i] for i in indices]))
@@ -181,7 +151,7 @@ class Explanation:
 
     def _one(self) -> None:
         if len(self) != 1:
-            raise InputError(f"this speaks of one target, and there are {len(self)}; pick one of {self._listing()}")
+            raise InputError(f"this speaks of one target, and there are {len(self)}; pick one of {listing(self.targets)}")
 
     @property
     def label(self) -> str:
@@ -341,7 +311,7 @@ class Explanation:
 
         Returns: the files written, all of them or none; see `mmgradcam.writing.write_folder`.
         """
-        path, suffix = Path(path), Path(path).suffix.lower()
+        path, suffix = path_of(path), path_of(path).suffix.lower()
         if folder or not suffix or is_folder(path):
             return write_folder(path, record.files(self, film))
         if suffix == ".npz":
@@ -364,7 +334,7 @@ class Explanation:
         """
         from mmgradcam.schema import read_saved
 
-        made, arrays = read_saved(Path(path))
+        made, arrays = read_saved(path_of(path))
         about, targets, problems = record.read(made)
         tensors = {name: torch.from_numpy(arrays[name]) for name in ("maps", "scores", "words", "spread") if name in arrays}
         return Explanation(

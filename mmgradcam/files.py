@@ -22,6 +22,17 @@ def _mode(path: Path) -> int:
         return 0
 
 
+def path_of(given: str | os.PathLike[str]) -> Path:
+    """What a caller gave, as a path.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise InputError(f"expected a path, as a str or a Path, got {given!r:.60}")
+    return Path(given)
+
+
 def exists(path: Path) -> bool:
     """Whether a path leads to anything."""
     return _mode(path) != 0

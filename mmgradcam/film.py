@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from mmgradcam import draw
 from mmgradcam.clips import Clip, encoded
 from mmgradcam.errors import InputError, unicode_text
+from mmgradcam.files import path_of
 from mmgradcam.report import STYLE, heat_uri, page_head, picture_uri
 from mmgradcam.writing import write_file, write_folder
 
@@ -123,7 +124,7 @@ class Film:
         Returns:
             The files written. Files appear whole or not at all.
         """
-        path = Path(path)
+        path = path_of(path)
         if path.suffix.lower() in (".gif", ".webp", ".mp4"):
             return [write_file(path, encoded(self.frames(), self.clip.rate, path.suffix.lower()))]
         if path.suffix.lower() in (".html", ".htm"):

@@ -177,3 +177,15 @@ def gathered(parts: Iterable[Slopes]) -> list[tuple[Tensor, Tensor]]:
     order = torch.tensor([at[row] for row in sorted(at)])
     places = zip(*(part.places for part in kept), strict=True)
     return [tuple(torch.cat(x)[order] for x in zip(*place, strict=True)) for place in places]  # type: ignore[misc]
+
+
+def are_zero(gradients: Tensor) -> Tensor:
+    """(K,) bool: whether all of a row is 0; faster than a norm, and no tiny value is lost by squaring."""
+    rows = gradients.flatten(1)
+    return (rows.amax(1) == 0) & (rows.amin(1) == 0)
+
+
+def cat_padded(words: Sequence[Tensor]) -> Tensor:
+    """(n, L) of any lengths, one below the other, short rows filled up with 0 on the right; on the CPU."""
+    longest = max(w.shape[1] for w in words)
+    return torch.cat([torch.nn.functional.pad(w, (0, longest - w.shape[1])) for w in words]).cpu()

@@ -165,6 +165,11 @@ class Task(ABC):
         return exclusive([self, *self.modules()])
 
 
+def device_of(task: Task) -> torch.device:
+    """Where the task's model is: the device of its first parameter; the CPU where there is none."""
+    return next((p.device for module in task.modules() for p in module.parameters()), torch.device("cpu"))
+
+
 def hidden_by(task: Task) -> list[str]:
     """Methods of `Task` that cannot be called any more because an attribute of the task has their name.
 

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.probability import full, log_prob, others
@@ -95,9 +96,7 @@ class Captioning(Task):
     def targets_of_each(self, features: Tensor, queries: Sequence[Query]) -> list[Sequence[Target]]:
         given: dict[int, list[int]] = {}
         for b, query in enumerate(queries):
-            unknown = ", ".join(sorted(set(query) - {"caption", "phrases"}))
-            if unknown:
-                raise InputError(f"captioning is asked with caption=... or phrases=..., got {unknown}")
+            refuse_unknown(self, query, ("caption", "phrases"))
             if query.get("caption") is not None:
                 given[b] = self._read(query["caption"])
         silent = [b for b in range(len(queries)) if b not in given and "phrases" not in queries[b]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +36,8 @@ def targets_of(
         InputError: there is no such class.
     """
     count, logits = len(logits), logits.float()
+    if classes is not None and (isinstance(classes, str) or not isinstance(classes, Iterable)):
+        raise InputError(f"classes: expected a list, such as classes=[{classes!r:.60}], got {classes!r:.60}")
     probabilities = logits.sigmoid() if several else logits.softmax(-1)
     likely = probabilities.topk(min(max(top or 1, 1), count)).indices.tolist()
     if classes is None:
@@ -90,6 +93,10 @@ def _index(key: int | str, labels: Sequence[str], count: int) -> int:
             near = difflib.get_close_matches(key, labels, n=5, cutoff=0.4) or labels[:20]
             raise InputError(f"no class is called {key!r}; there are {', '.join(near) or 'no labels'}")
         return labels.index(key)
+    try:
+        key = operator.index(key)
+    except TypeError:
+        raise InputError(f"expected a class by index or name, got {key!r:.60}") from None
     if not -count <= key < count:
         raise InputError(f"expected a class in 0..{count - 1}, got {key}")
     return key % count

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
+from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.pictures import Prepared, whole
 from mmgradcam.seam import Layout, Tap
@@ -74,8 +75,7 @@ class Layer(Task):
         against: int | str | None = None,
         **query: Any,
     ) -> list[Target]:
-        if query:
-            raise InputError(f"Layer is asked with classes=[...], top=K or against=..., got {', '.join(query)}")
+        refuse_unknown(self, query, ("classes", "top", "against"), "with classes=[...], top=K or against=...")
         return targets_of(features[0], self.labels, classes, top, against, self.several)
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:

@@ -63,6 +63,12 @@ def load(
         InputError: no such model (the nearest names are given), a damaged file, or no such device.
         NoEncoder: an InputError: the encoder is out of reach.
     """
+    if not isinstance(name, (str, Path)):
+        what = "a Task already; explain it as it is" if isinstance(name, Task) else type(name).__name__
+        raise InputError(
+            f"load: expected a name or a folder, got {what}. Of models in memory, wrap a classifier as Layer(model, layer); "
+            "save one of the hub with its processor, by save_pretrained(folder), and load that"
+        )
     where = _device(device)
     of_users = None if str(name).startswith(hub.PREFIXES) else plugins.find(str(name))
     if of_users is not None:
@@ -98,7 +104,7 @@ def load(
     told = "encoder" if encoder is not None else ENCODER
     encoder = encoder if encoder is not None or not apart else os.environ.get(ENCODER) or None
     if encoder is not None:
-        if not Path(encoder).is_dir():
+        if not isinstance(encoder, (str, Path)) or not Path(encoder).is_dir():
             raise InputError(f"{told}: {encoder}: no such folder; give one that holds {config['encoder']['name']}")
         config = {**config, "encoder": {**config["encoder"], "name": str(encoder)}}
     try:

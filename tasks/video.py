@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmgradcam.arguments import refuse_unknown
 from mmgradcam.clips import Clip, open_clip
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
@@ -54,8 +55,7 @@ class Video(Task):
         against: int | str | None = None,
         **query: Any,
     ) -> list[Target]:
-        if query:
-            raise InputError(f"Video is asked with classes=[...], top=K or against=..., got {', '.join(query)}")
+        refuse_unknown(self, query, ("classes", "top", "against"), "with classes=[...], top=K or against=...")
         return targets_of(self.head(features)[0], self.labels, classes, top, against)
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:

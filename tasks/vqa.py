@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.probability import log_prob
@@ -80,19 +81,19 @@ class VQA(Task):
                 for b, query in enumerate(queries)
             ]
         for query in queries:
-            unknown = ", ".join(sorted(set(query) - {"question", "answer", "against", "top"}))
-            if unknown or query.get("question") is None:
-                got = unknown or "no question"
-                raise InputError(f"VQA is asked with question=..., and answer=, against= or top= if wanted; got {got}")
+            asked = "with question=..., and answer=, against= or top= if wanted"
+            refuse_unknown(self, query, ("question", "answer", "against", "top", "questions", "answers"), asked)
+            if query.get("question") is None:
+                raise InputError(f"{self.name or 'VQA'} is asked {asked}; got no question")
         read = [self._read(query["question"]) for query in queries]
         tokens = self._pad([self.vocabulary.encode(words) for words in read], features.device)
         probabilities = self.head(features, tokens).float().softmax(-1).cpu()
         return [self._targets(p, words, query) for p, words, query in zip(probabilities, read, queries, strict=True)]
 
     def _several(self, features: Tensor, query: Query) -> list[Target]:
-        unknown = ", ".join(sorted(set(query) - {"questions", "answers"}))
-        if unknown:
-            raise InputError(f"VQA is asked several questions with questions=[...] and answers=[...] alone; got {unknown} too")
+        refuse_unknown(self, query, ("questions", "answers"), "several questions with questions=[...] and answers=[...] alone")
+        if isinstance(query["questions"], str) or not isinstance(query["questions"], Sequence):
+            raise InputError(f"questions: expected a list of questions, got {query['questions']!r:.60}")
         read = [self._read(question) for question in query["questions"]]
         answers = query.get("answers") or [None] * len(read)
         if len(answers) != len(read):

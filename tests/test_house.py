@@ -40,9 +40,9 @@ FLOORS: list[set[str]] = [
         "writing",
         "naming",
     },
-    {"engine", "explanation", "report", "probe", "record", "schema", "film", "views"},
+    {"engine", "explanation", "report", "probe", "lookup", "record", "schema", "film", "views"},
     {"methods"},
-    {"explaining", "checking"},
+    {"arguments", "explaining", "checking"},
     {"metrics", "data"},
     {"tasks", "checkpoints"},
     {"bulk", "show", "choosing", "options", "evaluating", "cli", "__main__"},
@@ -52,12 +52,15 @@ FLOORS: list[set[str]] = [
 WITHIN = {
     ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("seam", "locks"), ("task", "locks"), ("layouts", "errors"),
     ("draw", "pictures"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("record", "report"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
-    ("precision", "probability"), ("memory", "errors"),
-    ("files", "errors"), ("draw", "errors"), ("writing", "errors"), ("archives", "errors"), ("pictures", "files"), ("clips", "files"), ("explanation", "schema"),
+    ("precision", "probability"), ("memory", "errors"), ("explaining", "arguments"), ("checking", "arguments"),
+    ("files", "errors"), ("draw", "errors"), ("writing", "errors"), ("archives", "errors"), ("pictures", "files"), ("clips", "files"), ("explanation", "schema"), ("explanation", "lookup"),
     ("show", "bulk"), ("cli", "bulk"), ("cli", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),
     ("evaluating", "bulk"), ("evaluating", "show"), ("evaluating", "choosing"), ("evaluating", "options"), ("choosing", "bulk"),
 }  # fmt: skip
 """Imports within a floor that are meant: between single files of the ground floor, and where a folder serves a file."""
+
+LATE = {("mmgradcam.arguments", "mmgradcam.tasks.load"), ("mmgradcam.arguments", "mmgradcam.checkpoints")}
+"""Upward imports that wait inside a function: for a task given by the name of a bundled model."""
 
 PACKAGES = {"mmgradcam": ROOT / "mmgradcam", "mmgradcam.tasks": ROOT / "tasks", "mmgradcam.checkpoints": ROOT / "checkpoints"}
 
@@ -112,7 +115,7 @@ def test_imports_run_downward() -> None:
             continue
         for name in imports(path):
             there = room(name)
-            if there == here or (here, there) in WITHIN:
+            if there == here or (here, there) in WITHIN or (module, name) in LATE:
                 continue
             if there not in level or level[there] >= level[here]:
                 wrong.append(f"{module} imports {name}")

@@ -20,7 +20,7 @@ from mmgradcam.explanation import Explanation
 from mmgradcam.metrics.variants import Seen
 from mmgradcam.pictures import open_picture
 from mmgradcam.seam import left_as_found
-from mmgradcam.task import Target, Task
+from mmgradcam.task import Target, Task, device_of
 from mmgradcam.views import view_of
 
 Floats = npt.NDArray[np.float64]
@@ -164,7 +164,7 @@ def _features(explanations: Sequence[Explanation], without: Sequence[Any], batch
     if any(one.task is not task for one in explanations):
         raise InputError("expected explanations of one model, got several models'")
     instead = [_opened(other) for other in without]
-    device = next((p.device for module in task.modules() for p in module.parameters()), torch.device("cpu"))
+    device = device_of(task)
     at = 0
     while at < len(explanations):
         seen = [Seen(task, one.again.view) for one in explanations[at : at + size]]

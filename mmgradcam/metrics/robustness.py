@@ -21,7 +21,7 @@ from mmgradcam.metrics.localization import Mask, peak_in
 from mmgradcam.pictures import iou, open_picture
 from mmgradcam.probe import AskingMethod
 from mmgradcam.seam import left_as_found
-from mmgradcam.task import Method, Task
+from mmgradcam.task import Method, Task, device_of
 
 Attack = Callable[[nn.Module, float, int], Any]
 """(model of pixels in 0..1, eps, steps) -> an attack of torchattacks."""
@@ -121,7 +121,7 @@ def adversarial(
     image = open_picture(picture)
     how: dict[str, Any] = {"method": method, "taps": taps}
     before = explain(task, image, classes=labels, **how)
-    device = next((p.device for m in task.modules() for p in m.parameters()), torch.device("cpu"))
+    device = device_of(task)
     clean, low, high = (_prepared(task, one).to(device) for one in (image, *(Image.new("RGB", image.size, c) for c in BOUNDS)))
     with left_as_found(task.modules()):
         model = _Logits(task, low, high, clean)

@@ -16,7 +16,7 @@ from mmgradcam.engine import encode, paired
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
 from mmgradcam.seam import left_as_found
-from mmgradcam.task import Target, Task
+from mmgradcam.task import Target, Task, device_of
 from mmgradcam.views import View, blank_of
 
 Change = Callable[["Seen", Tensor], Tensor]
@@ -180,7 +180,7 @@ class Variants:
             key = (id(seen), mask.numpy().tobytes())
             changed.setdefault(key, (seen, mask))
             which.append(key)
-        device = next((p.device for m in self.task.modules() for p in m.parameters()), torch.device("cpu"))
+        device = device_of(self.task)
         found: dict[int, Tensor] = {}
         alike: dict[tuple[int, ...], list[tuple[int, bytes]]] = {}
         for key, (seen, _) in changed.items():

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
 from mmgradcam.methods import hirescam
 from mmgradcam.pictures import Prepared
@@ -119,9 +120,10 @@ class Talking(Task):
         question = query.get("question")
         takes = self.voice.takes
         allowed = takes | {"size"} | ({"answer", "against", "top"} if question is not None else set())
-        unknown = ", ".join(sorted(k for k, v in query.items() if k not in allowed and v is not None))
-        if unknown or (takes == {"question"} and question is None):
-            raise InputError(f"{self.name} is asked with {', '.join(f'{t}=' for t in sorted(takes))}; got {unknown or 'none'}")
+        how = f"with {', '.join(f'{t}=' for t in sorted(takes))}"
+        refuse_unknown(self, [name for name, value in query.items() if value is not None], sorted(allowed), how)
+        if takes == {"question"} and question is None:
+            raise InputError(f"{self.name} is asked {how}; got none")
         asked = question if question is not None else query.get("prompt")
         if asked is not None and not (isinstance(asked, str) and asked.strip()):
             raise InputError(f"{'question' if question is not None else 'prompt'}: expected a sentence, got {asked!r}")

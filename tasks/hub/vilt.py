@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
 from mmgradcam.methods import hirescam
 from mmgradcam.pictures import Prepared, Seen
@@ -80,9 +81,10 @@ class Vilt(Task):
         against: str | None = None,
         **query: Any,
     ) -> Sequence[Target]:
-        if query or not isinstance(question, str) or not question.strip():
-            got = ", ".join(query) or repr(question)
-            raise InputError(f"{self.name} is asked with question=..., and answer=, against= or top= if wanted; got {got}")
+        asked = "with question=..., and answer=, against= or top= if wanted"
+        refuse_unknown(self, query, ("question", "answer", "against", "top"), asked)
+        if not isinstance(question, str) or not question.strip():
+            raise InputError(f"{self.name} is asked {asked}; got {question!r:.60}")
         tokens = tuple(self.tokenizer(question.strip())["input_ids"])
         longest = self.model.config.max_position_embeddings
         if len(tokens) > longest:

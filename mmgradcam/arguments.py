@@ -1,0 +1,192 @@
+"""What callers give: names looked up, and what cannot be used refused in one line that says what to give instead."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmgradcam import methods
+from mmgradcam.errors import InputError
+from mmgradcam.locks import exclusive
+from mmgradcam.probe import AskingMethod
+from mmgradcam.seam import Tap
+from mmgradcam.task import Fusion, Method, Query, Task, check_texts
+from mmgradcam.trying import kind_of
+
+AnyMethod = Method | AskingMethod
+FUSIONS = ("mean", "product")
+OPTIONS = ("autocast", "batch", "create_graph", "each", "fuse", "memory", "method", "reliance", "taps")
+"""Of `explain`, besides its query."""
+
+_LOADING = object()
+
+
+def task_of(given: Task | str) -> Task:
+    """A task as it is, or the bundled model of that name, loaded once.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(given, Task):
+        return given
+    wraps = "Layer(model, layer) of mmgradcam.tasks for a classifier, load('org/name' or its folder) for a model of the hub"
+    if isinstance(given, str):
+        with exclusive([_LOADING]):
+            return _bundled(given)
+    if isinstance(given, nn.Module):
+        what = f"{type(given).__name__}, a model alone"
+        raise InputError(f"expected a Task, got {what}: wrap it as {wraps}, or write a Task (docs/custom-heads.md)")
+    if isinstance(given, type):
+        raise InputError(f"expected a Task, got the class {given.__name__}: make one, {given.__name__}(...)")
+    raise InputError(f"expected a Task or the name of a bundled model first, got {described(given)}; make one as {wraps}")
+
+
+@functools.lru_cache(maxsize=4)
+def _bundled(name: str) -> Task:
+    from mmgradcam import checkpoints
+    from mmgradcam.tasks import load
+
+    if name not in checkpoints.names():
+        raise InputError(
+            f"no bundled model is called {name!r}; {nearest(name, checkpoints.names())}. For others, give a task: "
+            f"mmgradcam.tasks.load({name!r}) takes folders, hub ids, torchvision:NAME, timm:NAME and FILE.py:NAME"
+        )
+    return load(name)
+
+
+def method_names() -> list[str]:
+    """Functions of `mmgradcam.methods` that draw a map as they are."""
+    return [name for name in methods.__all__ if name not in (*FUSIONS, "smooth")]
+
+
+def method_of(given: AnyMethod | str | None) -> AnyMethod | None:
+    """A method as it is, or by its name; None stays None.
+
+    Raises:
+        InputError: there is no such method, or it is no function.
+    """
+    if given is methods.smooth or given == "smooth":
+        raise InputError("smooth takes a method and makes another of it; give smooth(gradcam), smooth(hirescam), ...")
+    if isinstance(given, str):
+        if given not in method_names():
+            raise InputError(f"there is no method {given!r}; {nearest(given, method_names())}")
+        made: AnyMethod = getattr(methods, given)
+        return made
+    if given is not None and not callable(given):
+        raise InputError(f"method: expected a function or a name, such as gradcam or 'gradcam', got {described(given)}")
+    return given
+
+
+def name_of(method: AnyMethod) -> str:
+    """What people read: the function's name, and its settings where some are fixed."""
+    if isinstance(method, functools.partial):
+        settings = ", ".join([*map(repr, method.args), *(f"{k}={v!r}" for k, v in method.keywords.items())])
+        return f"{name_of(method.func)}({settings})"
+    return getattr(method, "__name__", type(method).__name__)
+
+
+def fusion_of(given: Fusion | str | None) -> Fusion | None:
+    """A fusion as it is, or by its name; None stays None.
+
+    Raises:
+        InputError: there is no such fusion.
+    """
+    if isinstance(given, str) and given in FUSIONS:
+        made: Fusion = getattr(methods, given)
+        return made
+    if given is not None and not callable(given):
+        raise InputError(f"fuse: expected product, mean or a function of your own, got {described(given)}")
+    return given
+
+
+def taps_of(given: Any) -> tuple[Any, ...]:
+    """One layer, or several, as a tuple of them; a module that holds others is one layer.
+
+    Raises:
+        InputError: it is no layer.
+    """
+    if isinstance(given, (str, nn.Module, Tap)):
+        return (given,)
+    if not isinstance(given, Sequence):
+        raise InputError(f"taps: expected layers (modules, their dotted names or Taps), got {described(given)}")
+    return tuple(given)
+
+
+def check_settings(autocast: Any, memory: Any, batch: Any) -> None:
+    """Refuses settings of `explain` that cannot be used.
+
+    Raises:
+        InputError: one is of another type or range.
+    """
+    if autocast is not None and not (isinstance(autocast, torch.dtype) and autocast.is_floating_point):
+        raise InputError(f"autocast: expected a floating-point dtype such as torch.bfloat16, got {described(autocast)}")
+    for name, value in (("memory", memory), ("batch", batch)):
+        if not (name == "memory" and value is None) and (type(value) is not int or value < 1):
+            what = "bytes, a whole number of 1 or more" if name == "memory" else "a whole number of 1 or more"
+            raise InputError(f"{name}: expected {what}, got {described(value)}")
+
+
+def queries_of(task: Task, query: Query, each: Sequence[Query] | None, count: int) -> list[Query]:
+    """The query of each of so many pictures.
+
+    Raises:
+        InputError: `each` does not fit the pictures; or the task's `targets` does not take what is asked, or lacks something.
+    """
+    if each is not None and (isinstance(each, (str, Mapping)) or len(each) != count):
+        got = str(len(each)) if isinstance(each, Sequence) and not isinstance(each, str) else described(each)
+        raise InputError(f"each: expected a list of one query per picture, {count}, got {got}")
+    if each is not None and (wrong := [one for one in each if not isinstance(one, Mapping)]):
+        raise InputError(f"each: expected queries such as {{'question': '...'}}, got {described(wrong[0])}")
+    made = [{**query, **one} for one in each] if each else [dict(query)] * count
+    for one in made:
+        check_texts(one)
+    if getattr(task.targets_of_each, "__func__", None) is Task.targets_of_each:
+        taken = list(inspect.signature(task.targets).parameters.values())[1:]
+        named = [p for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        for one in made if not any(p.kind is p.VAR_KEYWORD for p in taken) else ():
+            refuse_unknown(task, one, [p.name for p in named])
+        for one in made:
+            if lacking := [p.name for p in named if p.default is p.empty and p.name not in (*one, "size")]:
+                raise InputError(f"{called(task)} needs {lacking[0]}=..., which was not given")
+    return made
+
+
+def refuse_unknown(task: Task, query: Iterable[str], known: Sequence[str], asked: str = "") -> None:
+    """Refuses what a task cannot be asked with.
+
+    Args:
+        task: which is asked.
+        query: the names of what it is asked with.
+        known: the names it takes.
+        asked: how it is asked, for the message; by default the names.
+
+    Raises:
+        InputError: there is a name it does not take; the nearest one that it or `explain` takes is given.
+    """
+    unknown = sorted(set(query) - set(known))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], [*known, *OPTIONS], n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]}=?" if near else ""
+        how = asked or (f"with {', '.join(f'{name}=' for name in known)}" if known else "without anything")
+        raise InputError(f"{called(task)} is asked {how}; got {', '.join(f'{name}=' for name in unknown)}{hint}")
+
+
+def called(task: Task) -> str:
+    """What people call a task."""
+    return task.name or type(task).__name__
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The question "did you mean ..?", with the known names that are most like this one, or all of them."""
+    return f"did you mean {' or '.join(difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known)}?"
+
+
+def described(given: Any) -> str:
+    """What was given, for a message: a plain value as it is, of anything else the kind."""
+    return repr(given)[:60] if given is None or isinstance(given, (int, float, str)) else kind_of(given)
