@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Bent, Encoder, tiny_captioner, tiny_vqa
+from conftest import Bent, Classes, Encoder, tiny_captioner, tiny_vqa
 from hub_models import saved
 from PIL import Image
 from torch import Tensor, nn
@@ -407,6 +407,36 @@ def test_a_contrast_that_is_a_tie_is_drawn() -> None:
     assert abs(tie.score) < 1e-6
     assert tie.problem in (None, "nothing in favour")
     assert tie.map.any()
+
+
+class Narrow(Own):
+    """Its features reach the logits through a number so small that a gradient of 1e-34 would lose its digits on the way."""
+
+    def targets(self, features: Tensor) -> list[Target]:
+        return [Target("sure", (3, None))]
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        return super().score(features * 1e8 * 1e-8, targets)
+
+
+def test_digits_are_kept_on_the_way_back() -> None:
+    task, pixels = Narrow(log_prob), torch.rand(3, 8, 8)
+    with torch.no_grad():
+        logits = task.head(task.encoder(pixels[None]))[0]
+        task.head.outer.bias[3] += raise_to(logits, 3, 1e-34)
+    made, features = explain(task, pixels, method=hirescam), task.encoder(pixels[None]).detach().double().requires_grad_()
+    (gradient,) = torch.autograd.grad(exact(copy.deepcopy(task.head).double()(features)[0], 3), features)
+    assert off(made.map, (features * gradient).sum(1)[0].detach()) < 1e-4
+
+
+@pytest.mark.parametrize(("scale", "problem"), [(1e-30, None), (1e-42, "below rounding"), (0.0, "no gradient")])
+def test_gradients_below_the_normal_numbers_of_float32_are_marked(scale: float, problem: str | None) -> None:
+    task: Any = Classes(Encoder().eval(), Bent().eval())
+    score = task.score
+    task.score = lambda features, targets: score(features, targets) * scale
+    made = explain(task, torch.rand(3, 8, 8), method=lambda a, g: (a * g).abs().sum(1))
+    assert made.problems == [problem] * 3
+    assert bool(made.maps.any()) == (problem is None)
 
 
 def test_methods_that_square_the_gradient_keep_small_ones() -> None:
