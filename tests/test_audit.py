@@ -542,6 +542,24 @@ def test_a_picture_that_no_model_takes_is_malformed() -> None:
     assert (made.bad, made.pictures) == (["tiny: the picture: expected at least 8 x 8 pixels, got 4 x 4"], 4)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"image": 7}, {"image": None}, {"image": "nowhere.png"}, {"things": (3,)}, {"things": 5}, {"name": "x" * 400, "things": None},
+        {"things": (Thing(5, ((0, 0, 1, 1),)),)},  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_a_record_of_anything_is_named_and_the_run_goes_on(wrong: dict[str, Any], tmp_path: Path) -> None:
+    photos = [*PHOTOS[:1], dataclasses.replace(PHOTOS[1], **wrong), *PHOTOS[2:]]
+    for _ in range(2):  # kept, and read again
+        made = audit(colored(), source(photos), [hirescam], [measures.pointing, measures.seeds], batch=2, out=tmp_path)
+        assert {row["picture"] for row in made.rows} == {"photo 0", "photo 2", "photo 3"}
+        (said,) = made.bad
+        assert said.startswith("x" * 80 + "..." if "name" in wrong else "photo 1: ")
+        assert len(said) < 400
+    save(made, tmp_path)
+
+
 def test_a_synonym_of_two_classes_is_that_which_it_names() -> None:
     model = Colors()
     task = Layer(model, model.conv, ["missile", "projectile, missile", "Missile"])

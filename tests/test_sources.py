@@ -296,6 +296,74 @@ def test_entries_of_cocos_index_that_are_malformed_are_records_too(coco: Path) -
     ]
 
 
+DEEP = json.loads("[" * 900 + "]" * 900)
+"""Deep enough for what walks it to fail, and not for what reads it."""
+
+WRONG: dict[str, tuple[str, dict[str, Any]]] = {
+    "no record": ("images", {"": 7}),
+    "long name": ("images", {"id": 1, "file_name": "x" * 300 + ".jpg", "width": 9, "height": 9}),
+    "name that is a number": ("images", {"id": 1, "file_name": 5, "width": 9, "height": 9}),
+    "name that no file has": ("images", {"id": 1, "file_name": "a\0b\ud800", "width": 9, "height": 9}),
+    "name that is a list": ("images", {"id": 1, "file_name": DEEP, "width": 9, "height": 9}),
+    "id that is a list": ("images", {"id": [1], "file_name": "a.jpg", "width": 9, "height": 9}),
+    "size that is none": ("images", {"id": 1, "file_name": "a.jpg", "width": float("inf"), "height": "tall"}),
+    "picture that is a number": ("images", 5),
+    "picture of a list": ("annotations", {"image_id": [7], "category_id": 1, "bbox": [0, 0, 1, 1]}),
+    "class that is a list": ("annotations", {"image_id": 8, "category_id": [1], "bbox": [0, 0, 1, 1]}),
+    "box of texts": ("annotations", {"image_id": 8, "category_id": 1, "bbox": ["a", None, 1, 1]}),
+    "box that is a number": ("annotations", {"image_id": 8, "category_id": 1, "bbox": 5}),
+    "box deep within": ("annotations", {"image_id": 8, "category_id": 1, "bbox": DEEP}),
+    "mask deep within": ("annotations", {"image_id": 8, "category_id": 1, "bbox": [0, 0, 1, 1], "segmentation": DEEP}),
+    "caption that is a number": ("annotations", {"image_id": 8, "caption": 5}),
+    "caption that is a list": ("annotations", {"image_id": 8, "caption": DEEP}),
+    "class of no name": ("categories", {"id": 5}),
+    "class that is a number": ("categories", 5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_one_record_of_coco_whatever_it_holds_is_named_and_the_rest_goes_on(what: str, coco: Path) -> None:
+    path = coco / "instances_val2017.json"
+    index = json.loads(path.read_text())
+    (coco / "captions_val2017.json").unlink()
+    key, record = WRONG[what]
+    known = len([*open_data(path).bad]), len(list(open_data(path)))
+    index[key].append(record)
+    path.write_text(json.dumps(index))
+    source = open_data(path)
+    photos = [photo for photo in source.since(0) if photo is not None]
+    before = [line for line in source.bad if not line.startswith(("gone.jpg", "cut.jpg", "big.jpg", "image 99"))]
+    assert len(before) == 1, known
+    assert len(before[0]) < 500
+    assert "\n" not in before[0]
+    assert len(photos) == (1 if key == "annotations" and "of a list" not in what else 2)
+
+
+def test_records_too_deep_to_read_leave_the_others(coco: Path) -> None:
+    path = coco / "instances_val2017.json"
+    text = path.read_text()
+    (coco / "captions_val2017.json").unlink()
+    for deep in ("[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000):
+        record = '{"image_id": 8, "category_id": 1, "bbox": [0, 0, 1, 1], "segmentation": ' + deep + "}"
+        path.write_text(text.replace('"annotations": [', f'"annotations": [{record}, '))
+        source = open_data(path)
+        assert list(read(source)) == ["a.jpg"]
+        assert [line for line in source.bad if line.startswith("b.jpg: ")]
+
+
+def test_lists_that_are_no_text_and_names_that_no_folder_has_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "Sentences").mkdir()
+    (tmp_path / "val.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"val\.txt: expected a text in UTF-8"):
+        open_data(tmp_path / "val.txt")
+    for name in ("x" * 300, "a\0b"):
+        with pytest.raises(InputError, match="no such file or folder"):
+            open_data(tmp_path / name)
+    picture(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "long.csv").write_text("x" * 200_000)
+    assert len(read(open_data(tmp_path / "photos"))) == 1
+
+
 def test_a_broken_index_or_lost_pictures_are_one_line(coco: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected COCO's pictures, such as a.jpg in one of .*/elsewhere"):
         (tmp_path / "elsewhere").mkdir()

@@ -44,15 +44,19 @@ def coco(path: Path, images: Path | None = None) -> Source:
     try:
         listed: dict[Any, Entry] = {}
         for number, one in enumerate(indices[0]["images"]):
-            if not isinstance(one, dict) or one.get("id") is None or one["id"] in listed:
+            if not isinstance(one, dict) or not isinstance(one.get("id"), (int, str)) or one["id"] in listed:
                 strays.append(Stray(f"entry {number} of images", f"expected an id of its own, got {one!r:.80}"))
             else:
                 listed[one["id"]] = one
         for index in indices:
-            classes.update({one["id"]: str(one["name"]) for one in index.get("categories", ())})
+            for number, one in enumerate(index.get("categories", ())):
+                if not isinstance(one, dict) or not isinstance(one.get("id"), int) or not isinstance(one.get("name"), str):
+                    strays.append(Stray(f"category {number}", f"expected an id and a name, got {one!r:.80}"))
+                else:
+                    classes[one["id"]] = one["name"]
             for number, one in enumerate(index["annotations"]):
-                if not isinstance(one, dict) or "image_id" not in one:
-                    strays.append(Stray(f"annotation {number}", "image_id is missing"))
+                if not isinstance(one, dict) or not isinstance(one.get("image_id"), (int, str)):
+                    strays.append(Stray(f"annotation {number}", "expected an image_id, a number or text"))
                     continue
                 (said if "caption" in one else drawn).setdefault(one["image_id"], []).append(one)
     except (KeyError, TypeError, AttributeError) as error:

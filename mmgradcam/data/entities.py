@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from mmgradcam.data.marks import placed, read_marks
+from mmgradcam.data.photos import read_lines
 from mmgradcam.data.records import Photo, Phrase
 from mmgradcam.data.stream import Source, find_folder
 from mmgradcam.data.upright import open_upright
@@ -34,7 +35,7 @@ def entities(place: Path, images: Path | None = None) -> Source:
         }
         names = sorted(known)
     else:
-        names = place.read_text(encoding="utf-8").split()
+        names = [name for line in read_lines(place) for name in line.split()]
     tried = (
         [images]
         if images
@@ -50,7 +51,7 @@ def entities(place: Path, images: Path | None = None) -> Source:
             for number in mark.names:
                 if mark.box is not None:
                     boxes.setdefault(number, []).append(placed(frame, mark.box, first=1))
-        lines = (root / "Sentences" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+        lines = read_lines(root / "Sentences" / f"{name}.txt")
         captions: list[tuple[str, ...]] = []
         phrases: list[Phrase] = []
         for line in filter(str.strip, lines):

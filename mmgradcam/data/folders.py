@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 
 from mmgradcam.data.records import Photo, Thing
@@ -54,7 +55,7 @@ def image_folder(place: Path, images: Path | None = None) -> Source:
 def _table(folder: Path) -> Path | None:
     fitting = []
     for path in sorted(folder.glob("*.csv")):
-        with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+        with suppress(OSError, csv.Error), path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
             if {"file", "group"} <= set(next(csv.reader(file), [])):
                 fitting.append(path)
     if len(fitting) > 1:

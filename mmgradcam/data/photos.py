@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -244,16 +245,57 @@ class Answered:
     asked: list[list[Question]]
 
 
+DEEPEST = 100
+"""Lists and objects within each other that an index may have; COCO's have six."""
+
+
 def read_json(path: Path) -> Any:
-    """A JSON file.
+    """A JSON file; what lies deeper in it than `DEEPEST` is None, so that one such record does not spoil the others.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        try:
+            return json.loads(text)
+        except RecursionError:
+            return json.loads(_shallow(text))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected a JSON file ({error})") from None
+
+
+def _shallow(text: str) -> str:
+    """JSON with null in the place of each list or object that lies deeper than `DEEPEST`.
+
+    >>> deep = "[" * DEEPEST
+    >>> _shallow(f'["[", {deep}1{"]" * DEEPEST}]') == f'["[", {deep[1:]}null{"]" * (DEEPEST - 1)}]'
+    True
+    """
+    kept, depth, end = [], 0, 0
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
+        if found[0] in "[{":
+            depth += 1
+            if depth == DEEPEST + 1:
+                kept.append(text[end : found.start()])
+        elif found[0] in "]}":
+            if depth == DEEPEST + 1:
+                kept.append("null")
+                end = found.end()
+            depth -= 1
+    return "".join([*kept, text[end:]])
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text in UTF-8.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a text in UTF-8 ({error})") from None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from mmgradcam.data.stream import Source as Source
 from mmgradcam.data.voc import imagenet, is_voc, voc
 from mmgradcam.data.vqa import hat, is_hat, vqa
 from mmgradcam.errors import InputError
+from mmgradcam.files import exists, is_folder
 
 KNOWN = (
     "a Parquet file, COCO's captions_*.json or instances_*.json, VQA's annotations JSON, a folder vqahat_val, VOCdevkit, "
@@ -47,9 +48,9 @@ def open_data(spec: str | Path | Any, images: Path | None = None) -> Source:
         return scenes(str(spec).partition(":")[2] or "test")
     path = Path(spec)
     images = Path(images) if images else None
-    if images and not images.is_dir():
+    if images and not is_folder(images):
         raise InputError(f"{images}: no such folder; expected the pictures of {path}")
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path}: no such file or folder; expected {KNOWN}")
     return _file(path, images) if path.is_file() else _folder(path, images)
 

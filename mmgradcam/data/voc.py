@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mmgradcam.data.marks import grouped, read_marks
+from mmgradcam.data.photos import read_lines
 from mmgradcam.data.records import Mask, Photo
 from mmgradcam.data.stream import Source
 from mmgradcam.data.upright import Frame, open_upright
@@ -66,7 +67,7 @@ def _list(root: Path) -> Path:
 
 def _names(path: Path) -> list[str]:
     """First words of a list's lines, without those that a list of one class gives -1: they do not hold it."""
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.split() for line in read_lines(path)]
     names = [line[0] for line in lines if line and line[1:] != ["-1"]]
     if not names:
         raise InputError(f"{path}: expected names of pictures, one a line; it is empty")
@@ -120,7 +121,7 @@ def _synsets(root: Path) -> dict[str, str]:
     for folder in (root, root.parent):
         path = folder / "LOC_synset_mapping.txt"
         if path.is_file():
-            lines = [line.split(" ", 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = [line.split(" ", 1) for line in read_lines(path) if line.strip()]
             if any(len(line) < 2 for line in lines):
                 raise InputError(f"{path}: expected a synset and its names on each line, as in n01440764 tench, Tinca tinca")
             return {synset: names.strip() for synset, names in lines}

@@ -44,7 +44,8 @@ def vqa(path: Path, images: Path | None = None, attention: Path | None = None, l
     strays: list[Stray] = []
     about: dict[int, list[dict[str, Any]]] = {}
     try:
-        text_of = {one.get("question_id"): one.get("question") for one in questions["questions"]}
+        texts = [one for one in questions["questions"] if isinstance(one, dict) and isinstance(one.get("question_id"), int)]
+        text_of = {one["question_id"]: one.get("question") for one in texts}
         subset = str(annotations.get("data_subtype") or questions.get("data_subtype") or "val2014")
         for number, one in enumerate(annotations["annotations"]):
             if isinstance(one, dict) and all(isinstance(one.get(key), int) for key in ("image_id", "question_id")):
