@@ -13,7 +13,7 @@ from torch import Tensor
 from mmgradcam.arguments import task_of
 from mmgradcam.clips import Clip
 from mmgradcam.engine import Encoded, encode, slopes
-from mmgradcam.errors import InputError, ModelError
+from mmgradcam.errors import InputError, ModelError, UnknownGeometry
 from mmgradcam.layouts import of_picture
 from mmgradcam.pictures import open_picture
 from mmgradcam.seam import find_tap, kept_bytes, left_as_found, ran
@@ -102,6 +102,8 @@ class _Trial:
         """What the user's function makes; what it raises is a finding."""
         try:
             return work()
+        except UnknownGeometry as error:
+            self.stop(name, str(error))
         except InputError:
             raise
         except ModelError as error:

@@ -43,5 +43,9 @@ class InputError(_OneLine, ValueError):
     """A user's mistake: the message says what was expected, what came, and what to do. Nothing was written."""
 
 
+class UnknownGeometry(InputError):
+    """Preprocessing whose pixels cannot be traced back to the picture, so that a map cannot be drawn on it."""
+
+
 class ModelError(_OneLine, RuntimeError):
     """A model or task that cannot be explained as it stands: no gradient, scores that are not finite, a wrong shape."""

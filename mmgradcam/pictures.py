@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import random
 import struct
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from mmgradcam.errors import InputError
+from mmgradcam.errors import InputError, UnknownGeometry
 from mmgradcam.files import regular
 
 MOST_PIXELS = 100_000_000
@@ -268,6 +269,9 @@ class Seen:
     Args:
         transform: RGB picture -> (3, h, w), or (T, 3, h, w) tiles; resizing, cropping, padding and normalising, the same for
             every picture of a size.
+
+    Raises:
+        UnknownGeometry: (when called) it is random, moves parts of the picture about, or does not show it.
     """
 
     def __init__(self, transform: Callable[[Image.Image], Tensor]) -> None:
@@ -275,43 +279,85 @@ class Seen:
         self._boxes: dict[tuple[int, int], Box | tuple[Box, ...]] = {}
 
     def __call__(self, image: Image.Image) -> Prepared:
-        if image.size not in self._boxes:
-            self._boxes[image.size] = self._box(*image.size)
-        return Prepared(self.transform(image), self._boxes[image.size])
+        return Prepared(self.transform(image), self.box(image.size))
 
-    def _box(self, width: int, height: int) -> Box | tuple[Box, ...]:
+    def box(self, size: tuple[int, int]) -> Box | tuple[Box, ...]:
+        """The rectangle that is shown of a picture of this width and height; for tiles, one each."""
+        if size not in self._boxes:
+            self._boxes[size] = self._traced(*size)
+        return self._boxes[size]
+
+    def _traced(self, width: int, height: int) -> Box | tuple[Box, ...]:
         x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-        low, high, *ramps = (
-            self.transform(Image.fromarray((255 * plane).round().astype(np.uint8)).convert("RGB")).double().mean(-3)
-            for plane in (np.zeros_like(x), np.ones_like(x), x, y)
+        planes = [
+            Image.fromarray((255 * plane).round().astype(np.uint8)).convert("RGB")
+            for plane in (np.zeros_like(x), np.ones_like(x), x, y, x)
+        ]
+        for _ in range(TRIES):
+            drawn = _random_state()
+            low, high, *ramps, again = (self.transform(plane).double().mean(-3) for plane in planes)
+            if not torch.equal(again.nan_to_num(), ramps[0].nan_to_num()):
+                break
+            if drawn == _random_state():  # else it is random, or another thread has drawn
+                return _rectangles(low, high, ramps)
+        raise UnknownGeometry(
+            "the preprocessing is random, so that it is not known which part of the picture the model sees; give the one that "
+            "is used after training, such as weights.transforms()"
         )
-        spread = high - low
-        shown = spread.abs() > 0.5 * spread.abs().max()
-        if low.dim() == 2:
-            return _rectangle(low, spread, shown, ramps)
-        return tuple(_rectangle(low[t], spread[t], shown[t], [ramp[t] for ramp in ramps]) for t in range(len(low)))
 
+
+TRIES = 3
+"""How often a preprocessing is traced that draws random numbers before it is taken to be random."""
 
 NOWHERE: Box = (2.0, 2.0, 3.0, 3.0)
 """The rectangle of a tile that shows nothing of the picture."""
 
 
-def _rectangle(low: Tensor, spread: Tensor, shown: Tensor, ramps: Sequence[Tensor]) -> Box:
+def _random_state() -> tuple[object, ...]:
+    numpy: Any = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy[1].tobytes(), numpy[2]
+
+
+def _rectangles(low: Tensor, high: Tensor, ramps: Sequence[Tensor]) -> Box | tuple[Box, ...]:
+    """Of a black and a white picture and of both ramps, each (h, w) or (T, h, w): the rectangle, or one a tile."""
+    spread = high - low
+    shown = spread.abs() > 0.5 * spread.abs().max()
+    tiles = [_rectangle(*one) for one in zip(*(x.view(-1, *x.shape[-2:]) for x in (low, spread, shown, *ramps)), strict=True)]
+    if all(tile == NOWHERE for tile in tiles):
+        raise UnknownGeometry(f"the preprocessing makes the same of a black and of a white picture; {OWN_BOX}")
+    return tiles[0] if low.dim() == 2 else tuple(tiles)
+
+
+OWN_BOX = "return Prepared(pixels, box) from a prepare of your own, with the part of the picture that they show"
+
+
+def _rectangle(low: Tensor, spread: Tensor, shown: Tensor, *ramps: Tensor) -> Box:
     if min(int(shown.any(axis).sum()) for axis in (0, 1)) < 4:
         return NOWHERE
-    (left, right), (top, bottom) = (_edges(ramp, low, spread, shown, axis) for ramp, axis in zip(ramps, (1, 0), strict=True))
+    inside = shown & _within(shown, 0)[:, None] & _within(shown, 1)
+    (left, right), (top, bottom) = (
+        _edges((ramp - low) / torch.where(inside, spread, 1.0), inside, axis) for ramp, axis in zip(ramps, (1, 0), strict=True)
+    )
     return left, top, right, bottom
 
 
-def _edges(ramp: Tensor, low: Tensor, spread: Tensor, shown: Tensor, axis: int) -> tuple[float, float]:
-    """Where along the user's picture the first and the last edge of a prepared ramp lie, by a line fitted to its insides."""
+def _within(shown: Tensor, axis: int) -> Tensor:
+    """(h,) or (w,) bool: rows or columns that show the picture, without the outermost, which may mix it with padding."""
     lines = shown.any(1 - axis).nonzero().flatten()
     margin = max(1, len(lines) // 16)
     lines = lines[margin:-margin] if len(lines) > 2 * margin + 2 else lines
-    value = torch.where(shown, (ramp - low) / torch.where(shown, spread, 1.0), torch.nan).nanmean(1 - axis)[lines]
-    at = lines.double() + 0.5
+    kept = torch.zeros(shown.shape[axis], dtype=torch.bool, device=shown.device)
+    kept[lines] = True
+    return kept
+
+
+def _edges(ramp: Tensor, inside: Tensor, axis: int) -> tuple[float, float]:
+    """Where along the user's picture the first and the last edge of a prepared ramp lie, by a plane fitted to its insides."""
+    place = torch.arange(ramp.shape[axis], dtype=torch.float64, device=ramp.device) + 0.5
+    at = (place[:, None] if axis == 0 else place).expand_as(ramp)[inside]
+    value = ramp[inside]
     slope = ((at - at.mean()) * (value - value.mean())).sum() / (at - at.mean()).square().sum()
     start = value.mean() - slope * at.mean()
     if not (value - start - slope * at).abs().max() < 0.05:
-        raise InputError("the model's preprocessing moves parts of the picture about; give a prepare of your own to the task")
+        raise UnknownGeometry(f"the preprocessing moves parts of the picture about or turns it; {OWN_BOX}")
     return float(start), float(start + slope * ramp.shape[axis])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.arguments import refuse_unknown
+from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.pictures import Prepared, whole
+from mmgradcam.pictures import Box, Prepared, Seen
 from mmgradcam.seam import Layout, Tap
 from mmgradcam.task import Target, Task
 from mmgradcam.tasks.classes import likelihood_of, scores_of, targets_of
+from mmgradcam.tasks.preparing import Prepare, prepare_of
 
 
 class Layer(Task):
@@ -28,9 +31,11 @@ class Layer(Task):
         model: maps (B, 3, h, w), or clips (B, 3, T, h, w), to (B, N) scores, or to an output whose `logits` are that.
         layer: a module of the model, or its dotted name.
         labels: names of the N scores, for reading and for asking by name.
-        prepare: what makes of an RGB picture what the model sees; by default pixels in 0..1 at their own size. A function
-            that returns a tensor, such as torchvision's `weights.transforms()`, is taken to see the whole picture. For a model
-            of clips, it gets a `Clip` and makes (3, T, h, w) of it.
+        prepare: what makes of an RGB picture what the model sees, such as torchvision's `weights.transforms()`: a tensor
+            (3, h, w), or (3, T, h, w) of a `Clip` for a model of clips; which part of the picture that shows is found by
+            showing it ramps (`mmgradcam.pictures.Seen`). Or `Prepared`, which says itself which part it shows. By default the
+            preprocessing of a model of torchvision, timm or transformers, where it can be known; else, with a warning, pixels
+            in 0..1 at the picture's own size.
         layout: makes (B, C, *grid) of the layer's output, if it puts out tokens; see `mmgradcam.layouts`.
         several: any number of classes may hold at once (multi-label): probabilities are each class's own, and all above a
             half are explained unless told otherwise.
@@ -44,20 +49,39 @@ class Layer(Task):
         model: nn.Module,
         layer: nn.Module | str,
         labels: Sequence[str] | None = None,
-        prepare: Callable[[Any], Prepared | Tensor] = whole,
+        prepare: Prepare | None = None,
         layout: Layout | None = None,
         several: bool = False,
     ) -> None:
         self.model, self.labels, self.preparing, self.several = model, list(labels or ()), prepare, several
         self.name = type(model).__name__
+        self._seen: dict[int, Seen] = {}
+        """By the number of frames of a clip; of pictures, 0."""
         modules = dict(model.named_modules())
         if isinstance(layer, str) and layer not in modules:
             raise InputError(f"{self.name} has no layer {layer!r}; it has {', '.join(n for n in modules if n)}")
         self.taps = (Tap(modules[layer] if isinstance(layer, str) else layer, layout),)
 
     def prepare(self, image: Image.Image) -> Prepared:
-        prepared = self.preparing(image)
-        return prepared if isinstance(prepared, Prepared) else Prepared(prepared, (0.0, 0.0, 1.0, 1.0))
+        if self.preparing is None:
+            if isinstance(image, Clip):
+                raise InputError(f"{self.name}: pass prepare=, which makes (3, T, h, w) of a Clip, to explain clips with it")
+            self.preparing = prepare_of(self.model)
+        made = self.preparing(image)
+        return made if isinstance(made, Prepared) else Prepared(made, self._box(image))
+
+    def _box(self, given: Any) -> Box | tuple[Box, ...]:
+        """The part of a picture, or of each frame of a clip, that the model sees where `prepare` does not say it."""
+        clip = given if isinstance(given, Clip) else None
+        length = len(clip) if clip else 0
+        if length not in self._seen:
+
+            def shown(frame: Image.Image) -> Any:
+                made: Any = self.preparing(replace(clip, frames=(frame,) * length) if clip else frame)  # type: ignore[misc]
+                return made[:, 0] if clip else made
+
+            self._seen[length] = Seen(shown)
+        return self._seen[length].box((clip.frames[0] if clip else given).size)
 
     def encode(self, images: Tensor) -> Tensor:
         output = self.model(images)

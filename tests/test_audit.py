@@ -57,7 +57,7 @@ class Colors(nn.Module):
 
 def colored() -> Layer:
     model = Colors()
-    return Layer(model, model.conv, ["red", "green", "blue"])
+    return Layer(model, model.conv, ["red", "green", "blue"], prepare=whole)
 
 
 def photo(n: int, color: tuple[int, int, int], label: str, box: tuple[float, float, float, float]) -> Photo:
@@ -243,7 +243,7 @@ def test_seeds_say_what_they_cannot_be_drawn_of(tmp_path: Path) -> None:
             return torch.cat([super().forward(x).flip(1), x.new_zeros(len(x), 300)], 1).flip(1)
 
     model = Many()
-    task = Layer(model, model.conv, [*map(str, range(300)), "red", "green", "blue"])
+    task = Layer(model, model.conv, [*map(str, range(300)), "red", "green", "blue"], prepare=whole)
     with pytest.raises(InputError, match="room for 254 classes, got number 301"):
         audit(task, source(), [hirescam], [measures.seeds], out=tmp_path, limit=1)
     with pytest.raises(InputError, match="seeds: expected a classifier"):
@@ -282,7 +282,7 @@ def test_a_picture_that_breaks_the_model_does_not_end_the_run() -> None:
             return made + torch.where((x[:, :1] > 0.99).any((2, 3)), torch.nan, 0.0)  # photo 0 alone holds full red
 
     model = Breaking()
-    task = Layer(model, model.conv, ["red", "green", "blue"])
+    task = Layer(model, model.conv, ["red", "green", "blue"], prepare=whole)
     made = audit(task, source(), [hirescam], [measures.pointing], batch=2)
     assert {row["picture"] for row in made.rows} == {"photo 1", "photo 2", "photo 3"}
     (said,) = made.bad
@@ -562,7 +562,7 @@ def test_a_record_of_anything_is_named_and_the_run_goes_on(wrong: dict[str, Any]
 
 def test_a_synonym_of_two_classes_is_that_which_it_names() -> None:
     model = Colors()
-    task = Layer(model, model.conv, ["missile", "projectile, missile", "Missile"])
+    task = Layer(model, model.conv, ["missile", "projectile, missile", "Missile"], prepare=whole)
     for name in task.labels:
         one = Photo("p", PHOTOS[0].image, things=(Thing(name, ((0, 0, 0.25, 0.25),)),))
         made = audit(task, source([one]), [hirescam], [measures.pointing])
@@ -782,7 +782,9 @@ def test_a_dog_is_one_of_the_breeds_where_a_model_has_them(before: list[str], mo
             return torch.arange(count, 0.0, -1.0).expand(len(x), count).index_fill(1, torch.tensor([count - 1]), 99.0)
 
     model = First()
-    task = Layer(model, model.conv, [*before, "sea lion", "Chihuahua", "kelpie", "Mexican hairless", "timber wolf"])
+    task = Layer(
+        model, model.conv, [*before, "sea lion", "Chihuahua", "kelpie", "Mexican hairless", "timber wolf"], prepare=whole
+    )
     boxes = ((0.0, 0.0, 0.5, 0.5),)
     with_dog = Photo("p", PHOTOS[0].image, (("a", "dog"),), (Phrase(0, 0, 1, "a dog", ("animals",), boxes),))
     found = dogs(source([PHOTOS[1], with_dog, PHOTOS[2], with_dog, with_dog]), task, 2)

@@ -13,12 +13,15 @@ import pytest
 import torch
 from conftest import data
 from PIL import Image
+from torch import nn
 from torchvision import models
 from torchvision.transforms import v2
 
 from mmgradcam import InputError, cli, explain, gradcam
-from mmgradcam.pictures import NOWHERE, Fit, Seen
-from mmgradcam.tasks import load
+from mmgradcam.checking import check
+from mmgradcam.clips import Clip
+from mmgradcam.pictures import NOWHERE, Fit, Prepared, Seen, whole
+from mmgradcam.tasks import Layer, load
 from mmgradcam.tasks.hub.classifiers import from_folder, of_model, save, with_classes
 from mmgradcam.tasks.hub.tracing import last_grid
 
@@ -59,6 +62,129 @@ def test_a_preprocessing_that_moves_parts_about_is_refused() -> None:
 
     with pytest.raises(InputError, match="moves parts of the picture about"):
         Seen(swapped)(Image.new("RGB", (64, 64)))
+
+
+def turned(image: Image.Image) -> torch.Tensor:
+    return v2.functional.to_dtype(v2.functional.to_image(image.resize((64, 64)).rotate(90)), scale=True)
+
+
+def standardized(image: Image.Image) -> torch.Tensor:
+    plane = v2.functional.to_dtype(v2.functional.to_image(image.resize((64, 64))), scale=True)
+    return (plane - plane.mean()) / (plane.std() + 1e-6)
+
+
+def of_its_own_generator() -> Any:
+    draw = np.random.default_rng(0)
+
+    def cropped(image: Image.Image) -> torch.Tensor:
+        x, y = (int(draw.integers(0, side - 40)) for side in image.size)
+        return v2.functional.to_dtype(v2.functional.to_image(image.crop((x, y, x + 40, y + 40))), scale=True)
+
+    return cropped
+
+
+TRAINING = v2.Compose([v2.Resize(48), v2.RandomHorizontalFlip(0.3), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+UNKNOWN: dict[str, tuple[Any, str]] = {
+    "flips at random": (TRAINING, "the preprocessing is random"),
+    "crops at random": (of_its_own_generator(), "the preprocessing is random"),
+    "turned": (turned, "moves parts of the picture about or turns it"),
+    "standardized": (standardized, "the same of a black and of a white picture"),
+    "nothing of it": (lambda image: torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)), "the same of a black"),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_where_the_geometry_stays_unknown_nothing_is_drawn_and_check_says_so(name: str) -> None:
+    prepare, says = UNKNOWN[name]
+    task = Layer(Brightness(), "cells", prepare=prepare)
+    with pytest.raises(InputError, match=says):
+        explain(task, noise())
+    (found,) = [f for f in check(task, noise()) if f.ok is False]
+    assert found.name == "prepare"
+    assert says in found.said
+    told = Layer(Brightness(), "cells", prepare=lambda image: Prepared(prepare(image), (0.0, 0.0, 1.0, 1.0)))
+    assert explain(told, noise()).maps.shape[0] == 1, "who says what is shown is taken at their word"
+
+
+class Brightness(nn.Module):
+    """One score, the light of the picture, by way of cells of 16 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.AvgPool2d(16, ceil_mode=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dim() == 5:
+            return self.cells(x.flatten(1, 2)).relu().mean((1, 2, 3))[:, None]
+        return self.cells(x).mean((1, 2, 3))[:, None]
+
+
+def test_a_prepare_that_crops_is_drawn_where_it_looked() -> None:
+    """The docstring's own example: torchvision's transforms show the middle square of a wide picture."""
+    picture = Image.new("RGB", (500, 120))
+    picture.paste((255, 255, 255), (200, 40, 240, 80))
+    weights = models.ResNet18_Weights.DEFAULT
+    made = explain(Layer(Brightness(), "cells", prepare=weights.transforms()), picture, method=gradcam)
+    x0, y0, x1, y1 = made.boxes(threshold=0.5)[0]
+    assert (x0, y0, x1, y1) == pytest.approx((200, 40, 240, 80), abs=6)
+    assert made.box == pytest.approx(((250 - 52.5) / 500, 7.5 / 120, (250 + 52.5) / 500, 112.5 / 120), abs=0.01)
+
+
+def test_a_prepare_of_clips_that_crops_is_drawn_where_it_looked() -> None:
+    def middle(clip: Clip) -> torch.Tensor:
+        frames = [v2.functional.to_dtype(v2.functional.to_image(f.crop((100, 0, 200, 100))), scale=True) for f in clip.frames]
+        return torch.stack(frames, 1)
+
+    task = Layer(Brightness(), "cells", prepare=middle, layout=lambda x: x.unflatten(1, (3, -1)))
+    for length in (2, 3):
+        assert task.prepare(Clip((noise(300, 100),) * length)).box == pytest.approx((1 / 3, 0, 2 / 3, 1), abs=0.01)  # type: ignore[arg-type]
+
+
+def test_a_model_of_torchvision_gets_what_its_weights_were_trained_with() -> None:
+    picture, weights = noise(300, 200), models.ResNet18_Weights.DEFAULT
+    task = Layer(models.resnet18(), "layer4")
+    assert task.preparing is None
+    torch.testing.assert_close(task.prepare(picture).pixels, weights.transforms()(picture))
+    assert task.prepare(picture).box == pytest.approx((0.5 - 0.29167, 0.0625, 0.5 + 0.29167, 0.9375), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("make", "says", "taken"),
+    [
+        (models.mobilenet_v2, "several weights.*IMAGENET1K_V1.*IMAGENET1K_V2", models.MobileNet_V2_Weights.IMAGENET1K_V2),
+        (lambda: models.resnet18(num_classes=7), "its 7 classes", models.ResNet18_Weights.DEFAULT),
+        (lambda: models.squeezenet1_1(num_classes=7), "its 7 classes", models.SqueezeNet1_1_Weights.DEFAULT),
+        (lambda: models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1]), "preprocessing is not known.*0..1", None),
+        (Brightness, "preprocessing is not known.*0..1", None),
+    ],
+)
+def test_where_the_preprocessing_is_a_guess_it_is_said(make: Any, says: str, taken: Any) -> None:
+    task = Layer(make().eval(), next(iter(make()._modules)))
+    with pytest.warns(UserWarning, match=says) as warned:
+        made = task.prepare(noise())
+    assert "pass " in str(warned[0].message)
+    assert "prepare=" in str(warned[0].message)
+    torch.testing.assert_close(made.pixels, taken.transforms()(noise()) if taken else whole(noise()).pixels)
+    task.prepare(noise())  # said once
+
+
+def test_a_model_of_timm_or_the_hub_gets_its_own_preprocessing(folder: Path) -> None:
+    timm = pytest.importorskip("timm")
+    from transformers import AutoImageProcessor, ResNetConfig, ResNetForImageClassification
+
+    model = timm.create_model("test_resnet", pretrained=False)
+    own = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    torch.testing.assert_close(Layer(model, "layer4").prepare(noise()).pixels, own(noise()))
+    hub = ResNetForImageClassification.from_pretrained(folder)
+    pixels = AutoImageProcessor.from_pretrained(folder)(noise(), return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(Layer(hub, "resnet.encoder").prepare(noise()).pixels, pixels)
+    with pytest.warns(UserWarning, match=r"no prepare= was given.*processor\(image"):
+        Layer(ResNetForImageClassification(ResNetConfig(depths=[1, 1, 1, 1])), "resnet.encoder").prepare(noise())
+
+
+def test_a_model_of_clips_without_a_prepare_is_said() -> None:
+    with pytest.raises(InputError, match=r"pass prepare=, which makes \(3, T, h, w\) of a Clip"):
+        explain(Layer(Brightness(), "cells"), Clip((noise(),) * 2))
 
 
 @pytest.mark.parametrize(

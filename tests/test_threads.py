@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from mmgradcam import Explanation, check, compare, explain, gradcam, hirescam, layercam, rise, smooth
 from mmgradcam.locks import exclusive
 from mmgradcam.metrics import deletion, examine, randomized
+from mmgradcam.pictures import whole as as_it_is
 from mmgradcam.seam import left_as_found, watched
 from mmgradcam.tasks import Layer, Policy
 
@@ -193,7 +194,8 @@ def serving(answer: Callable[[str], Any]) -> Iterator[str]:
 
 
 def test_a_web_server_that_explains(slow: Classes, picture: Image.Image) -> None:
-    task = Layer(nn.Sequential(slow.encoder, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)).float(), "0.second")
+    model = nn.Sequential(slow.encoder, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)).float()
+    task = Layer(model, "0.second", prepare=as_it_is)
     before = state(slow)
 
     def answer(path: str) -> dict[str, Any]:

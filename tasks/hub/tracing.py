@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining import explain
 from mmgradcam.layouts import alike, channels_last, tokens
+from mmgradcam.pictures import Prepared
 from mmgradcam.seam import Layout, Put, Tap, outputs_of
 from mmgradcam.tasks.layer import Layer
 
@@ -81,7 +82,7 @@ def _layouts(put: Put, ran: list[Put], pixels: Tensor) -> Iterator[Layout | None
 
 def _reached(model: nn.Module, tap: Tap, pixels: Tensor) -> bool:
     """Whether the likeliest class depends on what the layer put out, in more than one cell."""
-    task = Layer(model, tap.module, layout=tap.layout, prepare=lambda _: pixels)
+    task = Layer(model, tap.module, layout=tap.layout, prepare=lambda _: Prepared(pixels, (0.0, 0.0, 1.0, 1.0)))
     try:
         found = explain(task, Image.new("RGB", (8, 8)), method=lambda features, gradients: gradients.abs().sum(1))
     except ModelError:
