@@ -6,12 +6,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AllowInfNan, Field
 
 from mmgradcam.archives import UNREADABLE, Archive, Claim, opened
 from mmgradcam.errors import InputError
@@ -19,6 +19,7 @@ from mmgradcam.files import exists, is_folder, regular
 from mmgradcam.pictures import MOST_PIXELS, picture_hash
 from mmgradcam.store import SCHEMA, VERSION
 from mmgradcam.task import Target, spelled
+from mmgradcam.validation import Strict, validated
 
 LONGEST_DESCRIPTION = 2**26
 """Bytes that a description may take, unpacked."""
@@ -40,54 +41,48 @@ Edge = Annotated[float, Field(ge=-1e6, le=1e6)]
 Box = tuple[Edge, Edge, Edge, Edge]
 
 
-class _Strict(BaseModel):
-    """No value is taken for one of another type; keys of later versions are passed over."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-class _Header(_Strict):
+class _Header(Strict):
     schema_: Any = Field(None, alias="schema")
     version: Any = None
 
 
-class _Model(_Strict):
+class _Model(Strict):
     name: str
     sha256: str
 
 
-class _Image(_Strict):
+class _Image(Strict):
     name: str
     width: Count
     height: Count
     sha256: str
 
 
-class _Clip(_Strict):
+class _Clip(Strict):
     frames: Count
     rate: Annotated[float, Field(gt=0)]
 
 
-class _Seam(_Strict):
+class _Seam(Strict):
     name: str
     grid: Annotated[list[Count], Field(min_length=1)]
     box: Box | Annotated[list[Box], Field(min_length=1)]
 
 
-class _Verdict(_Strict):
+class _Verdict(Strict):
     short: Annotated[str, Field(min_length=1)]
     why: str
-    figures: dict[str, Annotated[float, AllowInfNan(True)] | None] = {}
+    figures: dict[str, Annotated[float, AllowInfNan(True)] | None] = Field(default_factory=dict)
 
 
-class _Word(_Strict):
+class _Word(Strict):
     text: str
     first: Index
     last: Index
     importance: float | None = None
 
 
-class _Target(_Strict):
+class _Target(Strict):
     label: str
     text: str | None = None
     score: float
@@ -103,7 +98,7 @@ class _Target(_Strict):
     verdict: _Verdict | None = None
 
 
-class Description(_Strict):
+class Description(Strict):
     """The description of an explanation, version 1: its keys, types and ranges."""
 
     mmgradcam: str
@@ -151,27 +146,12 @@ def _text(archive: Archive) -> str:
     return str(archive.read(["description"])["description"])
 
 
-Kind = TypeVar("Kind", bound=BaseModel)
-
-
-def _parsed(kind: type[Kind], text: str, file: Path) -> Kind:
-    try:
-        return kind.model_validate_json(text.encode("utf-8", "replace"))
-    except ValidationError as error:
-        first = max(error.errors(include_url=False), key=lambda one: len(one["loc"]))  # of a union's, what nearly fitted
-        steps = [step for step in first["loc"] if isinstance(step, int) or step.isidentifier()]  # others name types of a union
-        at = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
-        got = "" if first["type"] in ("missing", "json_invalid") else f", got {str(first['input'])[:60]!r}"
-        key = at.removeprefix(".") or "description"
-        raise InputError(f"{file}: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}{got}; {ANEW}") from None
-
-
 def _description(text: str, file: Path) -> dict[str, Any]:
-    header = _parsed(_Header, text, file)
+    header = validated(_Header, text, file, ANEW)
     if header.schema_ != SCHEMA or header.version != VERSION or isinstance(header.version, bool):
         got = f"{header.schema_} version {header.version}"
         raise InputError(f"{file}: expected {SCHEMA} version {VERSION}, got {got}; upgrade mmgradcam")
-    return _parsed(Description, text, file).model_dump()
+    return validated(Description, text, file, ANEW).model_dump()
 
 
 def _claimed(made: Mapping[str, Any], claims: Mapping[str, Claim], file: Path) -> list[str]:

@@ -64,7 +64,7 @@ class Captioning(Task):
             fit as well (a man, a boy) rises.
 
     Raises:
-        InputError: the unit is neither.
+        InputError: the unit is neither, or the head no `CaptionHead`.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class Captioning(Task):
     ) -> None:
         if unit not in ("log-probability", "word logit"):
             raise InputError(f'captioning: expected unit "log-probability" or "word logit", got {unit!r}')
+        if missing := [name for name in ("out", "together", "start", "step", "steps", "reorder") if not hasattr(head, name)]:
+            raise InputError(f"captioning: expected a head as CaptionHead is, got {type(head).__name__} without {missing[0]}")
         self.unit = unit
         self.encoder, self.vocabulary, self.fit, self.longest, self.beam = encoder, vocabulary, fit, longest, beam
         self.head: Any = head

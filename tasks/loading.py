@@ -7,20 +7,22 @@ import importlib
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from mmgradcam import checkpoints, methods
 from mmgradcam.errors import InputError
+from mmgradcam.files import is_folder
 from mmgradcam.locks import exclusive
 from mmgradcam.pictures import Fit
+from mmgradcam.seam import find_tap
 from mmgradcam.task import Task
 from mmgradcam.tasks import hub, plugins
 from mmgradcam.writing import write_folder
@@ -84,52 +86,73 @@ def load(
             module.eval()
             if device_map is None:
                 module.to(where)
-        task.name = folder.name if folder.is_dir() else str(name)
+        task.name = folder.name if is_folder(folder) else str(name)
         return task
-    if not folder.is_dir() and str(name)[:1] in ("/", ".", "~"):
+    if not is_folder(folder) and str(name)[:1] in ("/", ".", "~"):
         raise InputError(f"{name}: no such folder; give one with config.json and model.safetensors")
-    if not folder.is_dir():
+    if not is_folder(folder):
         near = difflib.get_close_matches(str(name), checkpoints.names(), n=3, cutoff=0.3) or checkpoints.names()
         raise InputError(
             f"there is no model {str(name)!r}; did you mean {' or '.join(near)}? "
             "Bundled models, folders, hub ids (org/name), torchvision:NAME, timm:NAME and FILE.py:NAME can be named"
             + "".join(f", and {plugin}:NAME" for plugin in plugins.offered())
         )
+    task = _of_folder(str(name), folder, encoder)
+    for module in task.modules():
+        module.eval().to(where)
+    task.name = str(name) if bundled else folder.name
+    return task
+
+
+def _of_folder(name: str, folder: Path, encoder: str | Path | None) -> Task:
+    """A task as a folder's config describes it, with the folder's weights; both are checked before anything large is made."""
+    from mmgradcam.tasks import stored
+
+    file, weights = folder / "config.json", folder / "model.safetensors"
     config = checkpoints.config(folder)
-    if config.get("format") != FORMAT:
-        raise InputError(f"{folder}: expected model format {FORMAT}, got {config.get('format')}; upgrade mmgradcam")
-    apart = bool(config.get("encoder", {}).get("weights"))
+    if config.get("format") != FORMAT or isinstance(config["format"], bool):
+        raise InputError(f"{folder}: expected model format {FORMAT}, got {config.get('format')!r}; upgrade mmgradcam")
+    stored.check_config(config, file)
+    apart = bool(config["encoder"].get("weights"))
     if encoder is not None and not apart:
         raise InputError(f"{name} has its own encoder; encoder= is for models whose files hold only the head")
     told = "encoder" if encoder is not None else ENCODER
     encoder = encoder if encoder is not None or not apart else os.environ.get(ENCODER) or None
     if encoder is not None:
-        if not isinstance(encoder, (str, Path)) or not Path(encoder).is_dir():
-            raise InputError(f"{told}: {encoder}: no such folder; give one that holds {config['encoder']['name']}")
+        if not isinstance(encoder, (str, Path)) or not is_folder(Path(encoder)):
+            raise InputError(f"{told}: {encoder}: no such folder; give one that holds {config['encoder'].get('name')}")
         config = {**config, "encoder": {**config["encoder"], "name": str(encoder)}}
     try:
+        with torch.device("meta"), warnings.catch_warnings():  # where a model of any size takes no memory
+            warnings.simplefilter("ignore")
+            planned = build(config, nn.Identity() if apart else None)
+        stored.check_weights(_state(planned), weights, ("encoder.",) if apart else ())
         task = _built(name, config) if apart and encoder is None else build(config)
-        weights = load_file(folder / "model.safetensors")
+        values = stored.unpacked(load_file(weights), weights)
         for part, module in parts(task).items():
-            own = {k.removeprefix(f"{part}."): v for k, v in weights.items() if k.startswith(f"{part}.")}
+            own = {k.removeprefix(f"{part}."): v for k, v in values.items() if k.startswith(f"{part}.")}
             if own or not (apart and part == "encoder"):
-                module.load_state_dict(_unpacked(own))
-            module.eval().to(where)
-    except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{folder}: the model is damaged or incomplete ({reason}); fetch it again") from None
-    task.name = str(name) if bundled else folder.name
+                module.load_state_dict(own)
+        for tap in task.taps:
+            find_tap(tap, task.modules())
+    except InputError as error:
+        if isinstance(error, NoEncoder) or str(error).startswith(tuple(str(at) for at in (folder, encoder) if at)):
+            raise
+        raise InputError(f"{file}: {error}") from None
+    except Exception as error:  # constructors and libraries below fail in their own ways
+        line = " ".join(f"{error}".split())[:200] or type(error).__name__
+        raise InputError(f"{folder}: the model is damaged or incomplete ({line}); fetch it again") from None
     return task
 
 
 def _is_of_others(name: str, folder: Path) -> bool:
     """Whether a name means a model that is not laid out as the project's own."""
-    if folder.is_dir():
+    if is_folder(folder):
         if (folder / hub.FILE).is_file():
             return True
         try:
-            return "architectures" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
+            return "architectures" in checkpoints.config(folder, "architectures")
+        except InputError:
             return False
     return name.startswith(hub.PREFIXES) or (name.count("/") == 1 and name[0] not in "./~")
 
@@ -147,13 +170,28 @@ def _built(name: str | Path, config: Mapping[str, Any]) -> Task:
         ) from None
 
 
-def build(config: Mapping[str, Any]) -> Task:
-    """The task a config describes, with untrained weights."""
-    encoder, head = (_made(config[part]) for part in ("encoder", "head"))
+def build(config: Mapping[str, Any], encoder: nn.Module | None = None) -> Task:
+    """The task a config describes, with untrained weights.
+
+    Args:
+        config: what `config.json` holds.
+        encoder: to take in place of the config's.
+
+    Raises:
+        InputError: a class, its settings or what the task needs are not as they should be; the line names the key.
+    """
+    made = [encoder or _made(config["encoder"], "encoder"), _made(config["head"], "head")]
     more = {name: config[name] for name in ("beam", "unit", "labels", "length", "actions") if name in config}
     if "fit" in config:
         more["fit"] = Fit(**{**config["fit"], "size": tuple(config["fit"]["size"])})
-    task: Task = _class(config["task"], Task)(encoder, head, **_words(config), **more)
+    more |= _words(config)
+    kind = _class(config["task"], Task, "task")
+    arguments = inspect.signature(kind).parameters
+    needed = {name for name, one in list(arguments.items())[2:] if one.default is one.empty}
+    for name in sorted(needed - set(more)) + sorted(set(more) - set(arguments)):
+        key, of = "words" if name == "vocabulary" else name, config["task"]
+        raise InputError(f"{key}: {of} needs it, and there is none" if name in needed else f"{key}: {of} has no use for it")
+    task: Task = kind(*made, **more)
     task.seam = config["seam"]
     task.method = getattr(methods, config["method"])
     task.taps = tuple(config["taps"]) or task.taps
@@ -167,43 +205,25 @@ def save(task: Task, config: Mapping[str, Any], folder: Path) -> None:
     Weights are fp16, or, where the config says `"stored": "int8"`, matrices are rows of int8 with an fp16 scale each. An
     encoder that the config says to fetch (`"weights": true`) is left out.
     """
+    from mmgradcam.tasks.stored import packed
+
     weights = {}
     for part, module in parts(task).items():
         if part == "encoder" and config["encoder"].get("weights"):
             continue
         for key, value in module.state_dict().items():
-            weights.update(_packed(f"{part}.{key}", value.cpu(), config.get("stored") == "int8"))
+            weights.update(packed(f"{part}.{key}", value.cpu(), config.get("stored") == "int8"))
     described = json.dumps({"format": FORMAT, **config}, indent=1) + "\n"
     write_folder(folder, {"model.safetensors": to_bytes(weights), "config.json": described.encode()})
-
-
-SCALE = ":scale"
-
-
-def _packed(key: str, value: Tensor, short: bool) -> dict[str, Tensor]:
-    if not value.is_floating_point():
-        return {key: value.contiguous()}
-    if not short or value.dim() < 2 or value.numel() < 4096:
-        return {key: value.half().contiguous()}
-    scale = (value.flatten(1).abs().amax(1) / 127).clamp(min=1e-7).half()
-    rows = value.flatten(1) / scale[:, None].float()
-    return {key: rows.round().clamp(-127, 127).to(torch.int8).view(value.shape).contiguous(), key + SCALE: scale}
-
-
-def _unpacked(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    made = {}
-    for key, value in weights.items():
-        scale = weights.get(key + SCALE)
-        if scale is not None:
-            made[key] = value.float() * scale.float().view(-1, *[1] * (value.dim() - 1))
-        elif not key.endswith(SCALE):
-            made[key] = value.float() if value.is_floating_point() else value
-    return made
 
 
 def parts(task: Task) -> dict[str, nn.Module]:
     """The modules of a task by the name of the attribute that holds them."""
     return {name: value for name, value in vars(task).items() if isinstance(value, nn.Module)}
+
+
+def _state(task: Task) -> dict[str, Tensor]:
+    return {f"{part}.{key}": value for part, module in parts(task).items() for key, value in module.state_dict().items()}
 
 
 def _words(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,19 +233,26 @@ def _words(config: Mapping[str, Any]) -> dict[str, Any]:
     return words | ({"answers": config["answers"]} if "answers" in config else {})
 
 
-def _made(config: Mapping[str, Any]) -> nn.Module:
+def _made(config: Mapping[str, Any], part: str) -> nn.Module:
+    from mmgradcam.tasks.stored import check_settings
+
     settings = dict(config)
-    module: nn.Module = _class(settings.pop("class"), nn.Module)(**settings)
+    kind = _class(settings.pop("class", ""), nn.Module, f"{part}.class")
+    check_settings(kind, settings, part)
+    module: nn.Module = kind(**settings)
     return module
 
 
-def _class(path: str, kind: type) -> Any:
-    """The class "mmgradcam.some.module:Name", or a function that returns one; nothing of others is imported for a config."""
-    module, _, name = path.partition(":")
-    found = getattr(importlib.import_module(module), name, None) if module.startswith("mmgradcam.") else None
+def _class(path: Any, kind: type, key: str) -> Any:
+    """The class "mmgradcam.tasks.some.module:Name", or a function that returns one; nothing else is imported for a config."""
+    module, _, name = str(path).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name, None) if module.startswith("mmgradcam.tasks.") else None
+    except ImportError:
+        found = None
     made = get_type_hints(found).get("return") if inspect.isfunction(found) else found
     if not (isinstance(made, type) and issubclass(made, kind)):
-        raise KeyError(f"expected a {kind.__name__} of mmgradcam, got {path}")
+        raise InputError(f"{key}: expected a {kind.__name__} of mmgradcam, got {str(path)[:100]}")
     return found
 
 

@@ -54,6 +54,8 @@ class VQA(Task):
         fit: Fit,
         longest: int = 40,
     ) -> None:
+        if not hasattr(head, "words") or type(head).forward is nn.Module.forward:
+            raise InputError(f"VQA: expected a head that embeds words and answers, got {type(head).__name__}")
         self.encoder, self.head, self.vocabulary, self.fit = encoder, head, vocabulary, fit
         self.answers, self.longest = list(answers), longest
 

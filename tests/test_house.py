@@ -27,6 +27,7 @@ FLOORS: list[set[str]] = [
         "memory",
         "files",
         "archives",
+        "validation",
         "pictures",
         "regions",
         "task",
@@ -53,7 +54,7 @@ WITHIN = {
     ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("seam", "locks"), ("task", "locks"), ("layouts", "errors"),
     ("draw", "pictures"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("record", "report"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
     ("precision", "probability"), ("memory", "errors"), ("explaining", "arguments"), ("checking", "arguments"),
-    ("files", "errors"), ("draw", "errors"), ("writing", "errors"), ("archives", "errors"), ("pictures", "files"), ("clips", "files"), ("explanation", "schema"), ("explanation", "lookup"),
+    ("files", "errors"), ("draw", "errors"), ("writing", "errors"), ("archives", "errors"), ("validation", "errors"), ("pictures", "files"), ("clips", "files"), ("explanation", "schema"), ("explanation", "lookup"),
     ("show", "bulk"), ("cli", "bulk"), ("cli", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),
     ("evaluating", "bulk"), ("evaluating", "show"), ("evaluating", "choosing"), ("evaluating", "options"), ("choosing", "bulk"),
 }  # fmt: skip
