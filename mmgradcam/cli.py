@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """Commands that a Ctrl-C ends with one line and status 130, where click would say "Aborted!" and 1."""
+    """Commands that a Ctrl-C ends with one line and status 130, which versions of click and typer do each in their own way."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmgradcam.choosing import load_asked, measures_of, method_of, takes_of, taps_of
+from mmgradcam.choosing import complain, load_asked, measures_of, method_of, takes_of, taps_of
 from mmgradcam.errors import InputError
 from mmgradcam.options import Device, Encoder, Layers, MethodName, writable
 from mmgradcam.show import progress, show_audit, show_figures, show_measured
@@ -67,10 +67,15 @@ def evaluate(
         from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
         from mmgradcam.data.photos import Photos
 
-        photos = Photos(data)
+        photos, count, bad = Photos(data).readable(limit)
+        for line in bad[:10]:
+            complain(f"malformed, left out: {line}")
+        if not count:
+            raise InputError(f"{data}: expected photos that can be read, got none of {len(bad)}")
         task = load_asked(name, device, None, encoder)
         asked = evaluate_answers if "question" in takes_of(task) else evaluate_photos
-        figures = asked(task, photos, limit, method=method_of(method), taps=taps_of(layer), progress=progress("photos"))
+        figures = asked(task, photos, count, method=method_of(method), taps=taps_of(layer), progress=progress("photos"))
+        figures |= {"malformed": bad} if as_json else {}
     if as_json:
         typer.echo(to_json(figures, indent=2, ascii_only=True))
     elif data is None:

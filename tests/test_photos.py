@@ -293,6 +293,37 @@ def test_the_figures_are_those_of_the_maps(parquet: Path) -> None:
     assert pointing["types"]["people"]["own"] == 0
 
 
+def test_photos_that_cannot_be_read_are_named_and_left_out(
+    parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow
+    from pyarrow import parquet as file
+
+    from mmgradcam import cli
+
+    good = file.read_table(parquet).to_pylist()
+    torn = {**good[0], "image": {"bytes": b"no picture", "path": None}}
+    elsewhere = {**good[0], "image": {"bytes": None, "path": "http://127.0.0.1:9/a.png"}}
+    wordless = {**good[0], "phrases": [{**good[0]["phrases"][0], "last_word": 99}]}
+    rows = [torn, good[0], elsewhere, *good[1:], wordless]
+    file.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "photos.parquet")
+    photos, count, bad = Photos(tmp_path / "photos.parquet").readable()
+    assert (len(photos), count) == (len(good), len(good))
+    assert [line.split(":")[0] for line in bad] == ["photo 0", "photo 2", f"photo {len(rows) - 1}"]
+    whole = evaluate_photos(captioner(), Photos(parquet), method=hirescam, captions=False)
+    assert evaluate_photos(captioner(), photos, count, method=hirescam, captions=False) == whole
+    photos, count, bad = Photos(tmp_path / "photos.parquet").readable(2)
+    assert (count, len(bad)) == (1, 2), "no picture after the second is opened, but every text is read"
+    monkeypatch.setattr("mmgradcam.evaluating.load_asked", lambda *_: answerer())
+    monkeypatch.setattr(sys, "argv", ["mmgradcam", "evaluate", "x", "--data", str(tmp_path / "photos.parquet"), "--json"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert ended.value.code in (0, None)
+    assert len(json.loads(said.out)["malformed"]) == 3
+    assert said.err.count("mmgradcam: malformed, left out: photo ") == 3
+
+
 def test_figures_of_answers(parquet: Path) -> None:
     figures = evaluate_answers(answerer(), Photos(parquet))
     assert figures["counts"]["photos"] == 2
