@@ -354,6 +354,34 @@ def test_the_same_mask_of_the_same_picture_is_encoded_once() -> None:
     torch.testing.assert_close(told, base)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_pictures_of_unlike_sizes_are_asked_in_any_order(batch: int) -> None:
+    class Summing(Weighing):
+        def prepare(self, image: Image.Image) -> Prepared:
+            return whole(image)
+
+        def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+            return features.sum((1, 2, 3)) * torch.tensor([t.value for t in targets])
+
+    task, rng = Summing(), np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 255, (*shape, 3)).astype(np.uint8)) for shape in ((8, 9), (10, 8), (8, 9))]
+    variants = Variants(explain(task, pictures, method=own, signs=[1, -2]), batch=batch)
+    assert variants.rows == [(e, k) for e in range(3) for k in range(2)]
+    asked = [(int(row), (torch.rand(variants.seen[row // 2].shape) < 0.5).float()) for row in rng.integers(0, 6, 40)]
+    task.encodes.clear()
+    told = variants.ask([*asked, *asked[:5]], blacked)
+    red = [torch.from_numpy(np.array(picture))[..., 0] / 255 for picture in pictures]
+    slow = [float((red[row // 2] * mask).sum()) * (1, -2)[row % 2] for row, mask in [*asked, *asked[:5]]]
+    assert told.tolist() == pytest.approx(slow, rel=1e-4)
+    assert max(task.encodes) <= batch
+    assert variants.encodes == sum(task.encodes)
+    # Asked 16 batches at a time: what is asked twice within them is encoded once.
+    assert sum(task.encodes) == (45 if batch < 3 else 40)
+    assert [len(part) for part in variants.split(told[:6])] == [2, 2, 2]
+    assert variants.ask([], blacked).tolist() == []
+    assert [variants.target(3).value, len(variants)] == [-2, 6]
+
+
 def example() -> Image.Image:
     from mmgradcam.data import render
     from mmgradcam.data.scenes import make_scene
