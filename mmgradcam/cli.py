@@ -25,6 +25,7 @@ from mmgradcam.options import (
     Film,
     Images,
     Layers,
+    Longest,
     MethodName,
     Model,
     Noise,
@@ -72,6 +73,7 @@ def caption(
     model: Model = None,
     caption: Annotated[str | None, typer.Option(help="Explain this sentence instead of the generated caption.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What a hub model is to go on from or reply to.")] = None,
+    max_new_tokens: Longest = None,
     method: MethodName = None,
     noise: Noise = 0,
     layer: Layers = None,
@@ -83,7 +85,7 @@ def caption(
 ) -> None:
     """Caption pictures and show where each word came from."""
     task = load_asked(model, device, "caption", encoder) if model else captioner(device, encoder)
-    query = {"caption": caption, "prompt": prompt}
+    query = {"caption": caption, "prompt": prompt, "max_new_tokens": max_new_tokens}
     _explain_each(
         task,
         images,
@@ -101,7 +103,8 @@ def vqa(
     model: Model = None,
     answer: Annotated[str | None, typer.Option(help="Explain this answer instead of the likeliest.")] = None,
     against: Annotated[str | None, typer.Option(help="Also explain why the answer is not this one.")] = None,
-    top: Annotated[int, typer.Option(help="Explain that many of the likeliest answers.")] = 3,
+    top: Annotated[int, typer.Option(help="Explain that many of the likeliest answers.", min=1)] = 3,
+    max_new_tokens: Longest = None,
     method: MethodName = None,
     noise: Noise = 0,
     layer: Layers = None,
@@ -113,7 +116,7 @@ def vqa(
 ) -> None:
     """Ask a question of pictures; show where each answer came from, and what it owes each word of the question."""
     task = load_asked(model, device, "question", encoder) if model else answerer(device, encoder)
-    query = {"question": question, "answer": answer, "against": against, "top": top}
+    query = {"question": question, "answer": answer, "against": against, "top": top, "max_new_tokens": max_new_tokens}
     _explain_each(
         task,
         images,

@@ -277,7 +277,7 @@ class Explanation:
             return self.film().strip()
         shown = [one for one in self if not all(category(letter)[0] == "P" for letter in one.label)] or list(self)
         panels = [(one.label, one.caption(), one.overlay()) for one in shown]
-        note = f"{self.about.method} at {self.about.seam}, {self.about.model}"
+        note = "; ".join([f"{self.about.method} at {self.about.seam}, {self.about.model}", *self.about.remarks])
         question = self.about.query.get("question")
         return draw.sheet(self.picture, panels, str(question) if question else self.text, note)
 

@@ -33,6 +33,12 @@ Classes = Annotated[
     list[str] | None, typer.Option("--class", help="Explain this class, by name or index; repeat it for several.")
 ]
 Top = Annotated[int | None, typer.Option(help="Explain that many of the likeliest classes.", min=1)]
+Longest = Annotated[
+    int | None,
+    typer.Option(
+        "--max-new-tokens", help="Let a hub model write that many tokens; 40 by default, and what is cut says so.", min=1
+    ),
+]
 Against = Annotated[str | None, typer.Option(help="Also explain why the class is not this one.")]
 Film = Annotated[str, typer.Option(help="What to animate as: gif, webp or mp4 (which needs PyAV).")]
 Out = Annotated[

@@ -39,6 +39,7 @@ class About:
         query: what was asked, as given to `explain`.
         image_name: file name of the picture, or empty.
         model_hash: SHA-256 of the model's weights, in an explanation that was loaded from a file.
+        remarks: what people should know of the targets, a line each; see `Task.remarks`.
     """
 
     model: str
@@ -48,6 +49,7 @@ class About:
     query: dict[str, Any] = field(default_factory=dict)
     image_name: str = ""
     model_hash: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 PASSES, WEAK, FAILS = "map passes", "map is weak", "map fails"
@@ -116,6 +118,7 @@ def describe(made: Explanation) -> dict[str, Any]:
         },
         **({} if made.clip is None else {"clip": {"frames": len(made.clip), "rate": made.clip.rate}}),
         "query": about.query, "text": made.text, "unit": about.unit, "method": about.method,
+        "remarks": list(about.remarks),
         "seam": {"name": about.seam, "grid": list(made.maps.shape[1:]), "box": list(made.box)},
         "targets": targets,
     }  # fmt: skip
@@ -158,6 +161,7 @@ def read(made: Mapping[str, Any]) -> tuple[dict[str, Any], list[Target], list[st
     about = {
         "model": made["model"]["name"], "unit": made["unit"], "method": made["method"], "seam": made["seam"]["name"],
         "query": made["query"], "image_name": made["image"]["name"], "model_hash": made["model"]["sha256"],
+        "remarks": tuple(made.get("remarks") or ()),
     }  # fmt: skip
     return about, targets, [t["problem"] for t in made["targets"]]
 

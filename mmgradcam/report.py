@@ -44,6 +44,7 @@ figure .heat.on{opacity:var(--o)}
 figure .heat.faint.on{opacity:calc(.3*var(--o))}
 .bar{display:flex;gap:.8rem;align-items:center;margin:.8rem 0;flex-wrap:wrap}
 input{accent-color:var(--on);width:min(20rem,60vw);height:2rem}
+.remark{margin:0 0 .8rem;padding:.35rem .7rem;border-left:.3rem solid #b07a00;background:var(--chip);overflow-wrap:anywhere}
 #say{min-height:1.6em;margin:.3rem 0}
 .verdict{margin:.3rem 0;padding:.45rem .7rem;border-left:.3rem solid var(--mark);background:var(--chip);border-radius:.3rem;overflow-wrap:anywhere}
 .verdict,.mark{--mark:#b07a00}
@@ -131,6 +132,7 @@ def page(explanation: Explanation) -> str:
     name = f", {escape(about.image_name)}" if about.image_name else ""
     return unicode_text(f"""{page_head(title, STYLE, script=True)}
 <h1>{escape(title)}</h1>
+{"".join(f'<p class="remark">{escape(one)}</p>' for one in about.remarks)}
 <ul class="chips">{"".join(chips)}</ul>
 <figure style="--o:1;width:min({max(w, 512)}px,72vh*{w / h:.4f})"><img class="base" width="{w}" height="{h}" alt="{escape(title)}" src="{picture_uri(explanation.picture)}">{"".join(heats)}</figure>
 <p id="say" aria-live="polite"></p>

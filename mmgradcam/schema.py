@@ -109,6 +109,7 @@ class Description(Strict):
     text: str
     unit: str
     method: str
+    remarks: list[str] = []
     seam: _Seam
     targets: list[_Target]
 

@@ -39,6 +39,7 @@ def show_words(explanation: Explanation) -> None:
             style="dim" if one.faint else "",
         )
     console.print(table)
+    show_remarks(explanation)
     show_doubts(explanation)
     show_verdicts(explanation)
 
@@ -69,6 +70,7 @@ def show_answers(explanation: Explanation) -> None:
     for word, value in explanation[0].importances:
         words.add_row(one_line(word), f"{value:+.3f}")
     console.print(words)
+    show_remarks(explanation)
     show_doubts(explanation)
     show_verdicts(explanation)
 
@@ -129,6 +131,14 @@ def show_verdicts(explanation: Explanation) -> None:
             console.print(Text.assemble(f"{one_line(one.label):<{width}}  ", said, f": {verdict.why}"))
     if checked := next(filter(None, explanation.verdicts), None):
         console.print(checked.CAVEAT, style="dim")
+
+
+def show_remarks(explanation: Explanation) -> None:
+    """What people should know of all targets together, a line each."""
+    from rich.console import Console
+
+    for one in explanation.about.remarks:
+        Console(highlight=False, markup=False, soft_wrap=True).print(one, style="yellow")
 
 
 def show_doubts(explanation: Explanation) -> None:

@@ -139,6 +139,10 @@ class Task(ABC):
         """The target whose score is the sum of these targets' scores."""
         raise InputError(f"{self.name or type(self).__name__}: targets of this task cannot be joined; ask for one of them")
 
+    def remarks(self, targets: Sequence[Target]) -> Sequence[str]:
+        """What people should know of these targets, a line each: that a text was cut, for one. Shown beside the maps."""
+        return ()
+
     def words(self) -> nn.Module | None:
         """The layer that embeds the words a target reads, if their importance is wanted.
 
@@ -168,6 +172,20 @@ class Task(ABC):
 def device_of(task: Task) -> torch.device:
     """Where the task's model is: the device of its first parameter; the CPU where there is none."""
     return next((p.device for module in task.modules() for p in module.parameters()), torch.device("cpu"))
+
+
+def at_least_one(query: Query, name: str, default: int) -> int:
+    """A number of a query that must be 1 or more.
+
+    Raises:
+        InputError: it is not.
+    """
+    found = query.get(name)
+    if found is None:
+        return default
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise InputError(f"{name}: expected a whole number of 1 or more, got {found!r}")
+    return found
 
 
 def hidden_by(task: Task) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmgradcam.errors import InputError
 from mmgradcam.probability import full, log_prob
-from mmgradcam.task import Target
+from mmgradcam.task import Target, at_least_one
 
 
 def targets_of(
@@ -39,7 +39,7 @@ def targets_of(
     if classes is not None and (isinstance(classes, str) or not isinstance(classes, Iterable)):
         raise InputError(f"classes: expected a list, such as classes=[{classes!r:.60}], got {classes!r:.60}")
     probabilities = logits.sigmoid() if several else logits.softmax(-1)
-    likely = probabilities.topk(min(max(top or 1, 1), count)).indices.tolist()
+    likely = probabilities.topk(min(at_least_one({"top": top}, "top", 1), count)).indices.tolist()
     if classes is None:
         above = probabilities.argsort(descending=True)[: int((probabilities > 0.5).sum())].tolist()
         classes = above if several and top is None and above else likely

@@ -14,7 +14,7 @@ from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.probability import log_prob
-from mmgradcam.task import Query, Target, Task, Word
+from mmgradcam.task import Query, Target, Task, Word, at_least_one
 from mmgradcam.tasks.vocabulary import PAD, Vocabulary, tokenize
 
 
@@ -108,8 +108,8 @@ class VQA(Task):
     def _targets(self, probabilities: Tensor, words: Sequence[str], query: Query) -> list[Target]:
         asked = query.get("answer")
         if asked is None:
-            top = query.get("top") or 1
-            if not 1 <= top <= len(self.answers):
+            top = at_least_one(query, "top", 1)
+            if top > len(self.answers):
                 raise InputError(f"top: expected 1 to {len(self.answers)} answers, got {top}")
             chosen = probabilities.topk(top).indices.tolist()
         else:

@@ -323,3 +323,87 @@ def test_a_model_can_be_spread_over_devices(folder: Path) -> None:
     where = folder / "llava" if (folder / "llava").exists() else saved("llava", folder)
     spread = explain(load(where, device_map={"": "cpu"}), picture(), caption=CAPTION)
     torch.testing.assert_close(spread.maps, explain(load(where, "cpu"), picture(), caption=CAPTION).maps)
+
+
+def test_the_models_own_generation_settings_are_kept(task: Any) -> None:
+    """What forbids tokens or stops a text holds; what would return something else than tokens does not get in the way."""
+    query = {} if "caption" in task.voice.takes else {"question": QUESTION}
+    told = explain(task, picture(), **query).targets[0].value
+    with torch.no_grad():
+        features = task.encode(task.prepare(picture()).pixels[None].double())
+
+    def text() -> tuple[int, ...]:
+        with torch.no_grad():
+            return task.voice.write(features, told.prompt, 40, 1)[0].tokens
+
+    kept = task.voice.generator.generation_config
+    texts = [task.text(told.text[:n]) for n in range(1, len(told.text) + 1)]
+    stop = (texts[len(texts) // 2] or texts[-1])[-2:]
+    first = next(n for n, some in enumerate(texts, 1) if stop in some)
+    try:
+        task.voice.generator.generation_config = own = type(kept)(
+            **{**kept.to_dict(), "return_dict_in_generate": True, "output_scores": True, "num_beams": 3, "temperature": 0.5}
+        )
+        before = own.to_dict()
+        assert text() == told.text
+        own.stop_strings = [stop]
+        assert text() == told.text[:first]
+        own.stop_strings, own.suppress_tokens = None, [told.text[0]]
+        assert told.text[0] not in text()
+        assert getattr(task.voice, "image", -1) not in text()
+        own.suppress_tokens = None
+        assert own.to_dict() == before
+        assert task.voice.generator.generation_config is own
+    finally:
+        task.voice.generator.generation_config = kept
+
+
+def test_settings_that_are_not_used_are_told(folder: Path) -> None:
+    made: Any = load(folder / "blip" if (folder / "blip").exists() else saved("blip", folder))
+    made.voice.generator.generation_config.update(do_sample=True, num_beams=4, temperature=0.3, repetition_penalty=1.2)
+    with pytest.warns(UserWarning, match=r"own do_sample=True, num_beams=4 is not used"):
+        type(made)(made.voice)
+
+
+def test_a_text_that_is_cut_says_so(task: Any, tmp_path: Path) -> None:
+    query = {} if "caption" in task.voice.takes else {"question": QUESTION}
+    whole = explain(task, picture(), max_new_tokens=100, **query)
+    text = whole.targets[0].value.text
+    most = len(text) - 1
+    short = explain(task, picture(), max_new_tokens=most, **query)
+    assert short.targets[0].value.text == text[:most]
+    (said,) = short.about.remarks
+    assert f"cut after {most} tokens" in said
+    assert bool(whole.about.remarks) == (len(text) == 100)
+    assert short.describe()["remarks"] == [said]
+    short.save(tmp_path)
+    assert said in (tmp_path / "index.html").read_text()
+    assert short.load(tmp_path).about.remarks == (said,)
+    for wrong in (0, -1, True, "9"):
+        with pytest.raises(InputError, match="max_new_tokens: expected a whole number of 1 or more"):
+            explain(task, picture(), max_new_tokens=wrong, **query)
+
+
+def test_a_processor_without_chat_template_is_said(task: Any) -> None:
+    """And a prompt that holds the picture's token is taken as it is."""
+    processor = getattr(task.voice, "processor", None)
+    if not getattr(processor, "chat_template", None):
+        pytest.skip("needs no chat template")
+    whole = task.voice.written("what color is the ball ?")
+    expected = explain(task, picture(), caption=CAPTION, prompt="what color is the ball ?")
+    kept, processor.chat_template = processor.chat_template, None
+    try:
+        with pytest.raises(InputError, match="no chat template"):
+            explain(task, picture(), caption=CAPTION)
+        own = explain(task, picture(), caption=CAPTION, prompt=whole)
+    finally:
+        processor.chat_template = kept
+    torch.testing.assert_close(own.scores, expected.scores)
+
+
+def test_a_tensor_for_a_model_of_tiles_is_said(task: Any) -> None:
+    if not isinstance(task.voice, Tiled):
+        pytest.skip("sees one picture")
+    for pixels in (torch.zeros(3, 32, 32), torch.zeros(2, 3, 32, 32), task.prepare(picture()).pixels):
+        with pytest.raises(InputError, match=r"expected a (picture|prepared tensor)"):
+            explain(task, pixels, caption=CAPTION)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from transformers import GenerationConfig
 
 from mmgradcam.explanation import Explanation
 from mmgradcam.record import About
@@ -160,6 +162,7 @@ class Chance:
 
     def __init__(self, tokenizer: Any) -> None:
         self.model, self.tokenizer = nn.Linear(1, 1), tokenizer
+        self.generator = SimpleNamespace(generation_config=GenerationConfig())
         self.logits = torch.randn(200, len(tokenizer), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def prompt(self, *_: Any) -> list[int]:

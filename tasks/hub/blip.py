@@ -12,7 +12,8 @@ from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
 from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
-from mmgradcam.tasks.hub.text import padded, until
+from mmgradcam.tasks.hub.text import padded
+from mmgradcam.tasks.hub.writing import Written, written
 
 
 def serves(architecture: str) -> bool:
@@ -33,7 +34,7 @@ class Blip:
     seam = "vision_model"
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.tokenizer = model, processor.tokenizer
+        self.model, self.tokenizer, self.generator = model, processor.tokenizer, model.text_decoder
         self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
         vision, text = model.config.vision_config, model.config.text_config
         side = vision.image_size // vision.patch_size
@@ -50,12 +51,11 @@ class Blip:
         found = self.model.text_decoder(input_ids=ids, attention_mask=there, encoder_hidden_states=seen)
         return after(found.logits, prompts, texts)
 
-    def _generate(self, prompt: Prompt, most: int, beams: int, seen: Tensor) -> list[list[int]]:
-        found = self.model.text_decoder.generate(
-            input_ids=torch.tensor([prompt.tokens], device=seen.device), encoder_hidden_states=seen, eos_token_id=self.end,
-            pad_token_id=self.pad, max_new_tokens=most, do_sample=False, num_beams=beams, num_return_sequences=beams,
+    def _write(self, prompt: Prompt, most: int, beams: int, seen: Tensor) -> list[Written]:
+        return written(
+            self.generator, self.tokenizer, most, beams, [self.end], self.pad, skip=len(prompt.tokens),
+            input_ids=torch.tensor([prompt.tokens], device=seen.device), encoder_hidden_states=seen,
         )  # fmt: skip
-        return [until(row[len(prompt.tokens) :].tolist(), {self.end, self.pad}) for row in found]
 
 
 class Captions(Blip):
@@ -69,8 +69,8 @@ class Captions(Blip):
     def read(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
         return self._decode(prompts, texts, features.transpose(1, 2))
 
-    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
-        return self._generate(prompt, most, beams, features.transpose(1, 2))
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[Written]:
+        return self._write(prompt, most, beams, features.transpose(1, 2))
 
     def words(self) -> nn.Module:
         found: nn.Module = self.model.text_decoder.get_input_embeddings()
@@ -98,8 +98,8 @@ class Answers(Blip):
                 found[r] = nn.functional.pad(row, (0, 0, 0, longest - len(row)))
         return torch.stack(found)
 
-    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
-        return self._generate(Prompt((self.begin,)), most, beams, self._ask(features, [prompt]))
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[Written]:
+        return self._write(Prompt((self.begin,)), most, beams, self._ask(features, [prompt]))
 
     def _ask(self, features: Tensor, prompts: list[Prompt]) -> Tensor:
         """The questions as the text encoder understands them on sight of the pictures."""

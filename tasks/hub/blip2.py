@@ -12,7 +12,8 @@ from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
 from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of, scattered
-from mmgradcam.tasks.hub.text import padded, until
+from mmgradcam.tasks.hub.text import padded
+from mmgradcam.tasks.hub.writing import Written, written
 
 
 def serves(architecture: str) -> bool:
@@ -33,7 +34,7 @@ class Blip2:
     seam = "vision_model"
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.tokenizer = model, processor.tokenizer
+        self.model, self.tokenizer, self.generator = model, processor.tokenizer, model.language_model
         self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
         vision, own = model.config.vision_config, model.config.text_config
         side = vision.image_size // vision.patch_size
@@ -66,13 +67,13 @@ class Blip2:
         logits: Tensor = found.logits
         return logits
 
-    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[Written]:
         ids = torch.tensor([prompt.tokens], device=features.device)
-        found = self.model.language_model.generate(
-            inputs_embeds=self._embedded(ids, features), attention_mask=torch.ones_like(ids), max_new_tokens=most,
-            do_sample=False, num_beams=beams, num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,
+        return written(
+            self.generator, self.tokenizer, most, beams, [self.end], self.pad, skip=0 if self.one_stream else 1,
+            lead=[self.begin] * self.one_stream, inputs_embeds=self._embedded(ids, features),
+            attention_mask=torch.ones_like(ids),
         )  # fmt: skip
-        return [until([t for t in row.tolist() if t != self.begin], {self.end, self.pad}) for row in found]
 
     def _embedded(self, ids: Tensor, features: Tensor) -> Tensor:
         seen = features.transpose(1, 2)

@@ -12,7 +12,8 @@ from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
 from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
-from mmgradcam.tasks.hub.text import padded, until
+from mmgradcam.tasks.hub.text import padded
+from mmgradcam.tasks.hub.writing import Written, written
 
 
 def serves(architecture: str) -> bool:
@@ -34,7 +35,7 @@ class EncoderDecoder:
     seam = "encoder"
 
     def __init__(self, model: Any, pictures: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.generator = model, tokenizer, model
         self.prepare = Seen(lambda image: pictures(image, return_tensors="pt")["pixel_values"][0])
         side = model.encoder.config.image_size
         height, width = side if isinstance(side, (list, tuple)) else (side, side)
@@ -58,13 +59,12 @@ class EncoderDecoder:
         found = self.model(encoder_outputs=self._seen(features), decoder_input_ids=ids, decoder_attention_mask=mask)
         return after(found.logits, prompts, texts)
 
-    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[Written]:
         ids = torch.tensor([prompt.tokens], device=features.device)
-        found = self.model.generate(
-            encoder_outputs=self._seen(features), decoder_input_ids=ids, max_new_tokens=most, do_sample=False, num_beams=beams,
-            num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,
+        return written(
+            self.generator, self.tokenizer, most, beams, [self.end], self.pad, skip=len(prompt.tokens),
+            encoder_outputs=self._seen(features), decoder_input_ids=ids,
         )  # fmt: skip
-        return [until(row[len(prompt.tokens) :].tolist(), {self.end, self.pad}) for row in found]
 
     def _seen(self, features: Tensor) -> Any:
         from transformers.modeling_outputs import BaseModelOutput

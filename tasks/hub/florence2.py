@@ -13,7 +13,8 @@ from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
 from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, scattered
-from mmgradcam.tasks.hub.text import padded, until
+from mmgradcam.tasks.hub.text import padded
+from mmgradcam.tasks.hub.writing import Written, written
 
 ASKED = "<CAPTION>"
 
@@ -36,7 +37,7 @@ class Florence2:
     seam = "model.vision_tower"
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
+        self.model, self.processor, self.tokenizer, self.generator = model, processor, processor.tokenizer, model
         self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
         self.taps = (Tap(model.model.vision_tower),)
         own = model.config.text_config
@@ -63,17 +64,15 @@ class Florence2:
         logits: Tensor = self.model(inputs_embeds=words, attention_mask=mask, decoder_input_ids=said).logits
         return logits
 
-    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[Written]:
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
         ids = torch.tensor([prompt.tokens], device=features.device)
         seen = {"image": BaseModelOutputWithPooling(pooler_output=features.transpose(1, 2))}
-        found = self.model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), mm_encoder_outputs=seen, max_new_tokens=most, do_sample=False,
-            num_beams=beams, num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,
+        return written(
+            self.generator, self.tokenizer, most, beams, [self.end], self.pad, skip=1,
+            input_ids=ids, attention_mask=torch.ones_like(ids), mm_encoder_outputs=seen,
         )  # fmt: skip
-        ends = {self.end, self.pad} - {self.begin}
-        return [until(row[1:].tolist()[row[1].item() == self.begin :], ends) for row in found]
 
     def words(self) -> nn.Module:
         found: nn.Module = self.model.get_input_embeddings()

@@ -14,7 +14,8 @@ from mmgradcam.pictures import Seen
 from mmgradcam.seam import Tap
 from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
-from mmgradcam.tasks.hub.text import padded, until
+from mmgradcam.tasks.hub.text import padded
+from mmgradcam.tasks.hub.writing import Written, written
 
 
 def serves(architecture: str) -> bool:
@@ -47,7 +48,7 @@ class Git:
     seam = "git.image_encoder"
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.tokenizer = model, processor.tokenizer
+        self.model, self.tokenizer, self.generator = model, processor.tokenizer, model
         self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
         vision = model.config.vision_config
         side = vision.image_size // vision.patch_size
@@ -68,14 +69,13 @@ class Git:
             logits = self.model(input_ids=ids, attention_mask=mask, pixel_values=_blank(features)).logits
         return after(logits[:, -ids.shape[1] :], prompts, texts)
 
-    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[Written]:
         with self._given(features):
             ids = torch.tensor([prompt.tokens], device=features.device)
-            found = self.model.generate(
-                pixel_values=_blank(features), input_ids=ids, max_new_tokens=most, do_sample=False,
-                num_beams=beams, num_return_sequences=beams, eos_token_id=self.end, pad_token_id=self.pad,
+            return written(
+                self.generator, self.tokenizer, most, beams, [self.end], self.pad, skip=len(prompt.tokens),
+                pixel_values=_blank(features), input_ids=ids,
             )  # fmt: skip
-        return [until(row[len(prompt.tokens) :].tolist(), {self.end, self.pad}) for row in found]
 
     @contextmanager
     def _given(self, features: Tensor) -> Iterator[None]:

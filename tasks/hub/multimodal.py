@@ -17,7 +17,8 @@ from mmgradcam.errors import InputError
 from mmgradcam.pictures import Prepared, Seen
 from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
-from mmgradcam.tasks.hub.text import padded, until
+from mmgradcam.tasks.hub.text import padded
+from mmgradcam.tasks.hub.writing import Written, written
 
 ASKED = "Describe the picture in one sentence."
 """What a model that only replies is told when the user says nothing."""
@@ -42,13 +43,18 @@ class Multimodal:
     taps = ()
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
+        self.model, self.processor, self.tokenizer, self.generator = model, processor, processor.tokenizer, model
         self.image: int = model.config.image_token_id
         self._seen = Seen(self._pixels)
         settings = model.generation_config
         ends = settings.eos_token_id if settings.eos_token_id is not None else self.tokenizer.eos_token_id
-        self.ends = set(ends if isinstance(ends, list) else [ends])
+        self.ends: list[int] = ends if isinstance(ends, list) else [ends]
         self.pad = next((t for t in (settings.pad_token_id, self.tokenizer.pad_token_id, *self.ends) if t is not None), 0)
+
+    @property
+    def mark(self) -> str:
+        """What stands for the picture in a prompt."""
+        return str(self.tokenizer.convert_ids_to_tokens(self.image))
 
     def prepare(self, image: Image.Image) -> Prepared:
         return self._seen(image)
@@ -74,7 +80,14 @@ class Multimodal:
         return found[:at] + [self.image] * math.prod(features.shape[2:]) + found[at + 1 :]
 
     def written(self, asked: str) -> str:
-        """The prompt before it becomes tokens."""
+        """The prompt before it becomes tokens: by the chat template, or as it is where it holds the picture's token itself."""
+        if self.mark in asked:
+            return asked
+        if not getattr(self.processor, "chat_template", None):
+            raise InputError(
+                "its processor has no chat template, which says how the model is asked; give the whole prompt, "
+                f"with {self.mark} where the picture stands, as prompt= or question="
+            )
         content = [{"type": "image"}, {"type": "text", "text": asked}]
         found: str = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -91,14 +104,13 @@ class Multimodal:
         )  # fmt: skip
         return after(found.logits, [Prompt(prompt.tokens[first:]) for prompt in prompts], texts)
 
-    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[Written]:
         ids = torch.tensor([prompt.tokens], device=features.device)
-        found = self.model.generate(
+        return written(
+            self.generator, self.tokenizer, most, beams, self.ends, self.pad, skip=len(prompt.tokens), never=[self.image],
             input_ids=ids, attention_mask=torch.ones_like(ids), mm_encoder_outputs=self.seen(features, [prompt]),
-            **self.beside(ids, [prompt], features), max_new_tokens=most, do_sample=False, num_beams=beams,
-            num_return_sequences=beams, pad_token_id=self.pad, suppress_tokens=[self.image],
+            **self.beside(ids, [prompt], features),
         )  # fmt: skip
-        return [until(row[len(prompt.tokens) :].tolist(), {*self.ends, self.pad}) for row in found]
 
     def seen(self, features: Tensor, prompts: list[Prompt]) -> dict[str, Any]:
         """What the vision encoder made of the pictures, as the model takes it."""

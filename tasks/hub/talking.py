@@ -6,6 +6,7 @@ log-probability of its tokens given all before them, and one forward of the lang
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -21,8 +22,9 @@ from mmgradcam.methods import hirescam
 from mmgradcam.pictures import Prepared
 from mmgradcam.probability import log_prob
 from mmgradcam.seam import Tap
-from mmgradcam.task import Query, Target, Task, Word, spelled
+from mmgradcam.task import Query, Target, Task, Word, at_least_one, spelled
 from mmgradcam.tasks.hub.text import text_of, words_among, words_of, words_read
+from mmgradcam.tasks.hub.writing import Written, overruled
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Told:
-    """A prompt, the tokens of the text after it, which of them are meant, and a text they are held against."""
+    """A prompt, the tokens of the text after it, which of them are meant, and a text they are held against.
+
+    `cut` is the most tokens that were allowed, where the model wrote them all before its text came to an end, else 0.
+    """
 
     prompt: Prompt
     text: tuple[int, ...]
     positions: tuple[int, ...]
     against: tuple[int, ...] | None = None
+    cut: int = 0
 
 
 class Voice(Protocol):
@@ -48,6 +54,7 @@ class Voice(Protocol):
 
     Attributes:
         model: the whole model.
+        generator: the part of it that has `generate`.
         tokenizer: its own.
         takes: which of caption=, prompt= and question= it can be asked with.
         seam: where the features are taken, in words.
@@ -55,6 +62,7 @@ class Voice(Protocol):
     """
 
     model: Any
+    generator: Any
     tokenizer: Any
     takes: frozenset[str]
     seam: str
@@ -72,7 +80,7 @@ class Voice(Protocol):
         `size` is the picture's width and height, if `prepare` gives it.
         """
 
-    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[list[int]]:
+    def write(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[Written]:
         """The `beams` likeliest texts, without special tokens, that the model writes about one picture after the prompt."""
 
     def read(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
@@ -87,10 +95,11 @@ class Talking(Task):
 
     Query: `caption="..."` explains that sentence instead of the one the model writes; `prompt="..."` is what it is to go on
     from or reply to; `question="..."` with `answer=`, `top=` and `against=` as for VQA. A family says which it takes.
+    `max_new_tokens=N` lets a text be that long.
 
     Args:
         voice: what is the family's own.
-        longest: most tokens written.
+        longest: most tokens written, unless a query says otherwise.
     """
 
     unit = "log-probability"
@@ -98,6 +107,9 @@ class Talking(Task):
 
     def __init__(self, voice: Voice, longest: int = 40) -> None:
         self.voice, self.longest = voice, longest
+        if replaced := overruled(voice.generator):
+            settings = ", ".join(replaced)
+            warnings.warn(f"generation: the model's own {settings} is not used; its likeliest text is explained", stacklevel=3)
         self.model: nn.Module = voice.model
         self.tokenizer, self.seam, self.taps = voice.tokenizer, voice.seam, voice.taps
 
@@ -119,7 +131,7 @@ class Talking(Task):
     def _targets(self, features: Tensor, query: Query) -> list[Target]:
         question = query.get("question")
         takes = self.voice.takes
-        allowed = takes | {"size"} | ({"answer", "against", "top"} if question is not None else set())
+        allowed = takes | {"size", "max_new_tokens"} | ({"answer", "against", "top"} if question is not None else set())
         how = f"with {', '.join(f'{t}=' for t in sorted(takes))}"
         refuse_unknown(self, [name for name, value in query.items() if value is not None], sorted(allowed), how)
         if takes == {"question"} and question is None:
@@ -127,25 +139,34 @@ class Talking(Task):
         asked = question if question is not None else query.get("prompt")
         if asked is not None and not (isinstance(asked, str) and asked.strip()):
             raise InputError(f"{'question' if question is not None else 'prompt'}: expected a sentence, got {asked!r}")
-        size = query.get("size")
+        most, size = at_least_one(query, "max_new_tokens", self.longest), query.get("size")
         prompt = Prompt(tuple(self.voice.prompt(asked, question is not None, features, size)), size)
         if question is not None:
-            return self._answers(features, prompt, query, words_read(self.tokenizer, prompt.tokens, question))
+            return self._answers(features, prompt, query, most, words_read(self.tokenizer, prompt.tokens, question))
         reads = words_among(self.tokenizer, prompt.tokens, asked) if asked else ()
         said = query.get("caption")
-        text = self.voice.write(features, prompt, self.longest, 1)[0] if said is None else self.tokens(said, "caption")
-        words = words_of(self.tokenizer, text, None if said is None else said.strip())
-        return [Target(w.label, Told(prompt, tuple(text), w.tokens), text=w.text, reads=reads) for w in words]
+        if said is None:
+            told = self._written(features, prompt, most, 1)[0]
+        else:
+            told = Told(prompt, tuple(self.tokens(said, "caption", most)), ())
+        words = words_of(self.tokenizer, told.text, None if said is None else said.strip())
+        return [Target(w.label, replace(told, positions=w.tokens), text=w.text, reads=reads) for w in words]
 
-    def _answers(self, features: Tensor, prompt: Prompt, query: Query, reads: tuple[Word, ...]) -> list[Target]:
-        asked, top = query.get("answer"), query.get("top") or 1
+    def _written(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[Told]:
+        """The likeliest texts, none of their tokens meant."""
+        return [Told(prompt, w.tokens, (), cut=most * w.cut) for w in self.voice.write(features, prompt, most, beams)]
+
+    def _answers(self, features: Tensor, prompt: Prompt, query: Query, most: int, reads: tuple[Word, ...]) -> list[Target]:
+        asked, top = query.get("answer"), at_least_one(query, "top", 1)
         texts = (
-            self.voice.write(features, prompt, self.longest, top)
+            self._written(features, prompt, most, top)
             if asked is None
-            else [self.tokens(a, "answer") for a in ([asked] if isinstance(asked, str) else asked)]
+            else [
+                Told(prompt, tuple(self.tokens(a, "answer", most)), ()) for a in ([asked] if isinstance(asked, str) else asked)
+            ]
         )
-        said = {self.text(text): tuple(text) for text in reversed(texts)}  # of several that read the same, the likeliest
-        told = [Told(prompt, text, tuple(range(len(text)))) for label, text in reversed(said.items()) if label]
+        said = {self.text(one.text): one for one in reversed(texts)}  # of several that read the same, the likeliest
+        told = [replace(t, positions=tuple(range(len(t.text)))) for label, t in reversed(said.items()) if label]
         if not told:
             raise InputError(f"{self.name} answered nothing; give an answer of your own")
         with torch.no_grad():
@@ -155,20 +176,26 @@ class Talking(Task):
             for n, (t, p) in enumerate(zip(told, found, strict=True))
         ]
         if query.get("against") is not None:
-            other = self.tokens(query["against"], "against")
+            other = self.tokens(query["against"], "against", most)
             if tuple(other) == told[0].text:
                 raise InputError(f"against: {query['against']!r} is the answer itself; name another one")
             label = f"{made[0].label} rather than {self.text(other)}"
             made.insert(1, Target(label, replace(told[0], against=tuple(other)), reads=reads, asserted=False))
         return made
 
-    def tokens(self, text: Any, what: str) -> list[int]:
-        """Tokens of a text the user gave."""
+    def remarks(self, targets: Sequence[Target]) -> Sequence[str]:
+        cut = max((target.value.cut for target in targets), default=0)
+        return (f"the text was cut after {cut} tokens, before its end; max_new_tokens lets it be longer",) if cut else ()
+
+    def tokens(self, text: Any, what: str, most: int) -> list[int]:
+        """Tokens of a text the user gave, which may be four times as long as one that is written."""
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{what}: expected a sentence, got {text!r}")
         found: list[int] = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
-        if len(found) > 4 * self.longest:
-            raise InputError(f"{what}: expected at most {4 * self.longest} tokens, got {len(found)}; shorten it")
+        if len(found) > 4 * most:
+            raise InputError(
+                f"{what}: expected at most {4 * most} tokens, got {len(found)}; shorten it or raise max_new_tokens"
+            )
         return found
 
     def text(self, tokens: Sequence[int]) -> str:

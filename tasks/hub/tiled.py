@@ -32,6 +32,9 @@ def build(source: Source) -> Talking:
     return Talking(VOICES[source.architecture](model, source.fetch(transformers.AutoProcessor)))
 
 
+UNKNOWN = "how the tiles of this model lie is not known without the picture: give it as a file or a PIL image"
+
+
 class Tiled(Multimodal):
     """Tiles of one size, each a square grid of tokens; the processor says in the prompt how they lie."""
 
@@ -39,10 +42,12 @@ class Tiled(Multimodal):
         return replace(super().prepare(image), size=image.size)
 
     def _pixels(self, image: Any) -> Tensor:
-        found: Tensor = self.processor(images=[image], text=[self.written(ASKED)], return_tensors="pt")["pixel_values"]
+        found: Tensor = self.processor(images=[image], text=[self.mark], return_tensors="pt")["pixel_values"]
         return found.flatten(0, -4)
 
     def encode(self, images: Tensor) -> Tensor:
+        if images.dim() != 5:
+            raise InputError(f"expected a picture, got a tensor {tuple(images.shape)}; {UNKNOWN}")
         made = self._tokens(images.to(self.model.dtype)).transpose(2, 3)  # (B, T, C, cells)
         side = math.isqrt(made.shape[3])
         return torch.unflatten(made, 3, (side, side)).transpose(1, 2)
@@ -55,7 +60,7 @@ class Tiled(Multimodal):
     def prompt(self, text: str | None, question: bool, features: Tensor, size: tuple[int, int] | None) -> list[int]:
         """The processor's own, which it makes of a blank picture of the same size."""
         if size is None:
-            raise InputError("expected a picture, got a prepared tensor; how its tiles lie is not known without the picture")
+            raise InputError(f"expected a picture, got a prepared tensor; {UNKNOWN}")
         made = self.processor(images=[Image.new("RGB", size)], text=[self.written(text or ASKED)])
         return list(made["input_ids"][0])
 

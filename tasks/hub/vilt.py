@@ -15,7 +15,7 @@ from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
 from mmgradcam.methods import hirescam
 from mmgradcam.pictures import Prepared, Seen
-from mmgradcam.task import Target, Task, Word
+from mmgradcam.task import Target, Task, Word, at_least_one
 from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.text import padded, words_read
 
@@ -93,10 +93,10 @@ class Vilt(Task):
         with torch.no_grad():
             probabilities = self._logits(features, [tokens])[0].float().sigmoid()
         if answer is None:
-            count = top or 1
-            if not 1 <= count <= len(self.answers):
+            shown = at_least_one({"top": top}, "top", 1)
+            if shown > len(self.answers):
                 raise InputError(f"top: expected 1 to {len(self.answers)} answers, got {top}")
-            chosen = probabilities.topk(count).indices.tolist()
+            chosen = probabilities.topk(shown).indices.tolist()
         else:
             chosen = [self._answer(a, "answer") for a in ([answer] if isinstance(answer, str) else answer)]
         made = [
