@@ -267,8 +267,8 @@ class _How:
         shown = zip(drawn.maps[rows].detach(), drawn.flat[rows].tolist(), drawn.lost[rows].tolist(), strict=True)
         problems = [problem_of(*one) for one in shown]
         about = About(
-            self.task.name or type(self.task).__name__, self.task.unit, name_of(method), seam, dict(query), image_name=view.name,
-            remarks=tuple(self.task.remarks(targets)),
+            self.task.name or type(self.task).__name__, self.task.unit, name_of(method), seam, dict(query),
+            image_name=view.name, remarks=tuple(self.task.remarks(targets)),
         )  # fmt: skip
         return Explanation(
             view.picture,

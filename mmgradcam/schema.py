@@ -109,7 +109,7 @@ class Description(Strict):
     text: str
     unit: str
     method: str
-    remarks: list[str] = []
+    remarks: tuple[str, ...] = ()
     seam: _Seam
     targets: list[_Target]
 
