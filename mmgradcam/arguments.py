@@ -57,7 +57,8 @@ def _bundled(name: str) -> Task:
             f"no bundled model is called {name!r}; {nearest(name, checkpoints.names())}. For others, give a task: "
             f"mmgradcam.tasks.load({name!r}) takes folders, hub ids, torchvision:NAME, timm:NAME and FILE.py:NAME"
         )
-    return load(name)
+    task: Task = load(name)
+    return task
 
 
 def method_names() -> list[str]:
@@ -71,7 +72,8 @@ def method_of(given: AnyMethod | str | None) -> AnyMethod | None:
     Raises:
         InputError: there is no such method, or it is no function.
     """
-    if given is methods.smooth or given == "smooth":
+    factory: object = methods.smooth
+    if given is factory or given == "smooth":
         raise InputError("smooth takes a method and makes another of it; give smooth(gradcam), smooth(hirescam), ...")
     if isinstance(given, str):
         if given not in method_names():
@@ -143,7 +145,7 @@ def queries_of(task: Task, query: Query, each: Sequence[Query] | None, count: in
         raise InputError(f"each: expected a list of one query per picture, {count}, got {got}")
     if each is not None and (wrong := [one for one in each if not isinstance(one, Mapping)]):
         raise InputError(f"each: expected queries such as {{'question': '...'}}, got {described(wrong[0])}")
-    made = [{**query, **one} for one in each] if each else [dict(query)] * count
+    made: list[Query] = [{**query, **one} for one in each] if each else [dict(query)] * count
     for one in made:
         check_texts(one)
     if getattr(task.targets_of_each, "__func__", None) is Task.targets_of_each:

@@ -390,7 +390,7 @@ class Again:
             pixels: pictures as the model sees them.
             how: `task`, `taps` or `methods` to take instead of the explanation's own.
         """
-        told = {k: tuple(map(method_of, v)) if k == "methods" else v for k, v in how.items()}
+        told: dict[str, Any] = {k: tuple(map(method_of, v)) if k == "methods" else v for k, v in how.items()}
         alike = replace(self.how, graph=False, reliance=False, blank=[], **told)
         asked, views = iter(targets), [replace(self.view, pixels=one) for one in pixels]
         made = alike.explain(views, [self.query] * len(views), lambda features, queries: [next(asked) for _ in queries])

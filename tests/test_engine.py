@@ -12,8 +12,10 @@ from conftest import Bent, Classes, Encoder, tiny_captioner, tiny_vqa
 from torch import Tensor, nn
 
 from mmgradcam import InputError, ModelError, Tap, Target, compare, explain, gradcam, hirescam, layercam, rise
-from mmgradcam.engine import encode, slopes
+from mmgradcam.engine import check_finite, encode, paired, scores, slopes
 from mmgradcam.layouts import channels_last, tokens
+from mmgradcam.memory import budget, halving
+from mmgradcam.seam import find_tap
 from mmgradcam.tasks import Layer
 
 
@@ -417,3 +419,173 @@ def test_shared_and_tapped_together() -> None:
     for i, one in enumerate(made):
         gradient = torch.autograd.grad(logp[0, i, ids[0, i + 1]], kept[0], retain_graph=True)[0]
         torch.testing.assert_close(one.map, (kept[0] * gradient).sum(1)[0].detach().float())
+
+
+def test_scores_of_variants_are_each_variant_and_target_alone_in_chunks_that_fit(classes: Classes) -> None:
+    features = classes.encoder(torch.stack(pictures(5))).detach()
+    targets = [Target("a", 2), Target("b", 0), Target("c", 3)]
+    expected = torch.stack([classes.head(f[None])[0, [2, 0, 3]] for f in features]).detach()
+    row = 4 * 5 * 4 * 4 * 8
+    for memory, most in [(None, 15), (4 * row, 4), (5 * row - 1, 4), (row, 1), (1, 1)]:
+        classes.scored.clear()
+        found = scores(classes, features, targets, memory)
+        assert (found.shape, found.dtype, found.requires_grad) == ((5, 3), torch.float64, False)
+        torch.testing.assert_close(found, expected)
+        assert max(classes.scored) == most
+        assert sum(classes.scored) == 15
+    half = Classes(classes.encoder, classes.head.bfloat16())
+    assert scores(half, features.bfloat16(), targets).dtype == torch.float32
+
+
+def test_scores_of_a_shared_forward_are_those_of_rows() -> None:
+    task = tiny_captioner("transformer")
+    features = task.encoder(torch.randn(4, 3, 16, 16).double()).detach()
+    targets = task.targets(features[:1], caption="a red ball")
+    expected = torch.stack([task.score(f.expand(3, *f.shape[1:]), targets) for f in features[:, None]])
+    found = scores(task, features, targets)
+    assert found.shape == (4, 3)
+    torch.testing.assert_close(found, expected)
+
+
+def test_pairs_are_each_row_alone_in_chunks_that_fit(classes: Classes) -> None:
+    features = classes.encoder(torch.stack(pictures(5))).detach()
+    targets = [Target("t", c) for c in (2, 0, 3, 1, 2)]
+    expected = torch.stack([classes.head(f[None])[0, t.value] for f, t in zip(features, targets, strict=True)]).float()
+    row = 4 * 5 * 4 * 4 * 8
+    for memory, most in [(None, [5]), (2 * row, [2, 2, 1]), (3 * row - 1, [2, 2, 1]), (1, [1] * 5)]:
+        classes.scored.clear()
+        torch.testing.assert_close(paired(classes, features, targets, memory), expected)
+        assert classes.scored == most
+    with pytest.raises(ModelError, match="Classes has no probabilities; give it a `likelihood`"):
+        paired(classes, features, targets, likely=True)
+    classes.likelihood = lambda f, t: -2 * classes.score(f, t)  # type: ignore[method-assign]
+    torch.testing.assert_close(paired(classes, features, targets, likely=True), -2 * expected)
+    classes.unit = "log-probability"
+    torch.testing.assert_close(paired(classes, features, targets, likely=True), expected)
+    classes.score = lambda f, t: f.flatten(1).sum(1) / 0  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="the score of 't', 't', 't', 't', 't' is inf"):
+        paired(classes, features, targets)
+
+
+@pytest.mark.parametrize("memory", [1, 2 * 8 * 6 * 4 * 4 * 8, 6 * 8 * 6 * 4 * 4 * 8])
+@pytest.mark.parametrize("head", ["lstm", "transformer"])
+def test_rounds_in_chunks_are_the_whole(head: str, memory: int) -> None:
+    """Captions of unlike length and answers of unlike number, so that rounds of a batch have holes."""
+    several = [torch.randn(3, 16, 16).double() for _ in range(3)]
+    captions = [{"caption": c} for c in ("a ball", "a red ball and a blue cube", "cube")]
+    answers = [{"question": "what color is the ball", "top": n} for n in (1, 4, 2)]
+    for task, each in ((tiny_captioner(head), captions), (tiny_vqa(head), answers)):
+        whole = explain(task, several, method=hirescam, taps=("stages.0",), each=each)
+        for a, b in zip(
+            whole, explain(task, several, method=hirescam, taps=("stages.0",), each=each, memory=memory), strict=True
+        ):
+            torch.testing.assert_close(a.maps, b.maps)
+            torch.testing.assert_close(a.scores, b.scores)
+            if a.words is not None:
+                assert b.words is not None
+                torch.testing.assert_close(a.words, b.words)
+
+
+def test_a_device_that_is_full_halves_the_work_and_goes_on_with_halves() -> None:
+    done: list[list[int]] = []
+
+    def work(part: list[int]) -> list[int]:
+        done.append(part)
+        if len(part) > 2:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 8 bytes")
+        return [10 * n for n in part]
+
+    assert list(halving(list(range(7)), 6, work)) == [0, 10, 20, 30, 40, 50, 60]
+    assert done == [[0, 1, 2, 3, 4, 5], [0, 1, 2], [0], [1], [2], [3], [4], [5], [6]]
+    with pytest.raises(ValueError, match="other"):
+        list(halving([1, 2], 2, failing_with(ValueError("other"))))
+    with pytest.raises(RuntimeError, match="another"):
+        list(halving([1, 2], 2, failing_with(RuntimeError("another"))))
+    with pytest.raises(ModelError, match="out of memory on a single row"):
+        list(halving([1, 2], 2, failing_with(torch.OutOfMemoryError("full"))))
+    assert budget(torch.zeros(1)) == 268_435_456
+
+
+def failing_with(error: Exception) -> Any:
+    def fail(part: list[int]) -> list[int]:
+        raise error
+
+    return fail
+
+
+def test_a_full_device_is_not_taken_for_a_model_that_cannot_be_vmapped() -> None:
+    """Else every backward would be run once more, one by one, on a device that is full."""
+
+    class Full(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.requires_grad:
+                x.register_hook(failing_with(torch.OutOfMemoryError("full")))
+            return x.clone()
+
+    task = Layer(nn.Sequential(Encoder().double().eval(), Full(), Bent().double().eval()), "0.second")
+    with pytest.raises(torch.OutOfMemoryError):
+        explain(task, pictures(1)[0], classes=[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda x: x[0], r"features of 2 images, got \(3, 8, 8\)"),
+        (lambda x: x.sum((1, 2, 3)), r"features of 2 images, got \(2,\)"),
+        (lambda x: [x], "got list"),
+        (lambda x: x.long(), "expected floating-point features, got torch.int64"),
+    ],
+)
+def test_features_of_another_shape_or_kind_are_said(classes: Classes, made: Any, said: str) -> None:
+    classes.encode = made  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match=said):
+        explain(classes, pictures(2))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda f: [f.sum((2, 3))[:, :3]],  # images first
+        lambda f: [torch.zeros(2, 2)],  # too few
+        lambda f: [torch.zeros(2, 2), torch.zeros(2, 2)],  # too many
+        lambda f: [torch.zeros(3)],
+        lambda f: [torch.zeros(3, 2, 1)],
+        lambda f: [[1.0]],
+    ],
+)
+def test_wrong_scores_of_a_shared_forward_are_said(classes: Classes, made: Any) -> None:
+    classes.scores = lambda features, targets: made(features)  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match=r"Classes\.scores: expected tensors \(t, 2\) whose t add up to 3 targets, got"):
+        explain(classes, pictures(2))
+
+
+def test_what_is_not_finite_is_said_of_the_first_and_of_five_by_name(classes: Classes) -> None:
+    asked = [Target(f"t{i}", i) for i in range(8)]
+    values = torch.tensor([1.0, torch.inf, 2.0, torch.nan, -torch.inf, torch.nan, torch.nan, torch.nan])
+    with pytest.raises(ModelError, match=r"Classes: the score of 't1', 't3', 't4', 't5', 't6' is inf; a map"):
+        check_finite(classes, values, asked)
+    check_finite(classes, values[[0, 2]], asked)
+    classes.name = "mine"
+    with pytest.raises(ModelError, match=r"mine: the score of 't3' is nan"):
+        check_finite(classes, values[3:4], asked[3:4])
+
+
+def test_rows_of_one_image_share_its_memory(classes: Classes) -> None:
+    classes.encoder.float(), classes.head.float()
+    encoded = encode(classes, torch.stack(pictures(1)).float(), [])
+    (part,) = slopes(classes, encoded, [[Target("a", 0), Target("b", 1)]])
+    assert part.places[0][0].shape == (2, 5, 4, 4)
+    assert part.places[0][0].stride(0) == 0
+    (alone,) = slopes(classes, encoded, [[Target("a", 0)]])
+    torch.testing.assert_close(alone.places[0][1], part.places[0][1][:1])
+
+
+def test_places_are_the_pixels_first_and_then_the_taps(classes: Classes) -> None:
+    taps = [find_tap(name, classes.modules()) for name in ("first", "second")]
+    encoded = encode(classes, torch.stack(pictures(1)), taps, at_pixels=True)
+    (part,) = slopes(classes, encoded, [[Target("a", 2)]])
+    x = pictures(1)[0][None].requires_grad_()
+    (gradient,) = torch.autograd.grad(classes.head(classes.encoder(x))[0, 2], x)
+    assert [tuple(a.shape[1:]) for a, _ in part.places] == [(3, 8, 8), (6, 8, 8), (5, 4, 4)]
+    torch.testing.assert_close(part.places[0][0], x.detach().float())
+    torch.testing.assert_close(part.places[0][1], gradient.float())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from conftest import Bent, Classes, Encoder
 from torch import Tensor, nn
 
-from mmgradcam import ModelError, ablation_cam, explain, hirescam
+from mmgradcam import InputError, ModelError, Tap, ablation_cam, explain, hirescam
 from mmgradcam.checking import check
+from mmgradcam.layouts import tokens
 from mmgradcam.pictures import Fit
+from mmgradcam.seam import embedded, find_tap, kept_bytes, outputs_of, ran, tapped, watched
 from mmgradcam.tasks import Layer
 
 
@@ -316,3 +318,126 @@ def test_a_smaller_encoder_shows_the_promise_is_kept_on_shared_modules(pixels: T
     explain(task, pixels)
     assert encoder.training
     assert all(p.requires_grad for p in encoder.parameters())
+
+
+def test_a_tap_is_found_with_its_name_and_layout(classes: Classes) -> None:
+    roots, layout = classes.modules(), tokens((2, 2))
+    for given, name in [("second", "second"), (classes.encoder.second, "second"), (classes.encoder, "Encoder"), (Tap(classes.head.outer), "outer")]:  # fmt: skip
+        assert find_tap(given, roots).name == name
+    found = find_tap(Tap(classes.encoder.bend, layout, "mine"), roots)
+    assert (found.module, found.layout, found.name, found.outputs) == (classes.encoder.bend, layout, "mine", [])
+    many = nn.Sequential(*[nn.Identity() for _ in range(45)])
+    with pytest.raises(InputError, match=r"no layer is called 'x'; the model has 0, 1, .*, 39$"):
+        find_tap("x", [many])
+    with pytest.raises(InputError, match="no layer is called 'x'; the model has none"):
+        find_tap("x", [nn.Identity()])
+
+
+def test_a_grid_has_four_dimensions_or_a_layout() -> None:
+    tap = Tap(nn.Identity(), name="here")
+    for shape in ((1, 2, 3, 4), (1, 2, 3, 4, 5)):
+        assert tap.grid(torch.zeros(shape)).shape == shape
+    with pytest.raises(InputError, match=r"layer here puts out \(1, 2, 3\), expected \(B, C, H, W\)"):
+        tap.grid(torch.zeros(1, 2, 3))
+    with pytest.raises(InputError, match="layer Identity puts out"):
+        Tap(nn.Identity()).grid(torch.zeros(1, 2))
+    assert Tap(nn.Identity(), tokens((2, 2), skip=1)).grid(torch.zeros(1, 5, 3)).shape == (1, 3, 2, 2)
+
+
+def test_what_a_layer_puts_out_is_changed_where_its_layout_looks() -> None:
+    output = torch.arange(2 * 5 * 3, dtype=torch.float32).view(2, 5, 3)
+    grids = -torch.arange(1, 2 * 3 * 4 + 1, dtype=torch.float64).view(2, 3, 2, 2)
+    changed = Tap(nn.Identity(), tokens((2, 2), skip=1)).changed_to(grids)
+    assert changed.change is not None
+    made = changed.change(output)
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(made[:, 0], output[:, 0])
+    torch.testing.assert_close(tokens((2, 2), skip=1)(made), grids.float())
+    plain = Tap(nn.Identity()).changed_to(grids)
+    assert plain.change is not None
+    torch.testing.assert_close(plain.change(torch.zeros(2, 3, 2, 2)), grids.float())
+
+
+def test_nothing_is_recorded_before_the_first_tap(classes: Classes, pixels: Tensor) -> None:
+    recorded: list[tuple[str, bool]] = []
+    for name in ("first", "bend", "second"):
+        layer = classes.encoder.get_submodule(name)
+        layer.register_forward_hook(lambda m, i, o, name=name: recorded.append((name, o.requires_grad)))
+    with torch.no_grad(), tapped([find_tap("bend", classes.modules())]):
+        classes.encoder(pixels[None])
+        assert torch.is_grad_enabled()
+    assert recorded == [("first", False), ("bend", True), ("second", True)]
+    assert torch.is_grad_enabled()
+    with (
+        pytest.raises(ModelError, match="layer outer ran 0 times in one forward"),
+        tapped([find_tap("outer", classes.modules())]),
+    ):
+        classes.encoder(pixels[None])
+
+
+class Pair(NamedTuple):
+    grid: Tensor
+    rest: int
+
+
+@pytest.mark.parametrize(
+    "output", [torch.zeros(1, 3, 2, 2).long(), (), None, "text", {"a": 1}, [None, torch.zeros(1, 3, 2, 2)]]
+)
+def test_a_layer_that_puts_out_no_numbers_is_said(output: Any) -> None:
+    layer = nn.Identity()
+    with pytest.raises(ModelError, match=f"layer here puts out {type(output).__name__}, expected a tensor of numbers"), tapped([Tap(layer, name="here")]):  # fmt: skip
+        layer(output)
+
+
+def test_named_parts_of_an_output_keep_their_names() -> None:
+    layer, tap = nn.Identity(), Tap(nn.Identity())
+    tap.module = layer
+    with tapped([tap]):
+        made = layer(Pair(torch.ones(1, 3, 2, 2), 7))
+    assert type(made) is Pair
+    assert made.rest == 7
+    assert made.grid is not tap.outputs[0]
+    torch.testing.assert_close(made.grid, tap.outputs[0])
+
+
+def test_what_ran_and_what_it_put_out() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.twice, self.ids, self.pair = nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Identity(), nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.twice(self.twice(self.a(x)))
+            self.ids(torch.zeros(1).long())
+            self.pair((y, 1))
+            return self.pair.forward(y)
+
+    model, x = Model(), torch.rand(1, 3, 4, 5)
+    assert [(put.name, put.shape) for put in outputs_of(model, x)] == [("a", (1, 2, 4, 5)), ("pair", (1, 2, 4, 5))]
+    with ran([model, model.a]) as order, watched({"mine": model.a}) as put:
+        model(x)
+    assert order == [model.a, model.twice, model.twice, model.ids, model.pair, model]
+    assert put["mine"].shape == (1, 2, 4, 5)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_bytes_kept_for_a_backward_are_counted_once_for_each_storage() -> None:
+    x = torch.rand(10, 10, requires_grad=True)
+    with kept_bytes() as kept:
+        y = (x * x).exp()
+        y.sum()
+    assert sum(kept.values()) == 2 * 400
+
+
+def test_embedded_words_are_leaves(classes: Classes) -> None:
+    layer = nn.Embedding(5, 3)
+    with embedded(layer) as leaves:
+        made = layer(torch.tensor([[1, 2]]))
+    assert (len(leaves), leaves[0].is_leaf, leaves[0].requires_grad) == (1, True, True)
+    assert made is not leaves[0]
+    (gradient,) = torch.autograd.grad(made.square().sum(), leaves[0])
+    torch.testing.assert_close(gradient, 2 * leaves[0].detach())
+    assert not layer._forward_hooks
+    with embedded(None) as leaves:
+        layer(torch.tensor([1]))
+    assert leaves == []
