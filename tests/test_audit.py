@@ -335,8 +335,10 @@ def test_a_part_that_is_gone_is_done_again(tmp_path: Path) -> None:
 def kept_run(out: Path, photos: Sequence[Photo] = PHOTOS, task: Any = None, **more: Any) -> tuple[Any, int]:
     """A run of one record a part, and how many pictures went through the model for it."""
     task = task or colored()
-    settings = {"methods": [hirescam], "metrics": [measures.pointing], **more}
-    made = audit(task, source(photos), settings["methods"], settings["metrics"], batch=1, out=out)
+    told = {"methods": [hirescam], "metrics": [measures.pointing], "batch": 1, "taps": None, "data": "squares", **more}
+    data = source(photos)
+    data.name = told["data"]
+    made = audit(task, data, told["methods"], told["metrics"], batch=told["batch"], taps=told["taps"], out=out)
     return made, task.model.forwards
 
 
@@ -482,6 +484,11 @@ def otherwise(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     if name == "mmgradcam":
         monkeypatch.setattr("mmgradcam.bulk.parts.__version__", "0.0.9")
         return {}
+    if name == "model":
+        task.name = "another"
+        return {"task": task}
+    if name in ("batch", "taps", "data"):
+        return {name: {"batch": 2, "taps": ["conv"], "data": "circles"}[name]}
     return {"methods": [partial(scaled, by=2.0)]} if name == "methods" else {"metrics": [partial(least, share=0.25)]}
 
 
@@ -489,14 +496,16 @@ def least(batch: measures.Batch, share: float) -> dict[str, measures.Column]:
     return {"least": [float(heat.min()) * share for heat in batch.heats]}
 
 
-@pytest.mark.parametrize("name", ["weights", "words", "preprocessing", "mmgradcam", "methods", "metrics"])
+@pytest.mark.parametrize(
+    "name", ["weights", "words", "preprocessing", "mmgradcam", "methods", "metrics", "model", "data", "batch", "taps"]
+)
 def test_a_run_of_another_model_version_or_setting_is_another_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same = {"methods": [partial(scaled, by=1.0)], "metrics": [partial(least, share=0.5)]}
     kept_run(tmp_path, **same)
     assert kept_run(tmp_path, **same)[1] == 0, "nothing is done twice"
-    with pytest.raises(InputError, match=rf"holds a run of other {name} \("):
+    with pytest.raises(InputError, match=rf"holds a run of other {name} \("):  # one of them alone
         kept_run(tmp_path, **{**same, **otherwise(name, monkeypatch)})
 
 

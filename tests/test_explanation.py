@@ -235,6 +235,20 @@ def test_what_is_no_explanation_is_said(said: Explanation, tmp_path: Path, damag
         Explanation.load(tmp_path)
 
 
+def test_figures_that_are_not_numbers_are_null_in_the_files(said: Explanation, tmp_path: Path) -> None:
+    from mmgradcam.record import Verdict
+
+    made = said[0]
+    made.verdicts = [Verdict("short", "why", {"noise": float("nan"), "weights": 0.5})]
+    made.save(tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "explanation.json").read_text(), parse_constant=pytest.fail)
+    assert told["targets"][0]["verdict"]["figures"] == {"noise": None, "weights": 0.5}
+    (back,) = Explanation.load(tmp_path / "out").verdicts
+    assert back is not None
+    assert np.isnan(back.figures["noise"])
+    assert back.figures["weights"] == 0.5
+
+
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "maps.npz", description=np.array([print], dtype=object))
     with pytest.raises(InputError, match="not an explanation"):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmgradcam.arguments import AnyMethod
 from mmgradcam.bulk.asked import Asked, asked_of, check_askable
 from mmgradcam.bulk.intervals import Figure, figures
 from mmgradcam.bulk.measures import Batch, Measure
@@ -16,7 +17,7 @@ from mmgradcam.bulk.parts import Part, Parts, content_of, key_of, name_of
 from mmgradcam.data.records import Photo
 from mmgradcam.data.stream import MALFORMED, Source, named
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.explaining import AnyMethod, compare
+from mmgradcam.explaining import compare
 from mmgradcam.explanation import Explanation
 from mmgradcam.pictures import open_picture
 from mmgradcam.task import Task
@@ -131,7 +132,7 @@ def audit(
     parts.begin()
     made = Audit(task.name or type(task).__name__, data.name)
     coming = data.since(0)
-    numbers: Iterable[int] = range(-(-count // batch))
+    numbers = range(-(-count // batch))
     for number in progress(numbers, len(numbers)) if progress else numbers:
         known, start = len(data.bad), number * batch
         photos = [next(coming) for _ in range(min(batch, count - start))]
