@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import os
 import re
@@ -19,7 +20,8 @@ from PIL import Image
 
 from mmgradcam import InputError, Target, Task, explain, hirescam
 from mmgradcam.draw import upsample
-from mmgradcam.pictures import MOST_PIXELS, Fit, open_picture, picture_hash
+from mmgradcam.pictures import MOST_PIXELS, NOWHERE, Fit, Seen, iou, open_picture, picture_hash, whole
+from mmgradcam.views import blank_of, view_of
 
 
 def saved(image: Image.Image, path: Path, **settings: Any) -> Path:
@@ -537,3 +539,145 @@ def test_wrong_tensors_are_said(shape: tuple[int, ...]) -> None:
 def test_tensors_that_are_not_finite_are_said() -> None:
     with pytest.raises(InputError, match="not finite"):
         explain(Light("pad"), torch.full((3, 64, 64), float("nan")))
+
+
+@pytest.mark.parametrize("how", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("size", [(8, 8), (13, 8), (20, 50), (64, 48), (48, 64), (100, 9), (9, 100), (33, 47)])
+@pytest.mark.parametrize("wanted", [(32, 32), (24, 40), (41, 23)])
+def test_fit_is_its_definition_written_out(how: str, size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """Each pixel of the plane is that of the resized picture at its place, or the mean color where there is none."""
+    width, height = size
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    mean, std = (0.2, 0.5, 0.9), (0.25, 0.5, 2.0)
+    made = Fit(wanted, mean, std, how)(image)
+    across, down = wanted[1] / width, wanted[0] / height
+    if how != "stretch":
+        across = down = min(across, down) if how == "pad" else max(across, down)
+    w, h = max(1, round(width * across)), max(1, round(height * down))
+    resized = np.asarray(image.resize((w, h), Image.Resampling.BILINEAR))
+    left, top = (wanted[1] - w) // 2, (wanted[0] - h) // 2
+    assert made.pixels.shape == (3, *wanted)
+    for y in range(wanted[0]):
+        for x in range(wanted[1]):
+            inside = 0 <= x - left < w and 0 <= y - top < h
+            color = resized[y - top, x - left] if inside else [round(255 * m) for m in mean]
+            for c in range(3):
+                assert float(made.pixels[c, y, x]) == pytest.approx((color[c] / 255 - mean[c]) / std[c], abs=1e-6)
+    assert made.box == pytest.approx((-left / w, -top / h, (wanted[1] - left) / w, (wanted[0] - top) / h))
+    assert made.size is None
+
+
+def test_fit_uses_the_filter_it_is_given() -> None:
+    image = Image.fromarray(np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((4, 4), np.uint8))).convert("RGB")
+    fits = {f: Fit((16, 16), (0, 0, 0), (1, 1, 1), resample=f)(image).pixels for f in (Image.Resampling.NEAREST, Image.Resampling.BILINEAR)}  # fmt: skip
+    assert set(fits[Image.Resampling.NEAREST].unique().tolist()) == {0.0, 1.0}
+    assert len(fits[Image.Resampling.BILINEAR].unique()) > 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ((0, 0, 1, 1), (0, 0, 1, 1), 1.0),
+        ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7),
+        ((0, 0, 4, 2), (1, 0, 2, 2), 2 / 8),
+        ((0, 0, 1, 1), (1, 0, 2, 1), 0.0),
+        ((0, 0, 1, 1), (3, 0, 4, 1), 0.0),
+        ((0, 0, 1, 1), (0, 3, 1, 4), 0.0),
+        ((0, 0, 1, 1), (3, 3, 4, 4), 0.0),
+        ((0, 0, 0, 0), (0, 0, 0, 0), 0.0),
+        ((-1, -2, 1, 2), (0, -1, 3, 1), 2 / 12),
+    ],
+)
+def test_iou_worked_by_hand(one: Any, other: Any, expected: float) -> None:
+    assert iou(one, other) == pytest.approx(expected)
+    assert iou(other, one) == pytest.approx(expected)
+
+
+def test_the_hash_is_that_of_size_and_pixels() -> None:
+    image = Image.fromarray(coarse())
+    assert picture_hash(image) == hashlib.sha256(b"48x32:" + coarse().tobytes()).hexdigest()
+
+
+def test_a_whole_picture_is_its_values_in_0_to_1() -> None:
+    made = whole(Image.fromarray(coarse()))
+    assert (made.box, made.size, made.pixels.dtype) == ((0.0, 0.0, 1.0, 1.0), None, torch.float32)
+    assert (made.pixels.numpy() == (coarse().astype(np.float32) / 255).transpose(2, 0, 1)).all()
+
+
+def turned(image: Image.Image) -> torch.Tensor:
+    return whole(image.transpose(Image.Transpose.ROTATE_90)).pixels
+
+
+def part(x0: int, y0: int, x1: int, y1: int) -> Any:
+    return lambda image: whole(image.crop((x0, y0, x1, y1)).resize((32, 24))).pixels
+
+
+@pytest.mark.parametrize(
+    ("prepare", "expected"),
+    [
+        (lambda image: whole(image.resize((32, 24))).pixels, (0, 0, 1, 1)),
+        (part(20, 10, 60, 40), (0.2, 0.125, 0.6, 0.5)),
+        (part(-20, -40, 120, 100), (-0.2, -0.5, 1.2, 1.25)),
+        (lambda image: 1 - part(20, 10, 60, 40)(image) * 2, (0.2, 0.125, 0.6, 0.5)),
+        (lambda image: part(20, 10, 60, 40)(image).flip(2), (0.6, 0.125, 0.2, 0.5)),
+        (lambda image: part(20, 10, 60, 40)(image).flip(1), (0.2, 0.5, 0.6, 0.125)),
+        (lambda image: torch.stack([part(0, 0, 50, 80)(image), part(50, 0, 100, 80)(image)]), ((0, 0, 0.5, 1), (0.5, 0, 1, 1))),
+        (lambda image: torch.stack([part(0, 0, 50, 80)(image), torch.zeros(3, 24, 32)]), ((0, 0, 0.5, 1), NOWHERE)),
+    ],
+)
+def test_the_box_of_any_preprocessing_is_found(prepare: Any, expected: Any) -> None:
+    seen = Seen(prepare)
+    box = seen(Image.new("RGB", (100, 80), "red")).box
+    assert len(box) == len(expected)
+    for found, wanted in zip(box, expected, strict=True):
+        assert found == pytest.approx(wanted, abs=0.025)
+    assert seen.box((100, 80)) is box
+    assert torch.equal(seen(Image.new("RGB", (100, 80), "red")).pixels, prepare(Image.new("RGB", (100, 80), "red")))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (turned, "moves parts of the picture about or turns it"),
+        (lambda image: torch.cat([whole(image).pixels[..., 50:], whole(image).pixels[..., :50]], -1), "moves parts"),
+        (lambda image: torch.ones(3, 24, 32), "makes the same of a black and of a white picture"),
+        (lambda image: whole(image).pixels[:, :3], "makes the same of a black and of a white picture"),
+        (lambda image: whole(image).pixels + torch.rand(1), "the preprocessing is random"),
+    ],
+)
+def test_a_preprocessing_that_cannot_be_traced_says_so(prepare: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Seen(prepare)(Image.new("RGB", (100, 80)))
+
+
+def test_a_prepared_tensor_is_drawn_with_its_range_stretched() -> None:
+    pixels = torch.linspace(-2, 3, 3 * 8 * 9).view(3, 8, 9)
+    view = view_of(Light("pad"), pixels.requires_grad_())
+    assert (view.prepared, view.name, view.box, view.clip, view.size) == (True, "", (0.0, 0.0, 1.0, 1.0), None, None)
+    assert not view.pixels.requires_grad
+    drawn = np.asarray(view.picture).transpose(2, 0, 1).astype(int)
+    assert (drawn == ((pixels.detach() + 2) / 5 * 255).round().int().numpy()).all()
+    assert np.asarray(view_of(Light("pad"), torch.full((1, 8, 9), 7.0)).picture).tolist() == np.zeros((8, 9, 3)).tolist()
+    grey = view_of(Light("pad"), torch.rand(1, 8, 9))
+    assert np.asarray(grey.picture).shape == (8, 9, 3)
+    for wrong in (torch.zeros(2, 8, 8), torch.zeros(4, 8, 8), torch.zeros(1, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(InputError, match=r"expected a prepared tensor \(3, h, w\) of floats"):
+            view_of(Light("pad"), wrong)
+
+
+def test_a_view_has_what_prepare_gave() -> None:
+    task = Light("crop")
+    view = view_of(task, Image.fromarray(coarse()))
+    prepared = task.prepare(Image.fromarray(coarse()))
+    assert torch.equal(view.pixels, prepared.pixels)
+    assert (view.box, view.prepared, view.clip, view.name) == (prepared.box, False, None, "")
+    assert view.picture.tobytes() == coarse().tobytes()
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_nothing_to_see_is_one_grey_or_the_mean_color(level: int) -> None:
+    task = Light("pad")
+    view = view_of(task, Image.fromarray(coarse()))
+    assert torch.equal(blank_of(task, view, level), task.prepare(Image.new("RGB", (48, 32), (level,) * 3)).pixels)
+    pixels = torch.rand(3, 8, 8)
+    assert torch.equal(blank_of(task, view_of(task, pixels)), pixels.mean((1, 2), keepdim=True).expand(3, 8, 8))
