@@ -337,7 +337,7 @@ class _How:
     def _asked(self, method: AnyMethod, pixels: Tensor, encoded: Encoded, targets: Sequence[Sequence[Target]]) -> _Drawn:
         """All rows of a batch by a method that asks the model again, image by image."""
         taps = [replace(tap, outputs=[]) for tap in encoded.taps]
-        maps, scores, spread = [], [], []
+        maps, scores, spread, lost = [], [], [], []
         for b, some in enumerate(targets):
             if not some:
                 continue
@@ -351,13 +351,15 @@ class _How:
                     got = tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__
                     raise ModelError(f"method {name_of(method)}: expected maps ({len(some)}, *grid), got {got}")
             first, second = drawn if isinstance(drawn, tuple) else (drawn, None)
-            maps.append(first.float().cpu())
+            gone = torch.tensor([t in probe.lost - probe.kept for t in range(len(some))])
+            maps.append(first.float().cpu().masked_fill(gone.view(-1, *[1] * (first.dim() - 1)), 0.0))
+            lost.append(gone)
             scores.append(probe.base().cpu())
             if second is not None:
                 spread.append(second.float().cpu())
         all_maps = torch.cat(maps)
-        none = torch.zeros(len(all_maps), dtype=torch.bool)
-        return _Drawn(all_maps, torch.cat(scores), none, none, None, torch.cat(spread) if spread else None)
+        flat = torch.zeros(len(all_maps), dtype=torch.bool)
+        return _Drawn(all_maps, torch.cat(scores), flat, torch.cat(lost), None, torch.cat(spread) if spread else None)
 
     def _map(self, method: AnyMethod, features: Tensor, gradients: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.graph):

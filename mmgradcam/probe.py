@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -54,6 +54,8 @@ class Probe:
         pixels: (1, 3, h, w), the picture as the model sees it.
         targets: K targets.
         places: (1, C, *grid) features at each tap, or at the seam where there is none.
+        lost: targets of whose gradients some were below rounding; see `Slopes`.
+        kept: targets of whose gradients some were not.
     """
 
     task: Task
@@ -66,6 +68,8 @@ class Probe:
     autocast: torch.dtype | None = None
     memory: int | None = None
     batch: int = 16
+    lost: set[int] = field(default_factory=set, compare=False)
+    kept: set[int] = field(default_factory=set, compare=False)
 
     @property
     def side(self) -> tuple[int, int]:
@@ -113,7 +117,7 @@ class Probe:
         if at_pixels:
             _ = self.side
         if pictures is None and not (at_pixels or taps or rule):
-            yield from slopes(self.task, Encoded(self.features, []), [self.targets], self.memory)
+            yield from map(self._noted, slopes(self.task, Encoded(self.features, []), [self.targets], self.memory))
             return
         pictures = self.pixels if pictures is None else pictures
         for start in range(0, len(pictures), self.batch):
@@ -124,14 +128,15 @@ class Probe:
                 made: Iterable[Slopes] = slopes(self.task, encoded, of_each, self.memory)
                 # Never suspended under a rule: the caller's own ReLUs would fall under it.
                 made = list(made) if rule else made
-            for one in made:
+            for one in map(self._noted, made):
                 yield replace(one, rows=[(start + n, t) for n, t in one.rows])
 
     def slopes_changed(self, place: int, changed: Tensor) -> Iterator[Slopes]:
         """Gradients at a place when other features (N, C, *grid) stand there."""
         for start in range(0, len(changed), self.batch):
             part = changed[start : start + self.batch]
-            for one in slopes(self.task, self._changed(place, part), [self.targets] * len(part), self.memory):
+            made = slopes(self.task, self._changed(place, part), [self.targets] * len(part), self.memory)
+            for one in map(self._noted, made):
                 yield replace(one, rows=[(start + n, t) for n, t in one.rows])
 
     def draw(self, method: Method, pictures: Tensor | None = None) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
@@ -147,6 +152,11 @@ class Probe:
         """The same questions put to another picture (1, 3, h, w)."""
         encoded = encode(self.task, pictures, [replace(t, outputs=[]) for t in self.taps], self.autocast)
         return replace(self, pixels=pictures, places=places_of(encoded), features=encoded.features.detach())
+
+    def _noted(self, part: Slopes) -> Slopes:
+        for (_, target), gone in zip(part.rows, part.lost.tolist(), strict=True):
+            (self.lost if gone else self.kept).add(target)
+        return part
 
     def _changed(self, place: int, values: Tensor) -> Encoded:
         if not self.taps:

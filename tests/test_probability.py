@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hub_models import saved
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam import Explanation, ModelError, Target, Task, explain, gradcam_pp, hirescam, log_prob, normgrad
+from mmgradcam import Explanation, ModelError, Target, Task, explain, gradcam_pp, hirescam, log_prob, normgrad, rise, smooth
 from mmgradcam.engine import scores
 from mmgradcam.precision import exponents, kept_in_range, rounded
 from mmgradcam.tasks import Policy, load
@@ -396,6 +397,19 @@ def test_a_users_own_log_softmax_is_marked_where_rounding_is_left(function: Any,
     assert made.problems[0] == problem or (problem is None and made.problems[0] == "nothing in favour")
     assert bool(made[0].map.any()) == (problem is None)
     assert made.problems[1] in (None, "nothing in favour"), "of a contrast the large parts cancel"
+
+
+@pytest.mark.parametrize(("method", "marked"), [(smooth(hirescam, count=2, sigma=0.0), True), (partial(rise, count=4), False)])
+@pytest.mark.parametrize("lack", [1e-2, 1e-9])
+def test_methods_that_take_many_gradients_are_marked_where_all_are_rounding(method: Any, marked: bool, lack: float) -> None:
+    task, pixels = Own(plain), torch.rand(3, 8, 8)
+    with torch.no_grad():
+        task.head.outer.bias[3] += raise_to(task.head(task.encoder(pixels[None]))[0], 3, lack)
+    made = explain(task, pixels, method=method)
+    assert (made.problems[0] == "below rounding") == (marked and lack < 1e-6)
+    assert made.problems[1] != "below rounding"
+    if made.problems[0] == "below rounding":
+        assert not made[0].map.any()
 
 
 def test_a_contrast_that_is_a_tie_is_drawn() -> None:
