@@ -60,6 +60,7 @@ def test_a_map_that_passes_says_what_hiding_costs() -> None:
         ({"weights": 0.9, "noise": 0.1, "hot_tenth": 0.0, "hot_quarter": 0.0}, FAILS, "little of the map changes"),
         ({"noise": -0.2, "hot_tenth": 0.0, "hot_quarter": 0.0}, FAILS, "another map of it (r -.20)"),
         ({"hot_tenth": 0.61, "hot_quarter": 0.9}, PASSES, ""),
+        ({"hot_tenth": 0.6, "other_tenth": 0.3, "hot_quarter": 0.9, "shown_quarter": 9.0}, PASSES, "random tenth .30"),
         ({"hot_tenth": 0.59, "hot_quarter": 0.9}, WEAK, "hottest tenth costs .59 nats, hardly more than a random tenth (.30)"),
         ({"hot_tenth": 0.3, "hot_quarter": 1.21}, PASSES, ""),
         ({"hot_tenth": 0.3, "hot_quarter": 1.19}, WEAK, "quarter costs 1.2 nats, hardly more than a random quarter (.90)"),
@@ -75,6 +76,10 @@ def test_each_limit_on_both_sides(figures: dict[str, float], short: str, why: st
     made = verdict_of(None, "nats", {**GOOD, **figures})
     assert made.short == short
     assert why in made.why
+    gain = max(
+        made.figures["hot_tenth"] - made.figures["other_tenth"], made.figures["hot_quarter"] - made.figures["other_quarter"]
+    )
+    assert ("showing nothing but" in made.why) == (made.trust and gain < 0.3)
     assert (made.trust, made.fails) == (short == PASSES, short == FAILS)
 
 
@@ -169,7 +174,7 @@ class Apart(Corner):
 
     def score(self, features: Tensor, targets: list[Target]) -> Tensor:
         corner = features[:, 0, :8, :8].sum((1, 2))
-        return corner / 64 - (features[:, 0].sum((1, 2)) - corner) / 192
+        return 1 + corner / 64 - (features[:, 0].sum((1, 2)) - corner) / 192
 
 
 def test_of_the_hottest_part_only_what_has_heat_is_hidden() -> None:
@@ -190,6 +195,10 @@ def test_of_the_hottest_part_only_what_has_heat_is_hidden() -> None:
     parts = random_parts(rest, 64, 3, 4)
     assert hot[0] == pytest.approx(cost(rest) - cost(~corner), abs=1e-5)
     assert other[0] == pytest.approx(cost(rest) - cost(*(~part for part in parts)), abs=1e-5)
+    hot, other = showing(made)  # a quarter, and eight random parts of seed 0
+    assert hot[0] == pytest.approx(cost(rest) - cost(~corner), abs=1e-5)
+    assert other[0] == pytest.approx(cost(rest) - cost(*(~part for part in random_parts(rest, 64, 8, 0))), abs=1e-5)
+    assert hiding(made, area=0.001)[0] == pytest.approx(cost(hottest(heat, 1)), abs=1e-5)  # one pixel at least
     hot, other = hiding(made)  # a tenth, and eight random parts of seed 0
     assert hot[0] == pytest.approx(cost(hottest(heat, 26)), abs=1e-5)
     assert other[0] == pytest.approx(cost(*random_parts(torch.ones(16, 16, dtype=torch.bool), 26, 8, 0)), abs=1e-5)

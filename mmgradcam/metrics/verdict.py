@@ -35,8 +35,8 @@ def examine(explanation: Explanation, seed: int = 0) -> Explanation:
     part is hidden. Else "map is weak"; so it is with most words such as "a", which owe the picture nothing.
 
     A map that passes shows what the target rests on. It does not say that the target is true of the picture, and it may peak
-    beside the thing. The limits were chosen on the first 140 validation scenes and on training photos; docs/trust.md has what
-    they do on others.
+    beside the thing. The limits were chosen on validation scenes and on training photos; docs/trust.md has what they do on
+    others.
 
     It takes the method eleven times more (three models, eight noisy copies), and 3K + 27 encodes for K targets.
 
