@@ -10,6 +10,9 @@ from torch import Tensor
 
 from mmgradcam.errors import InputError
 
+SKIPS = (0, 1, 2, 4, 5)
+"""Tokens that may stand before a grid's: none, a class token, that and one of distillation, four registers, five with both."""
+
 
 def tokens(grid: Sequence[int], skip: int = 0) -> Callable[[Tensor], Tensor]:
     """A layout for layers that put out tokens: (B, skip + cells, C) -> (B, C, *grid).
@@ -48,7 +51,7 @@ def tokens_of(count: int, aspect: float) -> Callable[[Tensor], Tensor]:
     >>> tokens_of(197, 1.0)(torch.zeros(5, 197, 8)).shape
     torch.Size([5, 8, 14, 14])
     """
-    for skip in (0, 1, 2, 5):
+    for skip in SKIPS:
         columns = round(math.sqrt(max(count - skip, 0) / aspect))
         rows = round(columns * aspect)
         if rows and rows * columns == count - skip:

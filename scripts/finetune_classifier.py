@@ -35,7 +35,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.pictures import open_picture
 from mmgradcam.report import page_head
 from mmgradcam.tasks import Layer, load
-from mmgradcam.tasks.hub.classifiers import save, with_classes
+from mmgradcam.tasks.hub.classifiers import from_timm, save, with_classes
 
 CHANGES = v2.Compose(
     [v2.RandomHorizontalFlip(), v2.RandomAffine(8, (0.06, 0.06), (0.9, 1.1)), v2.ColorJitter(0.2, 0.2, 0.15, 0.03)]
@@ -256,11 +256,15 @@ def main(given: argparse.Namespace) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     splits = splits_of(given.data, given.seed)
     labels = splits["train"].features["label"].names
-    base = load(given.model)
-    if not isinstance(base, Layer):
-        raise InputError(f"{given.model} is no classifier")
     torch.manual_seed(given.seed)
-    task = with_classes(base, labels)
+    if given.model.startswith("timm:"):  # also encoders without classes
+        task = from_timm(given.model.removeprefix("timm:"), labels, pretrained=True)
+    else:
+        base = load(given.model)
+        if not isinstance(base, Layer):
+            raise InputError(f"{given.model} is no classifier")
+        torch.manual_seed(given.seed)
+        task = with_classes(base, labels)
     task.model.to(given.device)
     train(task, splits, given)
     said, true = judged(task, Pictures(splits["test"], task, False), given)

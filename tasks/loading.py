@@ -9,6 +9,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -150,10 +151,10 @@ def _is_of_others(name: str, folder: Path) -> bool:
     if is_folder(folder):
         if (folder / hub.FILE).is_file():
             return True
-        try:
-            return "architectures" in checkpoints.config(folder, "architectures")
-        except InputError:
-            return False
+        for key in ("architectures", "architecture"):  # of transformers, of timm
+            with suppress(InputError):
+                return bool(checkpoints.config(folder, key))
+        return False
     return name.startswith(hub.PREFIXES) or (name.count("/") == 1 and name[0] not in "./~")
 
 

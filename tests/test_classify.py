@@ -17,12 +17,20 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms import v2
 
-from mmgradcam import InputError, cli, explain, gradcam
+from mmgradcam import InputError, cli, explain, gradcam, hirescam
 from mmgradcam.checking import check
 from mmgradcam.clips import Clip
 from mmgradcam.pictures import NOWHERE, Fit, Prepared, Seen, whole
 from mmgradcam.tasks import Layer, load
-from mmgradcam.tasks.hub.classifiers import from_folder, of_model, save, with_classes
+from mmgradcam.tasks.hub.classifiers import (
+    from_folder,
+    from_timm,
+    from_torchvision,
+    of_model,
+    save,
+    with_classes,
+    with_fresh_head,
+)
 from mmgradcam.tasks.hub.tracing import last_grid
 
 
@@ -300,6 +308,128 @@ def test_a_classifier_with_classes_of_its_own_is_saved_and_loaded(tmp_path: Path
     (tmp_path / "mine" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="damaged"):
         from_folder(tmp_path / "mine")
+
+
+TIMM: dict[str, tuple[dict[str, Any], str]] = {
+    "vit_little_patch16_reg4_gap_256": ({"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 64}, "blocks"),
+    "levit_128s": ({}, "stages"),
+    "eva02_tiny_patch14_224": ({"depth": 2, "embed_dim": 48, "num_heads": 2, "img_size": 56}, "blocks.1"),
+    "vit_small_patch16_dinov3": ({"depth": 2, "embed_dim": 48, "num_heads": 2, "img_size": 64}, "blocks.1"),
+    "vit_base_patch16_siglip_224": ({"depth": 2, "embed_dim": 48, "num_heads": 2, "img_size": 64}, "blocks"),
+    "efficientformer_l1": ({}, "stages"),
+    "repvit_m0_9": ({}, "stages"),
+    "test_vit": ({}, "blocks.4"),
+    "test_resnet": ({}, "layer4"),
+}
+"""Models of timm, made small: with registers and no class token, with keys of another grid, born without a head, with two heads."""
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_classes_of_ones_own_replace_the_heads_of_a_model_of_timm(name: str) -> None:
+    """By timm's own means: all of the head, and nothing else, is fresh and learns; the map is taken where patches leave."""
+    timm = pytest.importorskip("timm")
+    more, layer = TIMM[name]
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False, **more)
+    before = {id(p): n for n, p in model.named_parameters()}
+    kept = list(model.parameters())  # so that no fresh one gets the id of an old one
+    size = more.get("img_size", model.pretrained_cfg["input_size"][-1])
+    task = with_fresh_head(model, Fit((size, size), how="stretch"), ["a", "b", "c"])
+    with torch.no_grad():
+        assert model(torch.rand(1, 3, size, size)).shape == (1, 3)
+    learning = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert learning == {n for n, p in model.named_parameters() if id(p) not in before}
+    assert 0 < len(learning) < len(kept)
+    heads = model.get_classifier()
+    for head in heads if isinstance(heads, (tuple, list)) else [heads]:
+        assert all(p.requires_grad for p in head.parameters())
+    assert [tap.name for tap in task.taps] == [layer]
+    made = explain(task, noise(), classes=["a", "b"])
+    assert made.labels == ["a", "b"]
+    assert made.maps.shape[-1] == made.maps.shape[-2] > 1
+
+
+def test_an_encoder_of_timm_without_classes_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(InputError, match="is an encoder without classes"):
+        from_timm("eva02_tiny_patch14_224", pretrained=False)
+
+
+def test_a_folder_of_timm_as_the_hub_has_it_is_loaded_trained_further_and_saved(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", pretrained=False, num_classes=3).eval()
+    timm.models.save_for_hf(model, tmp_path / "hub", {"label_names": ["ant", "bee", "cat"]}, safe_serialization=True)
+    task: Any = load(tmp_path / "hub", device="cpu")
+    assert task.labels == ["ant", "bee", "cat"]
+    pixels = task.prepare(noise()).pixels[None]
+    torch.testing.assert_close(task.model(pixels), model(pixels))
+    assert explain(task, noise(), method=hirescam, classes=["bee"]).maps.any()
+    mine = with_classes(task, ["sound", "cracked"])
+    mine.model.eval()
+    save(mine, str(tmp_path / "hub"), tmp_path / "mine")
+    again: Any = load(tmp_path / "mine", device="cpu")
+    assert again.labels == ["sound", "cracked"]
+    torch.testing.assert_close(again.model(pixels), mine.model(pixels))
+    (tmp_path / "hub" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="incomplete or damaged"):
+        load(tmp_path / "hub", device="cpu")
+
+
+def test_a_torchvision_vit_with_classes_of_its_own_is_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its head is born as zeros, with which no score depends on any layer."""
+    own = models.get_model
+
+    def small(name: str, **more: Any) -> nn.Module:
+        more |= {"num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32, "patch_size": 32, "image_size": 224}
+        return (
+            models.VisionTransformer(**{k: v for k, v in more.items() if k != "weights"})
+            if name == "vit_b_32"
+            else own(name, **more)
+        )
+
+    monkeypatch.setattr(models, "get_model", small)
+    task = from_torchvision("vit_b_32", ["sound", "cracked"])
+    assert task.taps[0].name == "encoder.layers.encoder_layer_0"
+    save(task, "torchvision:vit_b_32", tmp_path / "mine")
+    again = load(tmp_path / "mine", device="cpu")
+    torch.testing.assert_close(*(explain(one, noise(), method=hirescam, classes=[1]).maps for one in (again, task)))
+
+
+@pytest.mark.parametrize("kind", ["Deit", "Levit"])
+def test_a_classifier_with_a_teacher_is_loaded_and_both_its_heads_are_replaced(kind: str, tmp_path: Path) -> None:
+    import transformers
+
+    small = {"image_size": 32, "num_labels": 3}
+    if kind == "Deit":
+        config: Any = transformers.DeiTConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, patch_size=8, **small
+        )
+        model = transformers.DeiTForImageClassificationWithTeacher(config)
+    else:
+        config = transformers.LevitConfig(
+            hidden_sizes=[16, 32, 48],
+            num_attention_heads=[1, 2, 3],
+            depths=[1, 1, 1],
+            key_dim=[8, 8, 8],
+            **{**small, "image_size": 64},
+        )
+        model = transformers.LevitForImageClassificationWithTeacher(config)
+    model.eval().save_pretrained(tmp_path / "hub")
+    side = config.image_size
+    processor = transformers.ViTImageProcessor(size={"height": side, "width": side})
+    processor.save_pretrained(tmp_path / "hub")
+    task: Any = load(tmp_path / "hub", device="cpu")
+    assert type(task.model) is type(model)
+    assert explain(task, noise(), method=hirescam, classes=[1]).maps.any()
+    mine = with_classes(task, ["sound", "cracked"])
+    learning = [n for n, p in mine.model.named_parameters() if p.requires_grad and n.endswith("weight")]
+    assert len(learning) == 2
+    assert all("classifier" in n for n in learning)
+    mine.model.eval()
+    save(mine, str(tmp_path / "hub"), tmp_path / "mine")
+    again = load(tmp_path / "mine", device="cpu")
+    torch.testing.assert_close(*(explain(one, noise(), method=hirescam, classes=["cracked"]).maps for one in (again, mine)))
 
 
 def test_fine_tuning_learns_resumes_and_writes_its_page(folder: Path, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ def build(name: str, device: str, device_map: Any = None) -> Task:
         return classifiers.from_timm(rest)
     if (Path(name) / FILE).is_file():
         return classifiers.from_folder(Path(name))
+    if classifiers.is_timm(Path(name)):
+        return classifiers.from_timm_folder(Path(name))
     found = source(name, device, device_map)
     for module in pkgutil.iter_modules(__path__):
         family = importlib.import_module(f"{__name__}.{module.name}")

@@ -14,17 +14,19 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from mmgradcam import checkpoints
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Seen
 from mmgradcam.tasks.fetching import Source, fetched, timm
 from mmgradcam.tasks.hub import FILE, frames
 from mmgradcam.tasks.hub.tracing import layer_of
 from mmgradcam.tasks.layer import Layer
+from mmgradcam.tasks.preparing import IMAGENET, of_processor, of_timm
 from mmgradcam.writing import write_folder
 
 
 def serves(architecture: str) -> bool:
-    return architecture.endswith("ForImageClassification")
+    return architecture.endswith(("ForImageClassification", "ForImageClassificationWithTeacher"))
 
 
 def from_torchvision(name: str, labels: Sequence[str] | None = None) -> Layer:
@@ -47,19 +49,21 @@ def from_torchvision(name: str, labels: Sequence[str] | None = None) -> Layer:
     weights = models.get_model_weights(name).DEFAULT
     made = frames.of_model if name in films else of_model
     if labels is not None:
-        return with_classes(made(models.get_model(name, weights=None), weights.transforms()), labels)
+        prepare = (frames.Frames if name in films else Seen)(weights.transforms())
+        return with_fresh_head(models.get_model(name, weights=None), prepare, labels)
     file = weights.url.rpartition("/")[2]
     with fetched(f"torchvision:{name}", f"fetch {file} and put it into the folder hub/checkpoints of TORCH_HOME"):
         model = models.get_model(name, weights=weights)
     return made(model, weights.transforms(), weights.meta["categories"])
 
 
-def from_timm(name: str, labels: Sequence[str] | None = None) -> Layer:
+def from_timm(name: str, labels: Sequence[str] | None = None, pretrained: bool | None = None) -> Layer:
     """A pretrained classifier of timm with its classes and its preprocessing.
 
     Args:
         name: as timm has it.
-        labels: other classes; the weights are then not fetched.
+        labels: other classes, for which it gets a fresh head; an encoder without classes can have them too.
+        pretrained: fetch the weights; by default only without other classes.
 
     Raises:
         InputError: timm is not installed, there is no such model, or its weights are out of reach.
@@ -69,12 +73,58 @@ def from_timm(name: str, labels: Sequence[str] | None = None) -> Layer:
         near = library.list_models(f"*{name.partition('.')[0][:6]}*")[:5]
         raise InputError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
     with fetched(f"timm:{name}"):
-        model = library.create_model(name, pretrained=labels is None)
-    transform = library.data.create_transform(**library.data.resolve_model_data_config(model), is_training=False)
-    if labels is not None:
-        return with_classes(of_model(model, transform), labels)
-    names = library.data.ImageNetInfo() if model.num_classes == 1000 else None
-    return of_model(model, transform, [names.index_to_description(i) for i in range(1000)] if names else [])
+        model = library.create_model(name, pretrained=labels is None if pretrained is None else pretrained)
+    return _of_timm(model, f"timm:{name}") if labels is None else with_fresh_head(model, Seen(of_timm(model)), labels)
+
+
+def from_timm_folder(folder: Path) -> Layer:
+    """A classifier of timm in a folder as the hub has it: `config.json`, which names the architecture, and safetensors.
+
+    Raises:
+        InputError: timm is not installed or does not know the architecture, or the folder is incomplete or damaged.
+    """
+    library = timm()
+    with fetched(str(folder)):
+        config = checkpoints.config(folder, "architecture")
+        own = {"num_classes": config["num_classes"]} if "num_classes" in config else {}
+        more = {**own, **config.get("model_args", {})}
+        if config.get("global_pool"):
+            more["global_pool"] = config["global_pool"]
+        model = library.create_model(
+            config["architecture"], pretrained=False, pretrained_cfg=config.get("pretrained_cfg"), **more
+        )
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    return _of_timm(model, str(folder), config.get("label_names") or model.pretrained_cfg.get("label_names"))
+
+
+def is_timm(folder: Path) -> bool:
+    """Whether a folder holds a model of timm, laid out as the hub's are."""
+    try:
+        return isinstance(checkpoints.config(folder, "architecture")["architecture"], str)
+    except InputError:
+        return False
+
+
+def _of_timm(model: Any, name: str, labels: Sequence[str] | None = None) -> Layer:
+    if not model.num_classes:
+        raise InputError(
+            f"{name} is an encoder without classes; take a model with a classifier, or train classes of your own on it: "
+            "scripts/finetune_classifier.py"
+        )
+    if not labels and model.num_classes == IMAGENET:
+        names = timm().data.ImageNetInfo()
+        labels = [names.index_to_description(i) for i in range(IMAGENET)]
+    return of_model(model, of_timm(model), labels or ())
+
+
+def with_fresh_head(model: nn.Module, prepare: Any, labels: Sequence[str]) -> Layer:
+    """A model with classes of its own, yet to be trained or loaded.
+
+    Its layer is looked for after it got a fresh head: some heads are born as zeros, and then no score depends on anything.
+    """
+    task = with_classes(Layer(model.eval(), model, (), prepare), labels)
+    task.taps = (layer_of(task),)
+    return task
 
 
 def from_folder(folder: Path) -> Layer:
@@ -106,21 +156,49 @@ def save(task: Layer, base: str, folder: Path) -> None:
         model.save_pretrained(folder)
         Source(base, "").fetch(AutoImageProcessor).save_pretrained(folder)
         return
+    if is_timm(Path(base)):
+        more = checkpoints.config(Path(base), "architecture").get("model_args", {})
+        more.pop("num_classes", None)
+        timm().models.save_for_hf(model, folder, {"label_names": task.labels}, more, safe_serialization=True)
+        return
     described = json.dumps({"classifier": base, "labels": task.labels}, indent=1) + "\n"
     weights = {name: value.contiguous().cpu() for name, value in task.model.state_dict().items()}
     write_folder(folder, {"model.safetensors": to_bytes(weights), FILE: described.encode()})
 
 
 def with_classes(task: Layer, labels: Sequence[str]) -> Layer:
-    """The classifier with a fresh last layer for other classes; only that layer asks for gradients.
+    """The classifier with a fresh last layer for other classes; only that layer, or two, of a head of two, ask for gradients.
 
     Args:
-        task: a classifier; its model is changed.
+        task: a classifier, or a model of timm without classes; its model is changed.
         labels: names of the new classes.
 
     Raises:
         InputError: the model does not end in a layer that can be replaced.
     """
+    model: Any = task.model
+    before = list(model.parameters())
+    for parameter in before:
+        parameter.requires_grad_(False)
+    if hasattr(model, "reset_classifier"):  # timm's, which knows its heads, also where there is none yet
+        model.reset_classifier(len(labels))
+        held = {id(parameter) for parameter in before}
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) not in held)
+    else:
+        _replace_heads(task, len(labels))
+    config: Any = getattr(model, "config", None)
+    if config is not None:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: i for i, label in enumerate(labels)}
+        model.num_labels = len(labels)
+    made = Layer(model, model, labels, task.preparing or task.prepare)
+    made.name, made.taps = task.name, task.taps
+    return made
+
+
+def _replace_heads(task: Layer, classes: int) -> None:
+    """Puts a fresh layer in place of the last that puts out the scores, and, of transformers, of a second classifier."""
     model = task.model
     with torch.no_grad():
         example = getattr(task.preparing, "example", lambda: Image.new("RGB", (256, 256)))
@@ -128,24 +206,15 @@ def with_classes(task: Layer, labels: Sequence[str]) -> Layer:
     last = [(n, m) for n, m in model.named_modules() if getattr(m, "out_features", getattr(m, "out_channels", None)) == count]
     if not last or not isinstance(last[-1][1], (nn.Linear, nn.Conv2d)):
         raise InputError(f"{task.name}: no layer puts out its {count} classes; take a model that ends in a linear layer")
-    name, old = last[-1]
-    fresh: nn.Module = (
-        nn.Linear(old.in_features, len(labels))
-        if isinstance(old, nn.Linear)
-        else nn.Conv2d(old.in_channels, len(labels), old.kernel_size[0])
-    )
-    where, _, own = name.rpartition(".")
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    setattr(model.get_submodule(where), own, fresh)
-    config: Any = getattr(model, "config", None)
-    if config is not None:
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: i for i, label in enumerate(labels)}
-        model.num_labels = len(labels)  # type: ignore[assignment]
-    made = Layer(model, model, labels, task.prepare)
-    made.name, made.taps = task.name, task.taps
-    return made
+    second = [one for one in last[:-1] if "classifier" in one[0] and isinstance(one[1], nn.Linear)]
+    for name, old in [*(second if hasattr(model, "config") else ()), last[-1]]:
+        fresh: nn.Module = (
+            nn.Linear(old.in_features, classes)
+            if isinstance(old, nn.Linear)
+            else nn.Conv2d(old.in_channels, classes, old.kernel_size[0])
+        )
+        where, _, own = name.rpartition(".")
+        setattr(model.get_submodule(where), own, fresh)
 
 
 def build(source: Source) -> Layer:
@@ -155,7 +224,7 @@ def build(source: Source) -> Layer:
     model, processor = source.model(AutoModelForImageClassification), source.fetch(AutoImageProcessor)
     labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     several = model.config.problem_type == "multi_label_classification"
-    return of_model(model, lambda image: processor(image, return_tensors="pt")["pixel_values"][0], labels, several)
+    return of_model(model, of_processor(processor), labels, several)
 
 
 def of_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining import explain
-from mmgradcam.layouts import alike, channels_last, tokens
+from mmgradcam.layouts import SKIPS, alike, channels_last, tokens
 from mmgradcam.pictures import Prepared
 from mmgradcam.seam import Layout, Put, Tap, outputs_of
 from mmgradcam.tasks.layer import Layer
@@ -42,7 +43,7 @@ def last_grid(model: nn.Module, pixels: Tensor, layer: str | None = None) -> Tap
     for put in reversed(ran):
         if put.name != layer if layer else next(put.module.children(), None) is None:
             continue
-        for layout in _layouts(put, ran, pixels):
+        for layout in _layouts(put, ran, pixels, getattr(model, "num_prefix_tokens", None)):
             tap = Tap(put.module, layout, put.name)
             if _reached(model, tap, pixels):
                 return tap
@@ -57,8 +58,8 @@ def layer_of(task: Layer, name: str | None = None) -> Tap:
     return last_grid(task.model, task.prepare(example()).pixels, name)
 
 
-def _layouts(put: Put, ran: list[Put], pixels: Tensor) -> Iterator[Layout | None]:
-    """Layouts that make a grid of the picture's aspect of what a layer put out."""
+def _layouts(put: Put, ran: list[Put], pixels: Tensor, prefix: int | None) -> Iterator[Layout | None]:
+    """Layouts that make a grid of the picture's aspect of what a layer put out; `prefix` tokens stand before it, if known."""
     height, width = pixels.shape[-2:]
     shape = put.shape
     if pixels.dim() == 4:
@@ -71,13 +72,13 @@ def _layouts(put: Put, ran: list[Put], pixels: Tensor) -> Iterator[Layout | None
     elif len(shape) == 4 and shape[1] * shape[2] > 1 and alike(shape[1:3], height, width):
         yield channels_last
     elif len(shape) == 3:
-        grids = {other.shape[2:] for other in ran if len(other.shape) == 4 and alike(other.shape[2:], height, width)}
-        for skip in (0, 1, 2, 5):
-            for rows, columns in sorted(grids):
-                for d in (1, 2, 4, 8, 16, 32):
-                    if rows % d == columns % d == 0 and rows * columns // d**2 == shape[1] - skip > 1:
-                        yield tokens((rows // d, columns // d), skip)
-                        return
+        grids = {tuple(other.shape[2:]) for other in ran if len(other.shape) == 4 and alike(other.shape[2:], height, width)}
+        coarser = [(-(-rows // d), -(-columns // d)) for d in (1, 2, 4, 8, 16, 32) for rows, columns in sorted(grids)]
+        for skip in SKIPS if prefix is None else dict.fromkeys((prefix, *SKIPS)):
+            for grid in coarser:
+                if math.prod(grid) == shape[1] - skip > 1:
+                    yield tokens(grid, skip)
+                    return
 
 
 def _reached(model: nn.Module, tap: Tap, pixels: Tensor) -> bool:
