@@ -105,7 +105,7 @@ def open_clip(source: Any) -> Clip:
         if path.suffix.lower() in PICTURES | ANIMATED:
             raise InputError(f"{path}: the file is damaged or no animated picture; save or download it again") from None
         return _film(path)
-    except DAMAGED as error:
+    except (Image.DecompressionBombError, *DAMAGED) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: the file is damaged or no animated picture ({error}); save or download it again") from None
@@ -181,7 +181,7 @@ def _film(path: Path) -> Clip:
                     f"{path}: {stream.width} x {stream.height} is over {MOST_PIXELS:,} pixels; make it smaller first"
                 )
             return _gathered(container.decode(stream), rate if 0 < rate <= 1000 else RATE, path)
-    except (av.FFmpegError, ArithmeticError, *DAMAGED) as error:
+    except (av.FFmpegError, ArithmeticError, AttributeError, *DAMAGED) as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())

@@ -225,6 +225,8 @@ class Explanation:
         Args:
             threshold: share of the map's maximum, in 0..1.
         """
+        if self.clip is not None:
+            raise InputError("boxes are of a picture, and this is of a clip; `mask` gives one mask per frame")
         return segment_boxes(self.mask(threshold))
 
     def mask(self, threshold: float = 0.15) -> npt.NDArray[np.bool_]:

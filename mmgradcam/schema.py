@@ -165,6 +165,8 @@ def _claimed(made: Mapping[str, Any], claims: Mapping[str, Claim], file: Path) -
         "maps": (maps, "f"), "scores": ((count,), "f"), "picture": (size, "u"), "words": ((count, *read), "f"),
         "spread": (maps, "f"), "frames": ((0 if clip is None else clip["frames"], *size), "u"),
     }  # fmt: skip
+    if clip is None and "frames" in claims:
+        raise InputError(f"{file}: clip: expected its frames and rate, as there is an array of frames, got none; {ANEW}")
     needed = ["maps", "scores", "picture"] + ["frames"] * (clip is not None)
     names = needed + [name for name in ("words", "spread") if name in claims]
     for name in names:

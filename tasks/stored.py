@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from mmgradcam import methods
 from mmgradcam.errors import InputError
 from mmgradcam.files import regular
+from mmgradcam.pictures import SMALLEST_SIDE
 from mmgradcam.tasks.vocabulary import SPECIAL
 from mmgradcam.validation import Strict, reason, validated
 
@@ -27,7 +28,7 @@ DEEPEST = 1_000
 """Of those that say how many parts it has."""
 OF_PARTS = ("depths", "layers", "blocks", "glimpses", "around", "heads", "patch")
 
-Side = Annotated[int, Field(ge=1, le=10_000)]
+Side = Annotated[int, Field(ge=SMALLEST_SIDE, le=10_000)]
 Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 Three = tuple[float, float, float]
 

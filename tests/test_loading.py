@@ -149,7 +149,7 @@ BROKEN: list[tuple[Any, str]] = [
     (put("captioner", "taps", "stem"), "taps: "),
     (put("captioner", "fit", ...), "fit: .* needs it"),
     (put("captioner", "fit.size", [64]), r"fit.size\[1\]: field required"),
-    *((put("captioner", "fit.size", value), "fit.size") for value in ([0, 64], [64, -1], [64, 10**9], 64, "64", [64.0, 64.5], [64, 64, 3])),
+    *((put("captioner", "fit.size", value), "fit.size") for value in ([0, 64], [7, 64], [64, -1], [64, 10**9], 64, "64", [64.0, 64.5], [64, 64, 3])),
     *((put("captioner", "fit.std", value), "fit.std") for value in ([0, 1, 1], [1, 1], 1, [1, 1, -1], [1, 1, "1"], [1, 1, float("nan")])),
     *((put("captioner", "fit.mean", value), "fit.mean") for value in ([0.5], 0.5, None, [0.5, 0.5, float("inf")])),
     (put("captioner", "fit.how", "squash"), "fit.how: input should be 'pad', 'crop' or 'stretch', got 'squash'"),

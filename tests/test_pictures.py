@@ -236,6 +236,8 @@ ARRAYS: dict[str, tuple[Any, Any]] = {
     "whole numbers": (coarse().astype(int), coarse()),
     "16 bits": (coarse().astype(np.uint16) * 257, coarse()),
     "8 bits in 16": (coarse().astype(np.uint16), coarse()),
+    "255 in 16 bits": (np.full((8, 8), 255, np.uint16), np.full((8, 8, 3), 255)),
+    "256 in 16 bits": (np.full((8, 8), 256, np.uint16), np.full((8, 8, 3), 1)),
     "truths": (coarse()[..., 0] > 128, (coarse()[..., [0, 0, 0]] > 128) * 255),
     "floats": (coarse() / 255, coarse()),
     "floats of 16 bits": ((coarse() / 255).astype(np.float16), coarse()),

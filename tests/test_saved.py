@@ -59,6 +59,8 @@ def test_words_a_clip_and_tiles_of_version_1_load() -> None:
     assert (len(clip.clip), clip.clip.rate, clip.clip.name, clip.maps.shape) == (4, 8.0, "", (1, 2, 2, 2))
     assert clip.peak is not None
     assert clip.heat().shape == (4, 24, 32)
+    with pytest.raises(InputError, match="boxes are of a picture, and this is of a clip"):
+        clip.boxes()
     tiles = Explanation.load(SAVED / "tiles.npz")
     assert tiles.box == ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))
     assert tiles.problems == [None, "not finite"]
@@ -162,6 +164,7 @@ DESCRIBED: list[tuple[str, str, Any, str]] = [
     (CLIP, "clip.rate", 0, "clip.rate: input should be greater than 0"),
     (CLIP, "clip.rate", NAN, "clip.rate"),
     (CLIP, "clip.rate", ..., "clip.rate"),
+    (CLIP, "clip", ..., "clip: expected its frames and rate"),
     (ANSWERS, "clip", {"frames": 3, "rate": 8.0}, "frames: expected an array of that name, got none"),
 ]  # fmt: skip
 

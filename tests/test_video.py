@@ -228,10 +228,11 @@ def test_what_is_no_film_or_never_ends_is_refused(tmp_path: Path, monkeypatch: p
     (tmp_path / "text.png").write_text("no")
     (tmp_path / "text.mp4").write_text("no" * 1000)
     (tmp_path / "empty.mp4").touch()
+    (tmp_path / "bomb.png").write_bytes(b"qoif" + struct.pack(">II", 2**31, 2**31) + bytes(40))
     (tmp_path / "cut.gif").write_bytes(animation(tmp_path / "a.gif", [100] * 9).read_bytes()[:-20])
     cases = {
         "pipe.mp4": "got a pipe", "pipe.gif": "got a pipe", "frames": "got a pipe", "zero.avi": "got a device",
-        "text.png": "damaged or no animated picture", "text.mp4": "damaged or no film", "empty.mp4": "damaged or no film",
+        "text.png": "damaged or no animated picture", "text.mp4": "damaged or no film", "empty.mp4": "damaged or no film", "bomb.png": "damaged or no animated picture",
         "x" * 256: "cannot be opened", "none": "no such file", "a\0": "cannot be opened", "\udcff": "no such file",
     }  # fmt: skip
     for name, message in cases.items():
