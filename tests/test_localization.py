@@ -251,7 +251,7 @@ def test_loc_of_gradcam_pp() -> None:
     assert loc_delta(HEAT, BOX, 0.0, picture) == loc_delta(HEAT, BOX, 0.0)
     picture[1, 1] = 0
     assert loc_delta(HEAT, BOX, 0.0, picture) == pytest.approx(1 / (2 + 4))
-    assert loc_delta(0 * HEAT, BOX, 0.0) == 0.0
+    assert loc_delta(0 * HEAT, BOX, 0.0) == loc_delta(0 * HEAT, 0 * MASK > 0, 0.0) == 0.0
 
 
 def test_otsu_by_hand() -> None:
