@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -15,8 +16,8 @@ from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.probability import full, log_prob, others
-from mmgradcam.task import Query, Target, Task
-from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, tokenize
+from mmgradcam.task import Query, Target, Task, Word
+from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, spoken
 
 Choose = Callable[[nn.Module, list[Tensor], list[Tensor]], list[Tensor]]
 """What predicts each word, and the words, to their scores."""
@@ -97,22 +98,24 @@ class Captioning(Task):
 
     def targets_of_each(self, features: Tensor, queries: Sequence[Query]) -> list[Sequence[Target]]:
         given: dict[int, list[int]] = {}
+        spans: dict[int, tuple[Word, ...]] = {}
         for b, query in enumerate(queries):
             refuse_unknown(self, query, ("caption", "phrases"))
             if query.get("caption") is not None:
-                given[b] = self._read(query["caption"])
+                given[b], spans[b] = self._read(query["caption"])
         silent = [b for b in range(len(queries)) if b not in given and "phrases" not in queries[b]]
         if silent:
             given.update(zip(silent, self.generate(features[silent]), strict=True))
         return [
-            self._words(given[b], features[b : b + 1]) if b in given else self._phrases(queries[b]["phrases"])
+            self._words(given[b], features[b : b + 1], spans.get(b)) if b in given else self._phrases(queries[b]["phrases"])
             for b in range(len(queries))
         ]
 
-    def _read(self, caption: Any) -> list[int]:
-        words = tokenize(caption) if isinstance(caption, str) else None
-        if not words:
+    def _read(self, caption: Any) -> tuple[list[int], tuple[Word, ...]]:
+        read = spoken(caption, self.vocabulary) if isinstance(caption, str) else None
+        if read is None or not read.words:
             raise InputError(f"caption: expected a sentence, got {caption!r}")
+        words = read.words
         unknown = [word for word in dict.fromkeys(words) if word not in self.vocabulary]
         if unknown:
             raise InputError(
@@ -121,12 +124,13 @@ class Captioning(Task):
             )
         if len(words) > self.longest:
             raise InputError(f"caption: expected at most {self.longest} words, got {len(words)}; split it")
-        return [START, *self.vocabulary.encode(words), END]
+        return [START, *self.vocabulary.encode(words), END], read.spans
 
-    def _words(self, tokens: Sequence[int], features: Tensor) -> list[Target]:
+    def _words(self, tokens: Sequence[int], features: Tensor, spans: Sequence[Word] | None) -> list[Target]:
         said = Said(tuple(tokens), ())
         words = self.vocabulary.decode(tokens)
-        likely: list[float | None] = [None] * len(words)
+        spans = [Word(word, i, i) for i, word in enumerate(words)] if spans is None else spans
+        likely: list[float] = []
         if self.unit == "word logit" and words:  # else the score itself tells it
             told = torch.tensor([tokens[: len(words) + 1]], device=features.device)
             with torch.no_grad():
@@ -134,8 +138,12 @@ class Captioning(Task):
                 chosen = _each_alone(self.head.out, steps, list(told[:, 1:].unbind(1)))
             likely = [float(one.exp()) for one in chosen]
         return [
-            Target(w, replace(said, positions=(i + 1,)), probability=p)
-            for i, (w, p) in enumerate(zip(words, likely, strict=True))
+            Target(
+                span.text,
+                replace(said, positions=tuple(range(span.first + 1, span.last + 2))),
+                probability=math.prod(likely[span.first : span.last + 1]) if likely else None,
+            )
+            for span in spans
         ]
 
     def _phrases(self, phrases: Any) -> list[Target]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import torch
 
 from mmgradcam.errors import InputError
+from mmgradcam.files import exists, is_folder
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,34 @@ def config_of(name: str) -> Any:
     from transformers import AutoConfig
 
     return Source(name).fetch(AutoConfig)
+
+
+ADAPTER = "adapter_config.json"
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Nothing, unless a folder holds a PEFT adapter alone.
+
+    Raises:
+        InputError: it does; the line names the model that the adapter is for.
+    """
+    if (
+        not is_folder(folder)
+        or not exists(folder / ADAPTER)
+        or any(folder.glob("model*.safetensors"))
+        or any(folder.glob("pytorch_model*.bin"))
+    ):
+        return
+    try:
+        found = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        base, kind = found.get("base_model_name_or_path"), found.get("peft_type")
+    except (OSError, ValueError, AttributeError):
+        base = kind = None
+    raise InputError(
+        f"{folder}: a PEFT adapter ({kind or 'of unknown kind'}), not a model: it changes {base or 'a model unnamed'}, "
+        "which is not in the folder; merge the two with peft (PeftModel.from_pretrained(model, adapter).merge_and_unload()), "
+        "save_pretrained the result and its processor to a folder, and name that"
+    )
 
 
 def _only_local(name: str) -> bool:

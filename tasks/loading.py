@@ -26,6 +26,7 @@ from mmgradcam.pictures import Fit
 from mmgradcam.seam import find_tap
 from mmgradcam.task import Task
 from mmgradcam.tasks import hub, plugins
+from mmgradcam.tasks.fetching import refuse_adapter
 from mmgradcam.writing import write_folder
 
 FORMAT = 1
@@ -81,6 +82,7 @@ def load(
         return of_users
     bundled = str(name) in checkpoints.names()
     folder = checkpoints.folder(str(name)) if bundled else Path(name)
+    refuse_adapter(folder)
     if _is_of_others(str(name), folder):
         task = hub.build(str(name), str(where), device_map)
         for module in task.modules():

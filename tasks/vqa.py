@@ -14,8 +14,8 @@ from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.probability import log_prob
-from mmgradcam.task import Query, Target, Task, Word, at_least_one
-from mmgradcam.tasks.vocabulary import PAD, Vocabulary, tokenize
+from mmgradcam.task import Query, Target, Task, at_least_one
+from mmgradcam.tasks.vocabulary import PAD, Spoken, Vocabulary, spoken, tokenize
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ class VQA(Task):
             if query.get("question") is None:
                 raise InputError(f"{self.name or 'VQA'} is asked {asked}; got no question")
         read = [self._read(query["question"]) for query in queries]
-        tokens = self._pad([self.vocabulary.encode(words) for words in read], features.device)
+        tokens = self._pad([self.vocabulary.encode(one.words) for one in read], features.device)
         probabilities = self.head(features, tokens).float().softmax(-1).cpu()
-        return [self._targets(p, words, query) for p, words, query in zip(probabilities, read, queries, strict=True)]
+        return [self._targets(p, one, query) for p, one, query in zip(probabilities, read, queries, strict=True)]
 
     def _several(self, features: Tensor, query: Query) -> list[Target]:
         refuse_unknown(self, query, ("questions", "answers"), "several questions with questions=[...] and answers=[...] alone")
@@ -100,12 +100,12 @@ class VQA(Task):
         answers = query.get("answers") or [None] * len(read)
         if len(answers) != len(read):
             raise InputError(f"answers: expected one, or None, for each of {len(read)} questions; got {len(answers)}")
-        tokens = self._pad([self.vocabulary.encode(words) for words in read], features.device)
+        tokens = self._pad([self.vocabulary.encode(one.words) for one in read], features.device)
         probabilities = self.head(features, tokens).float().softmax(-1).cpu()
         asked = zip(probabilities, read, answers, strict=True)
-        return [target for p, words, answer in asked for target in self._targets(p, words, {"answer": answer})]
+        return [target for p, one, answer in asked for target in self._targets(p, one, {"answer": answer})]
 
-    def _targets(self, probabilities: Tensor, words: Sequence[str], query: Query) -> list[Target]:
+    def _targets(self, probabilities: Tensor, read: Spoken, query: Query) -> list[Target]:
         asked = query.get("answer")
         if asked is None:
             top = at_least_one(query, "top", 1)
@@ -114,8 +114,7 @@ class VQA(Task):
             chosen = probabilities.topk(top).indices.tolist()
         else:
             chosen = [self._answer(a, "answer") for a in ([asked] if isinstance(asked, str) else asked)]
-        question = tuple(self.vocabulary.encode(words))
-        reads = tuple(Word(word, i, i) for i, word in enumerate(words))
+        question, reads = tuple(self.vocabulary.encode(read.words)), read.spans
         made = [
             Target(
                 self.answers[i],
@@ -134,10 +133,11 @@ class VQA(Task):
             made.insert(1, Target(label, replace(made[0].value, against=other), reads=reads, asserted=False))
         return made
 
-    def _read(self, question: Any) -> list[str]:
-        words = tokenize(question) if isinstance(question, str) else None
-        if not words:
+    def _read(self, question: Any) -> Spoken:
+        read = spoken(question, self.vocabulary) if isinstance(question, str) else None
+        if read is None or not read.words:
             raise InputError(f"question: expected a sentence, got {question!r}")
+        words = read.words
         if len(words) > self.longest:
             raise InputError(f"question: expected at most {self.longest} words, got {len(words)}; shorten it")
         unknown = [word for word in dict.fromkeys(words) if word not in self.vocabulary]
@@ -146,7 +146,7 @@ class VQA(Task):
                 f"question: {self.name or 'the model'} does not know {', '.join(map(repr, unknown))}; "
                 f"it knows {', '.join(self.vocabulary.words[:200])}"
             )
-        return words
+        return read
 
     def _answer(self, text: Any, what: str) -> int:
         answer = " ".join(tokenize(text)) if isinstance(text, str) else ""

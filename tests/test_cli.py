@@ -289,3 +289,16 @@ def test_every_command_has_help(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) > 5
+
+
+@pytest.mark.parametrize("top", ["0", "-3"])
+def test_vqa_refuses_no_answers(folders: dict[str, Path], scene: Path, top: str, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from mmgradcam import cli
+
+    asked = ["vqa", str(scene), "--model", str(folders["vqa"]), "--question", "what color is the cube", "--top", top]
+    done = CliRunner().invoke(cli.app, [*asked, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert "--top" in done.output
+    assert not (tmp_path / "out").exists()

@@ -276,3 +276,17 @@ def test_a_folder_without_permission_is_one_line(models: dict[str, Path], monkey
 def test_a_device_that_does_not_exist_is_said(folders: dict[str, Path], device: str) -> None:
     with pytest.raises(InputError, match=f"device '{device}' cannot be used"):
         load(folders["vqa"], device=device)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"config.json": '{"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"}'}]
+)
+def test_an_adapter_alone_says_what_it_is(tmp_path: Path, more: dict[str, str]) -> None:
+    described = '{"peft_type": "LORA", "base_model_name_or_path": "llava-hf/llava-1.5-7b-hf"}'
+    for name, text in {"adapter_config.json": described, "adapter_model.safetensors": "", **more}.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=r"PEFT adapter \(LORA\), not a model: it changes llava-hf/llava-1.5-7b-hf.*merge"):
+        load(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("[")
+    with pytest.raises(InputError, match="PEFT adapter"):
+        load(tmp_path)

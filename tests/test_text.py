@@ -14,10 +14,16 @@ from PIL import Image
 from torch import nn
 from transformers import GenerationConfig
 
+from mmgradcam import InputError, explain
 from mmgradcam.explanation import Explanation
+from mmgradcam.pictures import Fit
 from mmgradcam.record import About
+from mmgradcam.tasks import VQA, Captioning
 from mmgradcam.tasks.hub.talking import Prompt, Talking
 from mmgradcam.tasks.hub.text import words_among, words_of, words_read
+from mmgradcam.tasks.nets.answerers import LSTMAnswerer
+from mmgradcam.tasks.nets.captioners import LSTMCaptioner
+from mmgradcam.tasks.vocabulary import Vocabulary, spoken, tokenize
 
 TEXTS = [
     "a dog catches the red frisbee.",
@@ -290,3 +296,36 @@ def test_words_of_a_question_that_are_not_found_are_named(tmp_path: Path) -> Non
         assert [
             word.text for word in words_read(tokenizer, tokenizer("is the cat red?")["input_ids"], "is the striped cat red?")
         ]
+
+
+SPOKEN = Vocabulary(("a", "man", "in", "t", "shirt", "2", "5", "what", "'s", "'", "x-ray", "is", "red"))
+
+
+def test_words_of_a_closed_vocabulary_are_tokens_as_it_was_trained_and_whole_words_to_people() -> None:
+    read = spoken("What's a man in a “t-shirt”, 2.5 x-ray 's ' red?", SPOKEN)
+    assert read.words == ("what", "'s", "a", "man", "in", "a", "t", "shirt", "2", "5", "x-ray", "'s", "'", "red")
+    assert [w.text for w in read.spans] == ["what's", "a", "man", "in", "a", "t-shirt", "2.5", "x-ray", "'s", "'", "red"]
+    assert [i for w in read.spans for i in range(w.first, w.last + 1)] == list(range(14))
+    for text in ("a man's t-shirt", "red, a.b 'quoted' t/shirt", "A MAN in 2 - 5", "it's rock'n'roll ½ a_b"):
+        words = tuple(w for word in tokenize(text) for w in ([word] if word in SPOKEN else ["?"]))
+        own = spoken(text, Vocabulary(tuple(dict.fromkeys(tokenize(text)))))
+        assert own.words == tuple(tokenize(text)), words
+
+
+def test_importances_and_scores_of_a_word_are_the_sums_over_its_parts() -> None:
+    torch.manual_seed(0)
+    picture, encoder = Image.new("RGB", (16, 16), (9, 99, 199)), nn.Conv2d(3, 6, 4, 4)
+    fit = Fit((16, 16), how="stretch")
+    vqa = VQA(encoder, LSTMAnswerer(len(SPOKEN), 3, 6, 8).eval(), SPOKEN, ["yes", "no", "red"], fit)
+    whole, parts = (explain(vqa, picture, question=f"is a man in a {word} red") for word in ("t-shirt", "t shirt"))
+    named = dict(whole.importances)
+    assert named["t-shirt"] == pytest.approx(
+        sum(value for word, value in parts.importances if word in ("t", "shirt")), rel=1e-4
+    )
+    captioner = Captioning(encoder, LSTMCaptioner(len(SPOKEN), 6, 8).eval(), SPOKEN, fit)
+    one, two = (explain(captioner, picture, caption=f"a red {word}") for word in ("t-shirt", "t shirt"))
+    assert one.labels == ["a", "red", "t-shirt"]
+    assert one["t-shirt"].score == pytest.approx(two["t"].score + two["shirt"].score, rel=1e-5)
+    for top in (0, -1, True):
+        with pytest.raises(InputError, match="top: expected a whole number of 1 or more"):
+            explain(vqa, picture, question="is a man red", top=top)
