@@ -351,3 +351,21 @@ def test_json_is_json_whatever_it_holds() -> None:
     assert to_json(told).encode()
     assert to_json(told, ascii_only=True).isascii()
     assert json.loads(to_json(told, ascii_only=True)) == read
+
+
+def test_an_exchanged_folder_keeps_its_mode_and_what_others_wrote_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    write_folder(folder, OLD)
+    folder.chmod(0o700)
+    real = writing._swapped
+
+    def late(one: Path, other: Path) -> bool:
+        (folder / "theirs").write_bytes(b"mine")
+        return real(one, other)
+
+    monkeypatch.setattr(writing, "_swapped", late)
+    write_folder(folder, NEW)
+    assert held(folder) == {**there(NEW), "theirs": b"mine"}
+    assert folder.stat().st_mode & 0o777 == 0o700
