@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types mutants clean
+.PHONY: demo test test-slow fuzz lint types mutants clean
 
 # The photo is Grace Hopper's official portrait, in the public domain, as matplotlib brings it along.
 demo: .venv/installed
@@ -12,6 +12,13 @@ demo: .venv/installed
 
 test: .venv/developing
 	$(BIN)/python -m pytest
+
+test-slow: .venv/developing
+	$(BIN)/python -m pytest -m slow
+
+# 2,000 bad and odd inputs: pictures, names, texts, options, saved files.
+fuzz: .venv/developing
+	$(BIN)/python -m pytest -m slow tests/test_fuzz.py
 
 lint: .venv/developing
 	$(BIN)/ruff check .
