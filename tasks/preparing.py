@@ -14,6 +14,7 @@ from mmgradcam.pictures import Prepared, whole
 from mmgradcam.tasks.fetching import Source
 
 Prepare = Callable[[Any], Prepared | Tensor]
+Transform = Callable[[Any], Tensor]
 IMAGENET = 1000
 
 
@@ -37,16 +38,21 @@ def prepare_of(model: nn.Module) -> Prepare:
     return found
 
 
-def of_timm(model: nn.Module) -> Prepare:
+def of_timm(model: nn.Module) -> Transform:
     """The preprocessing a model of timm was evaluated with."""
     data = importlib.import_module("timm.data")
-    transform: Prepare = data.create_transform(**data.resolve_model_data_config(model), is_training=False)
+    transform: Transform = data.create_transform(**data.resolve_model_data_config(model), is_training=False)
     return transform
 
 
-def of_processor(processor: Any) -> Prepare:
+def of_processor(processor: Any) -> Transform:
     """The preprocessing of an image processor of transformers."""
-    return lambda image: processor(image, return_tensors="pt")["pixel_values"][0]
+
+    def transform(image: Any) -> Tensor:
+        pixels: Tensor = processor(image, return_tensors="pt")["pixel_values"][0]
+        return pixels
+
+    return transform
 
 
 Found = tuple[Prepare, str, str]

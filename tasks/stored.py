@@ -6,10 +6,10 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, Required, get_type_hints
+from typing import Annotated, Any, Literal, NotRequired, Required, cast, get_type_hints
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from safetensors import safe_open
 from torch import Tensor
 from typing_extensions import TypedDict
@@ -98,8 +98,8 @@ def check_settings(made: Callable[..., Any], given: Mapping[str, Any], at: str) 
         name: (Required if one.default is one.empty else NotRequired)[hints.get(name, Any)]
         for name, one in inspect.signature(made).parameters.items()
     }
-    expected = TypedDict("expected", fields)  # type: ignore[operator]
-    expected.__pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    strictly = with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+    expected: Any = strictly(cast(Any, TypedDict)("expected", fields))
     try:
         TypeAdapter(expected).validate_json(json.dumps(given))
     except ValidationError as error:
