@@ -20,8 +20,8 @@ def one_line(text: str) -> str:
 
 
 def unicode_text(text: str) -> str:
-    """A text that can be written to any file: lone surrogates, as of names that are no UTF-8, become question marks."""
-    return text.encode("utf-8", "replace").decode()
+    """A text that can be written to any file: lone surrogates, as of names that are no UTF-8, become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _breaks(character: str) -> bool:

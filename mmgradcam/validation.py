@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mmgradcam.errors import InputError
+from mmgradcam.errors import InputError, unicode_text
 
 
 class Strict(BaseModel):
@@ -33,7 +33,7 @@ def validated(kind: type[Kind], text: str, file: Path, advice: str) -> Kind:
         InputError: it is not.
     """
     try:
-        return kind.model_validate_json(text.encode("utf-8", "replace"))
+        return kind.model_validate_json(unicode_text(text))
     except ValidationError as error:
         raise InputError(f"{file}: {reason(error, 'description')}; {advice}") from None
 

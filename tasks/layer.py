@@ -62,6 +62,9 @@ class Layer(Task):
             raise InputError(f"{self.name} has no layer {layer!r}; it has {', '.join(n for n in modules if n)}")
         self.taps = (Tap(modules[layer] if isinstance(layer, str) else layer, layout),)
 
+    def modules(self) -> list[nn.Module]:
+        return [self.model]  # what prepares pictures may be a module too, as torchvision's is
+
     def prepare(self, image: Image.Image) -> Prepared:
         if self.preparing is None:
             if isinstance(image, Clip):
