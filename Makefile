@@ -11,14 +11,14 @@ demo: .venv/installed
 	@$(BIN)/mmgradcam vqa mmgradcam/data/example.png --model scenes-vqa --question "what color is the large cube?" --out demo/question
 
 test: .venv/developing
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/developing
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
 # 2,000 bad and odd inputs: pictures, names, texts, options, saved files.
 fuzz: .venv/developing
-	$(BIN)/python -m pytest -m slow tests/test_fuzz.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal tests/test_fuzz.py
 
 lint: .venv/developing
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from photo_data import crop, crops, recolour
 from torch import Tensor, nn
+from training import autocast
 
 from mmgradcam.data.photos import Photos
 from mmgradcam.tasks.nets.encoder import Encoder
@@ -104,7 +105,7 @@ def train(given: argparse.Namespace) -> None:
         target = (crop(torch.from_numpy(taught[rows]).to(device).float(), where, (14, 14)) - mean) / std
         for group in optimizer.param_groups:
             group["lr"] = given.rate * min(1.0, (step + 1) / 300) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             said, found = student(seen.contiguous(memory_format=torch.channels_last), (14, 14))
         matched = F.mse_loss(said.float(), target)
         named = F.binary_cross_entropy_with_logits(found, held[rows].to(device), reduction="none").sum(1).mean()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from training import autocast
 
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit
@@ -194,7 +195,7 @@ def features(encoder: nn.Module, images: Sequence[Any], path: Path, view: int, d
             rng = np.random.default_rng([view, at])
             seen = crop(pictures * std + mean, crops(rng, len(pictures), 0.5).to(device), tuple(pictures.shape[-2:]))
             pictures = (recolour(rng, seen, 0.2) - mean) / std
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with autocast(device):
             made = encoder(pictures.contiguous(memory_format=torch.channels_last)).half().cpu().numpy()
         if kept is None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
-from training import keep, rate_at, resumed
+from training import autocast, keep, rate_at, resumed
 
 from mmgradcam import methods
 from mmgradcam.bulk.goto import evaluate_goto
@@ -91,7 +91,7 @@ def right(net: GoToNet, data: Samples) -> float:
 def loss_of(net: GoToNet, data: Samples, rows: np.ndarray[Any, Any]) -> Tensor:
     """Of where the agent is, and of what is best at every place of the room: one picture teaches it all."""
     pictures, told, at, best = data
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast("cpu"):
         where, advised = net.head.everywhere(net.encoder(as_input(pictures[rows])), told[rows])
     known = best[rows].any(-1)
     share = best[rows].float()

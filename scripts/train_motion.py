@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from training import keep, rate_at, resumed
+from training import autocast, keep, rate_at, resumed
 
 from mmgradcam import methods
 from mmgradcam.bulk.motion import evaluate_motion
@@ -113,7 +113,7 @@ def train(given: argparse.Namespace) -> Net:
         x, y = changed(prepared(data[rows]), kinds[rows], rng)
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, given.steps, given.rate, 100)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu"):
             moments = net.head.moments(net.encoder(x)).float()
         each = F.cross_entropy(moments, y[:, None].expand(-1, moments.shape[2]))  # every moment shall tell it
         loss = F.cross_entropy(moments.mean(2), y) + each

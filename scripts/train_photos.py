@@ -27,7 +27,7 @@ import torch
 from photo_data import HELD, features, fit_of
 from photo_lessons import HEADS, Answers, Captions, prime
 from torch import nn
-from training import rate_at
+from training import autocast, rate_at
 
 from mmgradcam.tasks.nets.backbone import Backbone
 from mmgradcam.tasks.nets.encoder import Encoder
@@ -133,7 +133,7 @@ def train(given: argparse.Namespace) -> None:
         x = torch.from_numpy(np.array(grids[int(rng.integers(len(grids)))][rows])).to(device).float()
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, steps, given.rate, 200)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             spoken, found = (lesson.rewarded if given.reward else lesson.losses)(head, x, rows, rng)  # type: ignore
         optimizer.zero_grad()
         (spoken if given.reward else spoken + given.find * found).backward()

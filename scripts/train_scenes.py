@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from scene_data import ATTRIBUTES, CAPTION_VOCABULARY, QUESTION_VOCABULARY, SIDE, Scenes, hardness, scenes
 from torch import Tensor, nn
+from training import autocast
 
 from mmgradcam.data.questions import ANSWERS
 from mmgradcam.tasks.nets.answerers import LSTMAnswerer, TransformerAnswerer
@@ -158,7 +159,7 @@ def validate(model: nn.ModuleDict, data: Scenes, device: torch.device) -> dict[s
     totals: dict[str, float] = {}
     batches = np.array_split(np.arange(len(data.images)), max(1, len(data.images) // 100))
     for rows in batches:
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             which = np.tile(np.arange(4), (len(rows), 1)), np.tile(np.arange(12), (len(rows), 1))
             found = losses(model, data, (rows, *which), device, list(HEADS))
         for name, value in found.items():
@@ -220,7 +221,7 @@ def train(given: argparse.Namespace) -> None:
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate(given, step, stage, group["sees"])
-            with torch.autocast(device.type, torch.bfloat16):
+            with autocast(device):
                 found = losses(model, data, (rows, captions, questions), device, STAGES[stage], seeing=stage < 2)
             loss = sum(value for name, value in found.items() if not name.endswith("right"))
             assert isinstance(loss, Tensor)

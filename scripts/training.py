@@ -35,3 +35,10 @@ def keep(out: Path, row: Mapping[str, Any], **parts: Any) -> None:
         csv.writer(file).writerow(row.values())
     torch.save({**{name: part.state_dict() for name, part in parts.items()}, "step": row["step"]}, out / "part.pt")
     (out / "part.pt").replace(out / "last.pt")
+
+
+def autocast(device: str | torch.device) -> torch.autocast:
+    """Bfloat16 where the device computes in it; a CPU that only emulates it would take several times as long."""
+    kind = torch.device(device).type
+    native = kind != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.autocast(kind, torch.bfloat16, enabled=native)

@@ -42,6 +42,7 @@ def test_weights_are_plain_tensors_of_few_bits(name: str) -> None:
     assert all(t.dtype in (torch.float16, torch.int8, torch.int64) and torch.isfinite(t).all() for t in tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_SCENES)
 def test_a_model_is_as_good_as_its_card(name: str) -> None:
     """Within what chance allows for so few scenes: 4 standard errors below the card's figures, or 5 points."""
@@ -67,6 +68,7 @@ def test_a_model_is_as_good_as_its_card(name: str) -> None:
         assert f["random"] < 0.2
 
 
+@pytest.mark.slow
 def test_the_policy_goes_where_it_is_told_as_its_card_says() -> None:
     pytest.importorskip("minigrid", reason="minigrid is not installed")
     card = checkpoints.config(checkpoints.folder("babyai-goto"))["figures"]
@@ -78,6 +80,7 @@ def test_the_policy_goes_where_it_is_told_as_its_card_says() -> None:
     assert found["random"] < 0.1
 
 
+@pytest.mark.slow
 def test_the_model_of_clips_is_as_good_as_its_card() -> None:
     card = checkpoints.config(checkpoints.folder("clips-motion"))["figures"]
     found = evaluate_motion(load("clips-motion", device="cpu"), 24)
@@ -89,6 +92,7 @@ def test_the_model_of_clips_is_as_good_as_its_card() -> None:
         assert abs(figures["average_drop"] - card["faithfulness"][name]["average_drop"]) < 15
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", OF_PHOTOS)
 def test_a_model_is_as_good_on_photos_as_its_card(name: str) -> None:

@@ -432,6 +432,7 @@ def test_a_classifier_with_a_teacher_is_loaded_and_both_its_heads_are_replaced(k
     torch.testing.assert_close(*(explain(one, noise(), method=hirescam, classes=["cracked"]).maps for one in (again, mine)))
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns_resumes_and_writes_its_page(folder: Path, tmp_path: Path) -> None:
     """Red or green pictures, which a tiny net tells apart in a few epochs."""
     draw = np.random.default_rng(0)

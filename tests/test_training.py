@@ -18,6 +18,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 COLORS = ("red", "blue", "green", "gray")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["photo-captioner", "photo-vqa"])
 def test_the_training_script_learns_from_the_official_layouts(model: str, hub_folder: Path, tmp_path: Path) -> None:
     images = [{"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg"} for n in range(100)]
@@ -82,6 +83,7 @@ def test_the_training_script_learns_from_the_official_layouts(model: str, hub_fo
         assert any(not torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["motion", "goto"])
 def test_a_training_goes_on_where_it_was_stopped(name: str, tmp_path: Path) -> None:
     if name == "goto":
