@@ -125,7 +125,7 @@ def to_json(value: Any, indent: int | None = None, ascii_only: bool = False) -> 
         ascii_only: escape other characters, for an output of unknown encoding.
 
     >>> to_json({"a": float("nan"), "b": "\udcff"}, ascii_only=True)
-    '{"a": null, "b": "?"}'
+    '{"a": null, "b": "\\ufffd"}'
     """
     return json.dumps(_plain(value), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
 

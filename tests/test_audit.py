@@ -184,7 +184,7 @@ def test_what_grows_by_rounding_is_no_increase() -> None:
             return super().forward(x) * 1e-7
 
     model = Even()
-    task = Layer(model, model.conv, ["red", "green", "blue"])
+    task = Layer(model, model.conv, ["red", "green", "blue"], prepare=whole)
     made = audit(task, source(), [hirescam, inverted], [measures.drop])
     assert all(row["increase"] is False and row["win"] is False for row in made.rows)
     grown = audit(colored(), source(), [hirescam], [measures.drop])

@@ -248,7 +248,7 @@ def test_questions_of_one_photo_are_explained_each() -> None:
     torch.testing.assert_close(told[0].map, explain(task, photo, question=texts[0], answer="yes")[0].map)
     with pytest.raises(InputError, match="one, or None, for each of 2 questions; got 1"):
         explain(task, photo, questions=texts, answers=["yes"])
-    with pytest.raises(InputError, match="alone; got top too"):
+    with pytest.raises(InputError, match="alone; got top="):
         explain(task, photo, questions=texts, top=2)
 
 
