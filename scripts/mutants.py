@@ -74,9 +74,13 @@ OTHERS = [
     "ZeroIterationForLoop",
 ]
 TESTS = {
-    "mmgradcam/engine.py": "engine invariants graph",
+    "mmgradcam/engine.py": "engine invariants graph probability arguments",
+    "mmgradcam/precision.py": "probability",
+    "mmgradcam/probability.py": "probability",
+    "mmgradcam/memory.py": "engine",
+    "mmgradcam/locks.py": "threads",
     "mmgradcam/seam.py": "seam engine invariants threads",
-    "mmgradcam/layouts.py": "seam pictures classify",
+    "mmgradcam/layouts.py": "layouts seam pictures classify",
     "mmgradcam/pictures.py": "pictures",
     "mmgradcam/views.py": "pictures",
     "mmgradcam/clips.py": "video",
@@ -90,7 +94,7 @@ TESTS = {
     "mmgradcam/methods/layers.py": "pixels methods",
     "mmgradcam/methods/pixels.py": "pixels methods",
     "mmgradcam/methods/resampled.py": "resampled",
-    "mmgradcam/metrics/": "faithfulness localization perturbation sanity reliance flag robustness captions_metrics bias audit",
+    "mmgradcam/metrics/": "faithfulness localization perturbation sanity verdict reliance flag robustness captions_metrics bias audit",
 }
 """Modules that are mutated, and the test files that are about them."""
 
@@ -258,7 +262,7 @@ def trace(files: list[str], kept: Path) -> int:
     cover = coverage.Coverage(data_file=None, source=[str(ROOT / "mmgradcam")], config_file=False)
     cover.start()
     recorder = Recorder(cover)
-    code = pytest.main([*files, *PYTEST, "-m", "not browser and not data"], plugins=[recorder])
+    code = pytest.main([*files, *PYTEST, "-m", "not browser and not data and not slow"], plugins=[recorder])
     cover.stop()
     data, ran = cover.get_data(), defaultdict(set)
     for file in data.measured_files():
