@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmgradcam import Explanation, ModelError, Target, Task, explain, gradcam_pp, hirescam, log_prob, normgrad, rise, smooth
 from mmgradcam.engine import scores
-from mmgradcam.precision import exponents, kept_in_range, rounded
+from mmgradcam.precision import exponents, initial, kept_in_range, lost, rounded
 from mmgradcam.tasks import Policy, load
 from mmgradcam.tasks.classes import likelihood_of
 from mmgradcam.tasks.vqa import Answered
@@ -492,3 +492,15 @@ def test_scores_that_are_not_finite_are_refused_without_a_gradient_too() -> None
     shared.scores = lambda features, targets: [group.log() for group in together(features, targets)]
     with pytest.raises(ModelError, match="the score of 'a', 'red', 'ball' is nan"):
         scores(shared, features, words)
+
+
+def test_gradients_that_are_all_negative_have_a_size() -> None:
+    for size, expected in ((1e-3, False), (1e-40, True)):
+        raw = torch.tensor([[[-size, -size / 2]]])
+        assert lost("logit", torch.ones(1), [raw], [(torch.ones_like(raw), raw)]).tolist() == [expected]
+
+
+def test_powers_stay_below_what_the_precision_holds() -> None:
+    assert initial("log-probability", torch.tensor([-6e-8], dtype=torch.half)).tolist() == [15.0]
+    assert initial("log-probability", torch.tensor([-1e-30])).tolist() == [99.0]
+    assert initial("logit", torch.tensor([-1e-30])).tolist() == [0.0]
