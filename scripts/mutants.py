@@ -5,7 +5,7 @@
 
 Faults come from cosmic-ray's operators; changes that only touch annotations or docstrings are no faults and are left out. A mutant runs
 in a forked child that imports the changed module in place of the file, so nothing on disk changes, and the tests that ran the
-changed line, those of the module's own test files first, fastest first, for `BUDGET` seconds in all. Survivors that `tests/mutants.json` gives a reason
+changed line, fastest first, for `BUDGET` seconds in all. Survivors that `tests/mutants.json` gives a reason
 for are listed apart; they count as survivors.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import hashlib
 import importlib.abc
 import importlib.machinery
 import json
@@ -22,7 +23,6 @@ import os
 import pickle
 import random
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -237,56 +237,78 @@ def own_tests(path: str) -> list[str]:
 
 
 def traced(paths: list[str]) -> tuple[dict[tuple[str, int], set[str]], dict[str, float]]:
-    """(file, line) -> tests that ran it, and the seconds of each test; kept until source or tests change."""
-    files = sorted({t for p in paths for t in own_tests(p)})
-    state = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    dirty = subprocess.run(["git", "diff", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
-    kept = CACHE / f"{state[:12]}-{hash_of(dirty + repr(files).encode())}.pickle"
+    """(file, line) -> tests that ran it, and the seconds of each test; kept until a test file, or code that its tests run, changes."""
+    ran, times = defaultdict[tuple[str, int], set[str]](set), dict[str, float]()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for file in sorted({t for p in paths for t in own_tests(p)}):
+        kept = CACHE / f"{Path(file).stem}.pickle"
+        found = read_trace(kept)
+        if found is None:
+            print(f"tracing {file}", flush=True)
+            child(lambda f=file, k=kept: trace(f, k), 3600)
+            found = read_trace(kept)
+        if found is None:
+            sys.exit(f"{file}: its tests could not be traced")
+        for place, tests in found[1].items():
+            ran[place] |= tests
+        times |= found[2]
+    return ran, times
+
+
+def read_trace(kept: Path) -> tuple[dict[str, str], dict[tuple[str, int], set[str]], dict[str, float]] | None:
+    """Hashes of the files it rests on, lines and times; None where it is missing or a file has changed since."""
     if not kept.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        child(lambda: trace(files, kept), 3600, quiet=False)
-    with kept.open("rb") as file:
-        found: tuple[dict[tuple[str, int], set[str]], dict[str, float]] = pickle.load(file)
-    return found
+        return None
+    found: tuple[dict[str, str], dict[tuple[str, int], set[str]], dict[str, float]] = pickle.loads(kept.read_bytes())
+    return found if all(hash_of(path) == known for path, known in found[0].items()) else None
 
 
-def hash_of(data: bytes) -> str:
-    import hashlib
+def hash_of(path: str) -> str:
+    file = ROOT / path
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
-    return hashlib.sha256(data).hexdigest()[:12]
 
-
-def trace(files: list[str], kept: Path) -> int:
+def trace(file: str, kept: Path) -> int:
     import coverage
 
     cover = coverage.Coverage(data_file=None, source=[str(ROOT / "mmgradcam")], config_file=False)
     cover.start()
     recorder = Recorder(cover)
-    code = pytest.main([*files, *PYTEST, "-m", "not browser and not data and not slow"], plugins=[recorder])
+    code = pytest.main([file, *PYTEST, "-m", "not browser and not data and not slow"], plugins=[recorder])
     cover.stop()
-    data, ran = cover.get_data(), defaultdict(set)
-    for file in data.measured_files():
-        name = str(Path(file).relative_to(ROOT))
-        for line, tests in data.contexts_by_lineno(file).items():
-            ran[name, line] |= {t for t in tests if t and t not in recorder.failed}
+    data, ran = cover.get_data(), dict[tuple[str, int], set[str]]()
+    for path in data.measured_files():
+        name = str(Path(path).relative_to(ROOT))
+        for line, tests in data.contexts_by_lineno(path).items():
+            ran[name, line] = {t for t in tests if t and t not in recorder.failed}
+    used = {file, "tests/conftest.py", *(name for (name, _), tests in ran.items() if tests)}
     temporary = kept.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(pickle.dumps((dict(ran), recorder.times)))
+    temporary.write_bytes(pickle.dumps(({path: hash_of(path) for path in used}, ran, recorder.times)))
     temporary.replace(kept)
     return int(code)
 
 
-def tests_for(mutant: Mutant, ran: dict[tuple[str, int], set[str]], times: dict[str, float]) -> list[str]:
-    own = own_tests(mutant.path)
+def tests_for(mutant: Mutant, ran: dict[tuple[str, int], set[str]], times: dict[str, float], budget: float) -> list[str]:
+    """Tests of the changed line; where none ran it, as with defaults and constants, of its function, else of its file."""
     tests = ran.get((mutant.path, mutant.line), set())
-    if not tests:  # a line that runs at import, or one that no test runs: the module's own tests
-        tests = {t for t in times if t.partition("::")[0] in own}
+    for first, last in spans(mutant.path, mutant.line):
+        tests = tests or {t for line in range(first, last + 1) for t in ran.get((mutant.path, line), ())}
     chosen, spent = [], 0.0
     for test in sorted(tests, key=lambda t: (times.get(t, 1.0), t)):
         spent += times.get(test, 1.0)
-        if chosen and spent > BUDGET:
+        if chosen and spent > budget:
             break
         chosen.append(test)
     return chosen
+
+
+def spans(path: str, line: int) -> list[tuple[int, int]]:
+    """First and last lines of the functions and classes around a line, innermost first, then of the file."""
+    source = (ROOT / path).read_text(encoding="utf-8")
+    around = [n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+    found = [(n.lineno - len(n.decorator_list), n.end_lineno or n.lineno) for n in around]
+    inner = sorted((s for s in found if s[0] <= line <= s[1]), key=lambda s: s[1] - s[0])
+    return [*inner, (1, source.count("\n") + 1)]
 
 
 def child(work: Callable[[], int], timeout: float, quiet: bool = True) -> int:
@@ -341,6 +363,7 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", help="parts of paths, such as engine or metrics/; by default all")
     parser.add_argument("--sample", type=int, default=25, help="mutants per module, drawn by --seed; 0 is all of them")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="of these, only mutants that survived when last tried")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     os.chdir(ROOT)
@@ -355,10 +378,13 @@ def main() -> None:
     ran, times = traced(paths)
     reasons = json.loads(REASONS.read_text(encoding="utf-8")) if REASONS.exists() else {}
     waiting = [m for path in paths for m in mutants_of(path, given.sample, given.seed)]
+    if given.again:
+        last = {r["key"]: r["code"] for r in map(json.loads, (CACHE / "results.jsonl").read_text().splitlines())}
+        waiting = [m for m in waiting if last.get(m.key) == 0]
     for path in paths:
         unchanged = (ROOT / path).read_text(encoding="utf-8")
         control = Mutant(path, "none", 0, 0, "", "", unchanged)
-        if code := child(lambda m=control: tested(m, tests_for(m, ran, times)), 300):
+        if code := child(lambda m=control: tested(m, tests_for(m, ran, times, 2.0)), 300):
             sys.exit(f"{path}: its tests fail without a mutant (exit code {code})")
     print(f"{len(waiting)} mutants of {len(paths)} modules", flush=True)
     dead, alive, results = defaultdict(int), defaultdict(list), CACHE / "results.jsonl"
@@ -366,7 +392,7 @@ def main() -> None:
     while waiting or running:
         while waiting and len(running) < given.jobs:
             mutant = waiting.pop(0)
-            tests = tests_for(mutant, ran, times)
+            tests = tests_for(mutant, ran, times, BUDGET)
             limit = 60 + 5 * sum(times.get(t, 1.0) for t in tests)
             process = spawn(lambda m=mutant, t=tests: tested(m, t), quiet=True)
             running[process] = mutant, time.monotonic() + limit
