@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 
-@dataclass(eq=False)
+@dataclass
 class _Claim:
     """What a thread holds or waits for, by id; the things are kept alive, so that no id is given out anew."""
 

@@ -356,7 +356,7 @@ def _edges(ramp: Tensor, inside: Tensor, axis: int) -> tuple[float, float]:
     place = torch.arange(ramp.shape[axis], dtype=torch.float64, device=ramp.device) + 0.5
     at = (place[:, None] if axis == 0 else place).expand_as(ramp)[inside]
     value = ramp[inside]
-    slope = ((at - at.mean()) * (value - value.mean())).sum() / (at - at.mean()).square().sum()
+    slope = ((at - at.mean()) * value).sum() / (at - at.mean()).square().sum()
     start = value.mean() - slope * at.mean()
     if not (value - start - slope * at).abs().max() < 0.05:
         raise UnknownGeometry(f"the preprocessing moves parts of the picture about or turns it; {OWN_BOX}")

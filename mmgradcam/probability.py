@@ -27,11 +27,11 @@ def log_prob(logits: Tensor, index: Tensor, against: Tensor | None = None) -> Te
     '-1.389e-11, 0'
     """
     logits, index = full(logits), index[..., None]
-    own = logits.gather(-1, index)[..., 0]
+    own = logits.gather(-1, index).squeeze(-1)
     alone = torch.nn.functional.logsigmoid(own - others(logits, index).logsumexp(-1))
     if against is None:
         return alone
-    other = logits.gather(-1, against.clamp(min=0)[..., None])[..., 0]
+    other = logits.gather(-1, against.clamp(min=0)[..., None]).squeeze(-1)
     return torch.where(against >= 0, own - other, alone)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -502,12 +503,23 @@ def test_a_device_that_is_full_halves_the_work_and_goes_on_with_halves() -> None
     with pytest.raises(RuntimeError, match="another"):
         list(halving([1, 2], 2, failing_with(RuntimeError("another"))))
     with pytest.raises(ModelError, match="out of memory on a single row"):
-        list(halving([1, 2], 2, failing_with(torch.OutOfMemoryError("full"))))
+        list(halving([1, 2], 2, failing_with(torch.OutOfMemoryError("full"), tried := [])))
+    assert tried == [2, 1]
     assert budget(torch.zeros(1)) == 268_435_456
 
 
-def failing_with(error: Exception) -> Any:
+def test_half_of_what_a_gpu_has_free_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (asked.append(device), (1001, 5000))[1])
+    device = torch.device("cuda", 1)
+    assert repr(budget(SimpleNamespace(device=device))) == "500"  # type: ignore[arg-type]
+    assert asked == [device]
+
+
+def failing_with(error: Exception, tried: list[int] | None = None) -> Any:
     def fail(part: list[int]) -> list[int]:
+        if tried is not None:
+            tried.append(len(part))
         raise error
 
     return fail

@@ -10,6 +10,7 @@ import re
 import socket
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 
 from mmgradcam import InputError, Target, Task, explain, hirescam
+from mmgradcam.clips import Clip
 from mmgradcam.draw import upsample
 from mmgradcam.pictures import MOST_PIXELS, NOWHERE, Fit, Seen, iou, open_picture, picture_hash, whole
 from mmgradcam.views import blank_of, view_of
@@ -544,7 +546,9 @@ def test_tensors_that_are_not_finite_are_said() -> None:
 
 
 @pytest.mark.parametrize("how", ["pad", "crop", "stretch"])
-@pytest.mark.parametrize("size", [(8, 8), (13, 8), (20, 50), (64, 48), (48, 64), (100, 9), (9, 100), (33, 47)])
+@pytest.mark.parametrize(
+    "size", [(8, 8), (13, 8), (20, 50), (64, 48), (48, 64), (100, 9), (9, 100), (33, 47), (700, 8), (8, 700)]
+)
 @pytest.mark.parametrize("wanted", [(32, 32), (24, 40), (41, 23)])
 def test_fit_is_its_definition_written_out(how: str, size: tuple[int, int], wanted: tuple[int, int]) -> None:
     """Each pixel of the plane is that of the resized picture at its place, or the mean color where there is none."""
@@ -637,6 +641,21 @@ def test_the_box_of_any_preprocessing_is_found(prepare: Any, expected: Any) -> N
     assert torch.equal(seen(Image.new("RGB", (100, 80), "red")).pixels, prepare(Image.new("RGB", (100, 80), "red")))
 
 
+def test_the_box_of_a_picture_of_few_pixels_is_found_to_a_fraction_of_one() -> None:
+    for size in ((16, 12), (12, 16)):
+        assert Seen(lambda image: whole(image).pixels).box(size) == pytest.approx((0, 0, 1, 1), abs=0.005)
+        cut = Seen(lambda image: whole(image.crop((2, 3, 11, 12))).pixels).box(size)
+        assert cut == pytest.approx((2 / size[0], 3 / size[1], 11 / size[0], 12 / size[1]), abs=0.005)
+
+
+def test_a_tile_that_shows_nothing_lies_beside_the_picture_and_brings_no_heat() -> None:
+    x0, y0, x1, y1 = NOWHERE
+    assert 1 < x0 < x1
+    assert 1 < y0 < y1
+    tiles = torch.stack([torch.zeros(1, 3, 3), torch.ones(1, 3, 3)], 1)
+    assert not upsample(tiles, ((0.0, 0.0, 1.0, 1.0), NOWHERE), (8, 8)).any()
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
@@ -683,3 +702,35 @@ def test_nothing_to_see_is_one_grey_or_the_mean_color(level: int) -> None:
     assert torch.equal(blank_of(task, view, level), task.prepare(Image.new("RGB", (48, 32), (level,) * 3)).pixels)
     pixels = torch.rand(3, 8, 8)
     assert torch.equal(blank_of(task, view_of(task, pixels)), pixels.mean((1, 2), keepdim=True).expand(3, 8, 8))
+
+
+def test_nothing_to_see_is_what_a_grey_becomes_even_where_all_greys_become_the_same() -> None:
+    """As of a preprocessing that takes the darkest value away; where the pixels are not those of the picture, their mean."""
+    task, image = Light("stretch"), Image.fromarray(coarse())
+    plain = task.prepare
+    task.prepare = lambda image: replace(plain(image), pixels=(p := plain(image).pixels) - p.min())  # type: ignore[method-assign]
+    view = view_of(task, image)
+    assert view.pixels.mean() > 0.1
+    assert not blank_of(task, view).any()
+    fixed = torch.rand(3, 64, 64)
+    task.prepare = lambda image: replace(plain(image), pixels=fixed)  # type: ignore[method-assign]
+    assert torch.equal(blank_of(task, view_of(task, image)), fixed.mean((1, 2), keepdim=True).expand(3, 64, 64))
+    task.prepare = plain  # type: ignore[method-assign]
+    grey = Image.new("RGB", (48, 32), (128, 128, 128))
+    assert torch.equal(blank_of(task, view_of(task, grey)), plain(grey).pixels), "a picture that is that grey itself"
+
+
+@pytest.mark.parametrize(("count", "middle"), [(1, 0), (2, 1), (5, 2), (6, 3)])
+def test_a_view_of_a_clip_shows_its_middle_frame(count: int, middle: int) -> None:
+    task = Light("pad")
+    prepare = task.prepare
+    task.prepare = lambda clip: prepare(clip.frames[0])  # type: ignore[method-assign, attr-defined, assignment, misc]
+    clip = Clip(tuple(Image.new("RGB", (16, 16), (n, n, n)) for n in range(count)), 4.0, "film")
+    view = view_of(task, clip)
+    assert view.picture is clip.frames[middle]
+    assert (view.name, view.clip, view.prepared, view.size) == ("film", clip, False, None)
+    greys: list[Clip] = []
+    task.prepare = lambda clip: greys.append(clip) or prepare(clip.frames[0])  # type: ignore
+    blank_of(task, view, 7)
+    assert [len(shown) for shown in greys] == [count] * len(greys)
+    assert greys[0].frames[-1].getcolors() == [(256, (7, 7, 7))]

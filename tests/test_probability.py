@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmgradcam import Explanation, ModelError, Target, Task, explain, gradcam_pp, hirescam, log_prob, normgrad, rise, smooth
 from mmgradcam.engine import scores
-from mmgradcam.precision import exponents, initial, kept_in_range, lost, rounded
+from mmgradcam.precision import ROUNDED, exponents, initial, kept_in_range, lost, rounded
 from mmgradcam.tasks import Policy, load
 from mmgradcam.tasks.classes import likelihood_of
 from mmgradcam.tasks.vqa import Answered
@@ -102,6 +102,24 @@ def test_what_was_subtracted_from_one_is_known_by_its_rounding() -> None:
     assert plain[small].float().mean() > 0.99
     assert not plain[-true > 12 * torch.finfo(torch.float32).eps].any()
     assert exponents(torch.tensor([-1e-30, -1e-30, -0.2])).tolist() == [99.0, 99.0, 2.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_multiples_of_the_rounding_are_known_within_six_of_their_own(dtype: torch.dtype) -> None:
+    """n steps of half a machine epsilon, off by so many of the value's own roundings: within six, and not beyond."""
+    own = torch.finfo(dtype).eps
+
+    def known(count: float, off: float = 0.0) -> bool:
+        return bool(rounded(torch.tensor(-count * own / 2 * (1 + off * own), dtype=dtype)))
+
+    for count in (1, 4, 2 * ROUNDED):
+        assert [known(count, off) for off in (0, -5.4, -7.2)] == [True, True, False], count
+    assert [known(count) for count in (0, 0.5, 2 * ROUNDED + 1)] == [True, False, False]
+    assert not rounded(torch.tensor(-(2.0**-100), dtype=dtype))
+    assert rounded(torch.tensor(-torch.finfo(dtype).tiny / 2, dtype=dtype))
+    assert not rounded(torch.tensor(-0.0234, dtype=torch.bfloat16)), "no multiple within 2^-7"
+    assert rounded(torch.tensor(-4 * torch.finfo(torch.float32).eps / 2, dtype=torch.bfloat16))
+    assert not rounded(torch.tensor(-4.1 * torch.finfo(torch.float32).eps / 2, dtype=torch.bfloat16))
 
 
 def caption_of(head: str, lack: float, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Tensor, Tensor]:

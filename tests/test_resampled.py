@@ -240,6 +240,39 @@ def test_feature_maps_at_the_ends_may_be_chosen(classes: Classes, pixels: Tensor
     torch.testing.assert_close(made, other)
 
 
+def test_settings_are_by_default_what_is_documented(classes: Classes, pixels: Tensor) -> None:
+    documented: list[tuple[Any, Any]] = [
+        (occlusion, partial(occlusion, size=1, stride=1, value=0.0)),
+        (rise, partial(rise, count=1000, cells=7, share=0.5, seed=0, centred=True)),
+        (smooth(gradcam), smooth(gradcam, count=25, sigma=0.15, seed=0)),
+        (smooth_gradcam_pp, partial(smooth_gradcam_pp, count=25, sigma=0.15, seed=0, maps=None, neurons=None)),
+        (integrated_gradients, partial(integrated_gradients, steps=32, baseline=0.0)),
+    ]
+    for by_default, written_out in documented:
+        made, same = (explain(classes, pixels, method=method, classes=[0]) for method in (by_default, written_out))
+        assert made.maps.any()
+        assert torch.equal(made.maps, same.maps), by_default
+
+
+def test_pixels_between_the_squares_of_occlusion_are_0(classes: Classes, pixels: Tensor) -> None:
+    made = explain(classes, pixels, method=partial(occlusion, size=2, stride=3), classes=[1]).map
+    expected = torch.zeros(8, 8)
+    for y in (0, 3, 6):
+        for x in (0, 3, 6):
+            covered = pixels.clone()
+            covered[:, y : y + 2, x : x + 2] = 0
+            expected[y : y + 2, x : x + 2] = plain(classes, pixels, 1) - plain(classes, covered, 1)
+    torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "size"), [(21, 3), (24, 3), (25, 4), (31, 4), (32, 5), (38, 5), (3, 1), (1, 1)])
+def test_a_square_of_occlusion_is_a_seventh_of_the_picture(side: int, size: int) -> None:
+    task = Classes(nn.Identity(), nn.Sequential(nn.AdaptiveAvgPool2d((3, 3)), nn.Flatten(), nn.Linear(27, 4)), classes=[0])
+    pixels = torch.rand(3, side, side)
+    made = [explain(task, pixels, method=m).map for m in (occlusion, partial(occlusion, size=size, stride=max(1, size // 2)))]
+    assert torch.equal(*made)
+
+
 def test_squares_of_occlusion_by_default() -> None:
     """A seventh of the longer side, half a square between them, and the last one at the edge."""
     task = Classes(nn.Identity(), nn.Sequential(nn.AdaptiveAvgPool2d((3, 3)), nn.Flatten(), nn.Linear(27, 4)), classes=[0])

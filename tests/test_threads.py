@@ -313,14 +313,6 @@ def test_first_come_first_served_unless_it_holds_what_others_wait_for() -> None:
         with exclusive(things):
             order.append(name)
 
-    def wait_for_claims(count: int) -> None:
-        from mmgradcam import locks
-
-        end = time.monotonic() + 20
-        while len(locks._claims) < count:
-            assert time.monotonic() < end
-            time.sleep(0.001)
-
     with ThreadPoolExecutor(4) as pool, exclusive([other]):
         futures = [pool.submit(first)]
         assert held.wait(20)
@@ -332,6 +324,44 @@ def test_first_come_first_served_unless_it_holds_what_others_wait_for() -> None:
     for future in futures:
         future.result(20)
     assert order == ["nested", "second", "third"]
+
+
+def wait_for_claims(count: int) -> None:
+    from mmgradcam import locks
+
+    end = time.monotonic() + 20
+    while len(locks._claims) < count:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_what_is_held_already_is_not_waited_for_again() -> None:
+    """The holder of `one` asks for it and `other`; the one before it in the queue waits for `one`: neither blocks the other."""
+    one, other, third = object(), object(), object()
+    held = threading.Event()
+    order: list[str] = []
+
+    def holder() -> None:
+        with exclusive([one]):
+            held.set()
+            with exclusive([one, other]):
+                order.append("holder")
+
+    def before() -> None:
+        with exclusive([third]), exclusive([one]):
+            order.append("before")
+
+    pool = ThreadPoolExecutor(2)
+    with exclusive([other]):
+        futures = [pool.submit(holder)]
+        assert held.wait(20)
+        wait_for_claims(3)
+        futures.append(pool.submit(before))
+        wait_for_claims(5)
+    pool.shutdown(wait=False)
+    for future in futures:
+        future.result(20)
+    assert order == ["holder", "before"]
 
 
 def test_models_that_share_a_parameter_exclude_each_other() -> None:

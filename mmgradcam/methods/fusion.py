@@ -44,7 +44,5 @@ def _aligned(maps: Sequence[Tensor]) -> list[Tensor]:
         m = m.clamp(min=0)
         top = m.flatten(1).amax(1).view(-1, *[1] * (m.dim() - 1))
         m = m / torch.where(top > 0, top, torch.ones_like(top))
-        if tuple(m.shape[1:]) != finest:
-            m = F.interpolate(m[:, None], size=finest, mode=_MODES[len(finest)], align_corners=False)[:, 0]
-        aligned.append(m)
+        aligned.append(F.interpolate(m[:, None], size=finest, mode=_MODES[len(finest)], align_corners=False).squeeze(1))
     return aligned

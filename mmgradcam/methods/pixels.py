@@ -132,5 +132,5 @@ def _guided(probe: Probe, method: Method) -> Tensor:
     maps = probe.fused([method(a, g) for a, g in gathered(probe.slopes())])
     if maps.dim() != 3:
         raise InputError(f"expected maps over height and width, got a grid of {maps.dim() - 1} dimensions")
-    fine = F.interpolate(maps[:, None], size=probe.side, mode="bilinear", align_corners=False)[:, 0]
+    fine = F.interpolate(maps[:, None], size=probe.side, mode="bilinear", align_corners=False).squeeze(1)
     return guided_backprop(probe) * fine
