@@ -94,7 +94,7 @@ TESTS = {
     "mmgradcam/methods/layers.py": "pixels methods",
     "mmgradcam/methods/pixels.py": "pixels methods",
     "mmgradcam/methods/resampled.py": "resampled",
-    "mmgradcam/metrics/": "faithfulness localization perturbation sanity verdict reliance flag robustness captions_metrics bias audit",
+    "mmgradcam/metrics/": "faithfulness localization perturbation sanity verdict reliance flag robustness captions_metrics bias",
 }
 """Modules that are mutated, and the test files that are about them."""
 
@@ -289,10 +289,11 @@ def trace(file: str, kept: Path) -> int:
 
 
 def tests_for(mutant: Mutant, ran: dict[tuple[str, int], set[str]], times: dict[str, float], budget: float) -> list[str]:
-    """Tests of the changed line; where none ran it, as with defaults and constants, of its function, else of its file."""
+    """Tests of the changed line; where none ran it, as with defaults and constants, of its function, its file, or all that are about it."""
     tests = ran.get((mutant.path, mutant.line), set())
     for first, last in spans(mutant.path, mutant.line):
         tests = tests or {t for line in range(first, last + 1) for t in ran.get((mutant.path, line), ())}
+    tests = tests or {t for t in times if t.partition("::")[0] in own_tests(mutant.path)}
     chosen, spent = [], 0.0
     for test in sorted(tests, key=lambda t: (times.get(t, 1.0), t)):
         spent += times.get(test, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -18,7 +19,19 @@ from PIL import Image
 from torch import nn
 from torchvision import models
 
-from mmgradcam import Explanation, InputError, draw, explain, gradcam, gradcam_pp_code, hirescam, layercam, normgrad, xgradcam
+from mmgradcam import (
+    Explanation,
+    InputError,
+    clips,
+    draw,
+    explain,
+    gradcam,
+    gradcam_pp_code,
+    hirescam,
+    layercam,
+    normgrad,
+    xgradcam,
+)
 from mmgradcam.clips import Clip, encoded, frames_of, open_clip
 from mmgradcam.data.motion import MOTIONS, make_motion, render_motion
 from mmgradcam.film import Film, Moment, Track
@@ -269,6 +282,47 @@ def test_a_film_is_read_by_what_it_holds_and_opens_nothing_else(tmp_path: Path) 
     for name in ("list.m3u8", "list.mp4"):
         with pytest.raises(InputError, match="the file is damaged or no film"):
             open_clip(tmp_path / name)
+
+
+@pytest.mark.parametrize(("count", "every"), [(5, 1), (6, 2), (9, 2), (11, 4), (21, 8)])
+def test_a_film_keeps_every_second_frame_as_often_as_there_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, every: int
+) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    monkeypatch.setattr(clips, "MOST_FRAMES", 5)
+    shades = [Image.new("RGB", (32, 32), (11 * n, 11 * n, 11 * n)) for n in range(count)]
+    (tmp_path / "film.mp4").write_bytes(encoded(shades, 8.0, ".mp4"))
+    made = open_clip(tmp_path / "film.mp4")
+    kept = [round(float(np.asarray(frame).mean()) / 11) for frame in made.frames]
+    assert kept == list(range(0, count, every))
+    assert made.rate == 8 / every
+
+
+def test_odd_sides_get_their_last_edge_again() -> None:
+    for height, width in ((3, 5), (4, 5), (3, 6), (4, 6)):
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        (made,) = clips._even([Image.fromarray(pixels)])
+        rows, columns = [*range(height)] + [height - 1] * (height % 2), [*range(width)] + [width - 1] * (width % 2)
+        assert (np.asarray(made) == pixels[np.ix_(rows, columns)]).all()
+
+
+@pytest.mark.parametrize(("rate", "wait"), [(10.0, 100), (3.0, 333), (0.02, 50_000), (0.001, 60_000), (1e-9, 60_000)])
+def test_frames_are_written_to_stay_as_long_as_their_rate_says_and_a_minute_at_most(rate: float, wait: int) -> None:
+    shades = [Image.new("RGB", (16, 16), color) for color in ("red", "blue", "green")]
+    for suffix in (".gif", ".webp"):
+        with Image.open(io.BytesIO(encoded(shades, rate, suffix))) as film:
+            assert (film.n_frames, film.info.get("loop")) == (3, 0)  # type: ignore[attr-defined]
+            for n in range(3):
+                film.seek(n)
+                film.load()
+                assert film.info["duration"] == (wait // 10 * 10 if suffix == ".gif" else wait)
+
+
+def test_numbers_in_names_come_before_letters(tmp_path: Path) -> None:
+    names = ["1.png", "2a.png", "10.png", "a.png", "a1.png", "a1b.png", "a01c.png", "aa.png", "b1.png"]
+    for name in reversed(names):
+        Image.new("RGB", (9, 9)).save(tmp_path / name)
+    assert [file.name for file in frames_of(tmp_path)] == names
 
 
 def test_a_film_that_was_taken_sideways_is_upright(tmp_path: Path) -> None:
