@@ -293,7 +293,7 @@ def tests_for(mutant: Mutant, ran: dict[tuple[str, int], set[str]], times: dict[
     tests = ran.get((mutant.path, mutant.line), set())
     for first, last in spans(mutant.path, mutant.line):
         tests = tests or {t for line in range(first, last + 1) for t in ran.get((mutant.path, line), ())}
-    tests = tests or {t for t in times if t.partition("::")[0] in own_tests(mutant.path)}
+    tests = tests or {t for some in ran.values() for t in some if t.partition("::")[0] in own_tests(mutant.path)}
     chosen, spent = [], 0.0
     for test in sorted(tests, key=lambda t: (times.get(t, 1.0), t)):
         spent += times.get(test, 1.0)

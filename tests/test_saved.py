@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmgradcam import Explanation, InputError, Target, draw
+from mmgradcam import Explanation, InputError, Target, draw, schema
 from mmgradcam.explanation import About, Verdict
 
 SAVED = Path(__file__).parent / "saved"
@@ -450,6 +450,33 @@ def test_a_title_goes_on_for_twelve_lines_at_most() -> None:
     heights = [draw.sheet(picture, [], " ".join(["word"] * count)).height for count in (1, 10_000, 100_000)]
     assert heights[1] == heights[2] == heights[0] + 11 * 34
     assert draw.sheet(picture, [], "two\nlines").height == heights[0]
+
+
+def test_a_description_is_16_million_characters_long_at_most() -> None:
+    class Claiming:
+        def __init__(self, kind: str, shape: tuple[int, ...] = ()) -> None:
+            self.claims = {"description": (shape, np.dtype(kind))}
+
+        def read(self, names: list[str]) -> dict[str, Any]:
+            return {name: np.array("{}") for name in names}
+
+    assert schema._text(Claiming(f"U{2**24}")) == "{}"  # type: ignore[arg-type]
+    for wrong in (Claiming(f"U{2**24 + 1}"), Claiming("S8"), Claiming("U8", (1,))):
+        with pytest.raises(ValueError, match="expected one text of at most 16 million characters"):
+            schema._text(wrong)  # type: ignore[arg-type]
+
+
+def test_what_an_older_description_leaves_out_is_as_documented(tmp_path: Path) -> None:
+    made, arrays = contents(ANSWERS)
+    for target in made["targets"]:
+        for key in ("reliance", "made_up", "flagged", "asserted", "verdict"):
+            target.pop(key, None)
+    made.pop("remarks", None)
+    np.savez(tmp_path / "a.npz", description=np.array(json.dumps(made)), **arrays)
+    loaded = Explanation.load(tmp_path / "a.npz")
+    assert loaded.verdicts == [None] * 3
+    for one in loaded.targets:
+        assert (one.reliance, one.made_up, one.flagged, one.asserted) == (None, None, False, True)
 
 
 def test_edits_are_counted() -> None:
