@@ -382,7 +382,7 @@ def main() -> None:
     if given.again:
         last = {r["key"]: r["code"] for r in map(json.loads, (CACHE / "results.jsonl").read_text().splitlines())}
         waiting = [m for m in waiting if last.get(m.key) == 0]
-    for path in paths:
+    for path in [p for p in paths if any(m.path == p for m in waiting)]:
         unchanged = (ROOT / path).read_text(encoding="utf-8")
         control = Mutant(path, "none", 0, 0, "", "", unchanged)
         if code := child(lambda m=control: tested(m, tests_for(m, ran, times, 2.0)), 300):

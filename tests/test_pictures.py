@@ -12,6 +12,7 @@ import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path, PurePath
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from PIL import Image
 from mmgradcam import InputError, Target, Task, explain, hirescam
 from mmgradcam.clips import Clip
 from mmgradcam.draw import upsample
-from mmgradcam.pictures import MOST_PIXELS, NOWHERE, Fit, Seen, iou, open_picture, picture_hash, whole
+from mmgradcam.pictures import MOST_PIXELS, NOWHERE, Fit, Seen, iou, open_picture, picture_hash, whole, within_limits
 from mmgradcam.views import blank_of, view_of
 
 
@@ -646,6 +647,25 @@ def test_the_box_of_a_picture_of_few_pixels_is_found_to_a_fraction_of_one() -> N
         assert Seen(lambda image: whole(image).pixels).box(size) == pytest.approx((0, 0, 1, 1), abs=0.005)
         cut = Seen(lambda image: whole(image.crop((2, 3, 11, 12))).pixels).box(size)
         assert cut == pytest.approx((2 / size[0], 3 / size[1], 11 / size[0], 12 / size[1]), abs=0.005)
+
+
+def test_the_box_is_found_from_four_rows_and_columns_on() -> None:
+    four, three = (Seen(lambda image, side=side: whole(image.resize((side, side))).pixels) for side in (4, 3))
+    assert four.box((64, 48)) == pytest.approx((0, 0, 1, 1), abs=0.01)
+    with pytest.raises(InputError, match="makes the same of a black and of a white picture"):
+        three.box((64, 48))
+
+
+def test_pictures_have_a_hundred_million_pixels_at_most_and_eight_a_side_at_least() -> None:
+    for size in ((10**4, 10**4), (10**8 // 8, 8), (8, 8)):
+        within_limits(SimpleNamespace(width=size[0], height=size[1], size=size), "it")  # type: ignore[arg-type]
+    for size, message in (
+        ((11, 9090910), "is over 100,000,000 pixels"),
+        ((7, 8), "8 x 8"),
+        ((8, 7), "8 x 8"),
+    ):
+        with pytest.raises(InputError, match=message):
+            within_limits(SimpleNamespace(width=size[0], height=size[1], size=size), "it")  # type: ignore[arg-type]
 
 
 def test_a_tile_that_shows_nothing_lies_beside_the_picture_and_brings_no_heat() -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import struct
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 import torch
 from conftest import chromium
 from PIL import Image
+from test_cli import called
 from torch import nn
 from torchvision import models
 
@@ -516,18 +516,14 @@ def test_what_moves_goes_where_its_name_says(kind: str) -> None:
     assert np.median(changed) < 8, "what does not move looks the same"
 
 
-def run(*told: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "mmgradcam", *map(str, told)], capture_output=True, text=True, timeout=300)
-
-
-def test_the_command_line_names_what_is_wrong(tmp_path: Path) -> None:
+def test_the_command_line_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.gif").write_bytes(b"GIF89a nothing")
     for told, said in [
         (["video", tmp_path / "broken.gif", "--model", "scenes-vqa"], "try `mmgradcam vqa`"),
         (["video", tmp_path / "broken.gif", "--model", "x", "--film", "avi"], "expected gif, webp or mp4"),
         (["video", tmp_path / "broken.gif", "--model", "torchvision:r9d"], "did you mean"),
     ]:
-        done = run(*told)
-        assert done.returncode == 1
-        assert said in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert called(*told) == 1
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
