@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 import importlib.util
 import io
+import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +27,7 @@ _ANCHORS = ((48, 18, 120), (128, 22, 160), (206, 40, 110), (246, 104, 40), (254,
 """Colours of heat from faint to full."""
 
 
-def upsample(maps: Tensor, box: Box | Sequence[Box], size: tuple[int, int]) -> Tensor:
+def upsample(maps: Tensor, box: Box | Sequence[Box], size: tuple[int, int], at: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """(K, H, W) maps on the picture: their positive parts, bilinear between the centres of the cells.
 
     Args:
@@ -35,27 +36,40 @@ def upsample(maps: Tensor, box: Box | Sequence[Box], size: tuple[int, int]) -> T
         box: rectangle in fractions of the picture; what lies outside the picture is cut, what it leaves out is 0. T of them
             for T tiles.
         size: the picture's height and width in pixels.
+        at: the rows and the columns of pixels that are wanted; by default all.
 
     Returns:
         (K, height, width) float32, >= 0, each in its map's own scale; all 0 where the map holds a value that is not finite.
     """
-    height, width = size
-    maps = maps.detach().float()
-    finite = torch.isfinite(maps).flatten(1).all(1).view(-1, *[1] * (maps.dim() - 1))
-    maps = torch.where(finite, maps, torch.zeros_like(maps)).clamp(min=0)
+    maps = positive(maps)
+    rows, columns = at or [torch.arange(side, device=maps.device) for side in size]
     if isinstance(box[0], Sequence):
         tiles = zip(maps.unbind(1), cast(Sequence[Box], box), strict=True)
-        return torch.stack([upsample(tile, one, size) for tile, one in tiles]).sum(0)
+        return torch.stack([upsample(tile, one, size, (rows, columns)) for tile, one in tiles]).sum(0)
     x0, y0, x1, y1 = cast(Box, box)
-    ys = ((torch.arange(height, device=maps.device) + 0.5) / height - y0) / (y1 - y0)
-    xs = ((torch.arange(width, device=maps.device) + 0.5) / width - x0) / (x1 - x0)
-    at = torch.stack(torch.meshgrid(xs * 2 - 1, ys * 2 - 1, indexing="xy"), -1)
-    spread = F.grid_sample(maps[None], at[None], mode="bilinear", padding_mode="border", align_corners=False)[0]
-    inside = ((ys >= 0) & (ys <= 1))[:, None] & ((xs >= 0) & (xs <= 1))[None]
-    return spread * inside
+    across = _between(maps, -1, ((columns + 0.5) / size[1] - x0) / (x1 - x0))  # (K, H, W) -> (K, H, width)
+    return _between(across, -2, ((rows + 0.5) / size[0] - y0) / (y1 - y0))  # -> (K, height, width)
 
 
-def over_time(maps: Tensor, box: Box, frames: int, size: tuple[int, int]) -> Tensor:
+def positive(maps: Tensor) -> Tensor:
+    """The positive parts of (K, ...) maps as float32; all 0 where a map holds a value that is not finite."""
+    maps = maps.detach().float()
+    finite = torch.isfinite(maps).flatten(1).all(1).view(len(maps), *[1] * (maps.dim() - 1))
+    return torch.where(finite, maps, torch.zeros_like(maps)).clamp(min=0)
+
+
+def _between(maps: Tensor, axis: int, at: Tensor) -> Tensor:
+    """Maps along an axis, linear between the centres of the cells; `at` are places in 0..1, beyond which all is 0."""
+    cells = maps.shape[axis]
+    place = (at * cells - 0.5).clamp(0, cells - 1)
+    low = place.long()
+    shape = [-1 if i == axis % maps.dim() else 1 for i in range(maps.dim())]
+    share, inside = (place - low).view(shape), ((at >= 0) & (at <= 1)).view(shape)
+    near, far = maps.index_select(axis, low), maps.index_select(axis, (low + 1).clamp(max=cells - 1))
+    return torch.lerp(near, far, share) * inside
+
+
+def over_time(maps: Tensor, box: Box, frames: int, size: tuple[int, int], at: Sequence[Tensor] | None = None) -> Tensor:
     """(K, T, H, W) maps of a clip on its frames: as `upsample`, and linear between the cells' middles in time.
 
     Args:
@@ -63,20 +77,69 @@ def over_time(maps: Tensor, box: Box, frames: int, size: tuple[int, int]) -> Ten
         box: rectangle in fractions of a frame.
         frames: their number.
         size: a frame's height and width in pixels.
+        at: the frames, the rows and the columns that are wanted; by default all.
 
     Returns:
         (K, frames, height, width) float32, >= 0, each in its map's own scale.
     """
-    cells = maps.shape[1]
-    at = ((torch.arange(frames) + 0.5) / frames * cells - 0.5).clamp(0, cells - 1)
-    positive = maps.detach().float().clamp(min=0)
+    when, *where = at or [torch.arange(frames, device=maps.device)]
+    moments = _between(positive(maps), 1, (when + 0.5) / frames)  # (K, T, H, W) -> (K, frames, H, W)
+    drawn = upsample(moments.flatten(0, 1), box, size, (where[0], where[1]) if where else None)
+    return drawn.view(len(maps), len(when), *drawn.shape[1:])
+
+
+def highest(
+    maps: Tensor, box: Box | Sequence[Box], size: tuple[int, int], frames: int | None = None
+) -> list[tuple[float, tuple[int, ...]]]:
+    """Of each map, the largest value of `upsample` or `over_time` and the first pixel that has it.
+
+    Between centres of cells and edges of boxes the heat is linear along every axis, so it is largest at a pixel next to one of
+    them; no other is drawn.
+
+    Args:
+        maps: as `upsample` takes them, or `over_time` if there are `frames`.
+        box: rectangle of the picture, or of each tile.
+        size: the picture's height and width in pixels.
+        frames: their number, of a clip.
+
+    Returns:
+        For each map the value and (row, column), or (frame, row, column).
+    """
+    boxes = cast(Sequence[Box], box if isinstance(box[0], Sequence) else (box,))
+    rows = _next_to(maps.shape[-2], [(b[1], b[3]) for b in boxes], size[0]).to(maps.device)
+    columns = _next_to(maps.shape[-1], [(b[0], b[2]) for b in boxes], size[1]).to(maps.device)
+    if frames is None:
+        at: tuple[Tensor, ...] = (rows, columns)
+        drawn = upsample(maps, box, size, (rows, columns))
+    else:
+        at = (_next_to(maps.shape[1], [(0.0, 1.0)], frames).to(maps.device), rows, columns)
+        drawn = over_time(maps, boxes[0], frames, size, at)
     made = []
-    for place in at.tolist():
-        low = min(int(place), max(cells - 2, 0))
-        share = place - low
-        high = min(low + 1, cells - 1)
-        made.append(upsample(positive[:, low] * (1 - share) + positive[:, high] * share, box, size))
-    return torch.stack(made, 1)
+    for one in drawn.cpu().numpy():
+        place = np.unravel_index(int(one.argmax()), one.shape)
+        made.append((float(one[place]), tuple(int(axis[i]) for axis, i in zip(at, place, strict=True))))
+    return made
+
+
+def _next_to(cells: int, spans: Sequence[tuple[float, float]], pixels: int) -> Tensor:
+    """Pixels of an axis next to the centres of cells and the edges of the spans they fill, and the first and the last."""
+    found = {0, pixels - 1}
+    for low, high in spans:
+        for place in (0.0, *((i + 0.5) / cells for i in range(cells)), 1.0):
+            near = math.floor((low + place * (high - low)) * pixels - 0.5)
+            found |= {near - 1, near, near + 1, near + 2}  # and a pixel more on either side, for rounding
+    return torch.tensor(sorted(at for at in found if 0 <= at < pixels))
+
+
+def scaled(maps: Tensor, box: Box | Sequence[Box], size: tuple[int, int], frames: int | None = None) -> Tensor:
+    """The positive parts of maps, still on their grids, each divided by its largest value on the picture; see `highest`.
+
+    Returns:
+        Of the shape of `maps`, float32 >= 0; above 1 only in cells outside the picture; all 0 if there is no heat on it.
+    """
+    tops = torch.tensor([value for value, _ in highest(maps, box, size, frames)], device=maps.device)
+    tops = torch.where(tops > 0, tops, torch.inf)
+    return positive(maps) / tops.view(len(maps), *[1] * (maps.dim() - 1))
 
 
 def normalize(heat: Tensor) -> Tensor:
@@ -85,46 +148,45 @@ def normalize(heat: Tensor) -> Tensor:
     return heat / torch.where(top > 0, top, torch.ones_like(top))
 
 
-def colors(heat: Tensor) -> Tensor:
-    """(K, h, w) heat in 0..1 -> (K, 4, h, w) RGB and alpha in 0..255: the stronger, the brighter and the more opaque."""
-    anchors = torch.tensor(_ANCHORS, dtype=torch.float32, device=heat.device)
-    at = heat.clamp(0, 1) * (len(_ANCHORS) - 1)
-    low = at.floor().long().clamp(max=len(_ANCHORS) - 2)
-    share = (at - low)[..., None]
-    rgb = anchors[low] * (1 - share) + anchors[low + 1] * share
+@cache
+def palette(steps: int = 1024) -> Tensor:
+    """(steps, 4) RGB and alpha in 0..255 of heat from 0 to 1: the stronger, the brighter and the more opaque."""
+    heat = torch.linspace(0, 1, steps)
+    anchors = torch.tensor(_ANCHORS, dtype=torch.float32)
+    at = heat * (len(_ANCHORS) - 1)
+    low = at.long().clamp(max=len(_ANCHORS) - 2)
+    rgb = torch.lerp(anchors[low], anchors[low + 1], (at - low)[:, None])
     alpha = (heat / 0.55).clamp(0, 1) ** 0.8 * (0.86 * 255)
-    return torch.cat([rgb.movedim(-1, 1), alpha[:, None]], 1)
+    return torch.cat([rgb, alpha[:, None]], 1)
+
+
+def colors(heat: Tensor) -> Tensor:
+    """(K, h, w) heat in 0..1 -> (K, h, w, 4) RGB and alpha in 0..255, of `palette`."""
+    table = palette().to(heat.device)
+    return F.embedding((heat.clamp(0, 1) * (len(table) - 1)).round().long(), table)
 
 
 def paint(picture: Tensor, heat: Tensor, opacity: float = 1.0) -> Tensor:
     """The picture, greyer and dimmer where there is no heat, with heat over it; all of it on the device the tensors are on.
 
     Args:
-        picture: (3, h, w) uint8.
+        picture: (h, w, 3) uint8.
         heat: (K, h, w) in 0..1.
         opacity: of the heat and of the dimming, in 0..1.
 
     Returns:
-        (K, 3, h, w) uint8.
+        (K, h, w, 3) uint8.
     """
     color = picture.float()
-    grey = (color * torch.tensor([0.299, 0.587, 0.114], device=color.device)[:, None, None]).sum(0, keepdim=True)
+    grey = (color @ torch.tensor([0.299, 0.587, 0.114], device=color.device))[..., None]
     base = color + opacity * ((0.3 * grey + 0.7 * color) * 0.78 - color)
     painted = colors(heat)
-    alpha = painted[:, 3:] / 255 * opacity
-    return (base * (1 - alpha) + painted[:, :3] * alpha).round().clamp(0, 255).byte()
-
-
-def colorize(heat: Array) -> Image.Image:
-    """(h, w) heat in 0..1 -> RGBA picture."""
-    layer = colors(torch.from_numpy(heat)[None])[0].round().byte()
-    return Image.fromarray(layer.permute(1, 2, 0).numpy(), "RGBA")
+    return torch.lerp(base, painted[..., :3], painted[..., 3:] * (opacity / 255)).round().clamp(0, 255).byte()
 
 
 def overlay(picture: Image.Image, heat: Array, opacity: float = 1.0) -> Image.Image:
     """An RGB picture, dimmed where there is no heat, with its (h, w) heat in 0..1 over it."""
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    return Image.fromarray(paint(pixels, torch.from_numpy(heat)[None], opacity)[0].permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(paint(torch.from_numpy(np.array(picture)), torch.from_numpy(heat)[None], opacity)[0].numpy())
 
 
 @lru_cache
@@ -150,8 +212,7 @@ def sheet(
         note: small print under the title.
         side: longest side of a panel in pixels.
     """
-    scale = side / max(picture.size)
-    w, h = max(48, round(picture.width * scale)), max(48, round(picture.height * scale))
+    w, h = panel_size(picture, side)
     cells = [("", "the picture", picture), *panels]
     columns = min(len(cells), max(3, min(6, round((len(cells) * (h + 56) / (w + 16) * 1.6) ** 0.5))))
     rows = -(-len(cells) // columns)
@@ -171,7 +232,7 @@ def sheet(
         y += 22
     for i, (label, print_, image) in enumerate(cells):
         x, y = gap + i % columns * (w + gap), top + i // columns * (h + under)
-        page.paste(image.resize((w, h), Image.Resampling.LANCZOS), (x, y))
+        page.paste(image if image.size == (w, h) else image.resize((w, h), Image.Resampling.LANCZOS), (x, y))
         name = clip_text(label, font(18, True), w)
         draw.text((x, y + h + 4), name, fill=(20, 20, 26), font=font(18, True))
         used = round(draw.textlength(name, font=font(18, True))) + 8 if name else 0
@@ -179,6 +240,12 @@ def sheet(
         at = (x + used, y + h + 8) if used + draw.textlength(small_print, font=font(14)) <= w else (x, y + h + 27)
         draw.text(at, small_print, fill=(105, 105, 115), font=font(14))
     return page
+
+
+def panel_size(picture: Image.Image, side: int = 320) -> tuple[int, int]:
+    """Width and height of the panels that `sheet` draws of a picture."""
+    scale = side / max(picture.size)
+    return max(48, round(picture.width * scale)), max(48, round(picture.height * scale))
 
 
 def _wrap(text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
@@ -213,8 +280,9 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Pillow's formats of the endings that pictures can be written with."""
 
 
-def encoded(picture: Image.Image, suffix: str = ".png") -> bytes:
-    """A picture as the bytes of a file, by its ending."""
-    data = io.BytesIO()
-    picture.save(data, FORMATS[suffix.lower()])
+def encoded(picture: Image.Image, suffix: str = ".png", quality: int | None = None) -> bytes:
+    """A picture as the bytes of a file, by its ending; JPEG and WebP of a quality, 0..100, or of Pillow's own."""
+    data, kind = io.BytesIO(), FORMATS[suffix.lower()]
+    more = {"compress_level": 1} if kind == "PNG" else {} if quality is None else {"quality": quality}
+    picture.save(data, kind, **more)  # a PNG takes a fifth of the time so, and a tenth more room
     return data.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -192,30 +191,44 @@ class Explanation:
         row = self.words[0]
         return [(w.text, float(row[w.first : w.last + 1].sum())) for w in self.targets[0].reads]
 
-    def heat(self) -> npt.NDArray[np.float32]:
+    def heat(self, size: tuple[int, int] | None = None) -> npt.NDArray[np.float32]:
         """The map's positive part on the picture, (height, width) float32 in 0..1; all 0 if there is none.
 
         Of a clip, (frames, height, width), scaled to the maximum of all of it.
+
+        Args:
+            size: height and width to draw it at; by default the picture's.
         """
         self._one()
-        many = self.clip is not None or not isinstance(self.box[0], (int, float))
-        if self.map.dim() != (3 if many else 2):
-            raise InputError(f"expected a map over height and width, got a grid of {self.map.dim()} dimensions")
-        size, maps = (self.picture.height, self.picture.width), self.maps.cpu()
+        maps, size = self._grids(), size or self._size
         if self.clip is None:
             heat = draw.upsample(maps, self.box, size)
         else:
             heat = draw.over_time(maps, self.box, len(self.clip), size)  # type: ignore[arg-type]
         return np.asarray(draw.normalize(heat)[0].numpy(), dtype=np.float32)
 
+    def scaled(self) -> Tensor:
+        """(K, *grid) the maps' positive parts, each divided by the largest value that it has on the picture or in the clip."""
+        return draw.scaled(self._grids(), self.box, self._size, None if self.clip is None else len(self.clip))
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.picture.height, self.picture.width
+
+    def _grids(self) -> Tensor:
+        """The maps, if their grid is one of a picture or a clip."""
+        many = self.clip is not None or not isinstance(self.box[0], (int, float))
+        if self.maps.dim() != (4 if many else 3):
+            raise InputError(f"expected a map over height and width, got a grid of {self.maps.dim() - 1} dimensions")
+        return self.maps.cpu()
+
     @property
     def peak(self) -> tuple[int, ...] | None:
         """x, y in pixels of the picture where the map is largest, and of a clip the frame; None if it shows nothing."""
-        heat = self.heat()
-        if not heat.any():
-            return None
-        *when, y, x = (int(i) for i in np.unravel_index(int(heat.argmax()), heat.shape))
-        return x, y, *when
+        self._one()
+        frames = None if self.clip is None else len(self.clip)
+        ((top, (*when, y, x)),) = draw.highest(self._grids(), self.box, self._size, frames)
+        return (x, y, *when) if top > 0 else None
 
     def boxes(self, threshold: float = 0.15) -> list[PixelBox]:
         """Boxes (x0, y0, x1, y1) in pixels around the connected segments above a share of the maximum, largest segment first.
@@ -253,11 +266,15 @@ class Explanation:
         Args:
             opacity: of the heat, 0..1; by default 1, and 0.3 where the target does not rest on the picture (`faint`).
         """
+        if self.clip is not None:
+            return self.film().frame((self.peak or (0, 0, len(self.clip) // 2))[2])
+        return self.over(self.picture, opacity)
+
+    def over(self, picture: Image.Image, opacity: float | None = None) -> Image.Image:
+        """As `overlay`, over the picture at another size."""
         if opacity is None:
             opacity = 0.3 if self.faint else 1.0
-        if self.clip is not None:
-            return self.film().frames()[(self.peak or (0, 0, len(self.clip) // 2))[2]]
-        return draw.overlay(self.picture, self.heat(), opacity)
+        return draw.overlay(picture, self.heat((picture.height, picture.width)), opacity)
 
     def film(self) -> Film:
         """The frames of a clip with the targets' heat over them.
@@ -267,21 +284,27 @@ class Explanation:
         """
         if self.clip is None:
             raise InputError("there is no clip, only a picture; explain a Clip to get a film")
-        tracks = [Track(one.label, one.heat(), one.caption()) for one in self]
+        told = zip(self, self.scaled().numpy(), strict=True)
+        tracks = [Track(one.label, heat, one.caption(), self.box) for one, heat in told]  # type: ignore[arg-type]
         note = (
             f"{self.about.method} at {self.about.seam}, model {self.about.model}. Heat is scaled to its maximum over the clip."
         )
         return Film(self.clip, tracks, self.text, note)
 
-    def panels(self) -> Image.Image:
-        """The picture once, then one panel per target; none for punctuation."""
+    def panels(self, side: int = 320) -> Image.Image:
+        """The picture once, then one panel per target; none for punctuation.
+
+        Args:
+            side: longest side of a panel in pixels.
+        """
         if self.clip is not None:
             return self.film().strip()
         shown = [one for one in self if not all(category(letter)[0] == "P" for letter in one.label)] or list(self)
-        panels = [(one.label, one.caption(), one.overlay()) for one in shown]
+        small = self.picture.resize(draw.panel_size(self.picture, side), Image.Resampling.LANCZOS)
+        panels = [(one.label, one.caption(), one.over(small)) for one in shown]
         note = "; ".join([f"{self.about.method} at {self.about.seam}, {self.about.model}", *self.about.remarks])
         question = self.about.query.get("question")
-        return draw.sheet(self.picture, panels, str(question) if question else self.text, note)
+        return draw.sheet(self.picture, panels, str(question) if question else self.text, note, side)
 
     def caption(self) -> str:
         """Small print for one target: its probability or score, or why its map shows nothing."""
@@ -355,8 +378,7 @@ class Explanation:
         )
 
     def _repr_html_(self) -> str:
-        picture = self.overlay() if len(self) == 1 else self.panels()
-        return f'<img alt="" src="data:image/png;base64,{base64.b64encode(draw.encoded(picture, ".png")).decode()}">'
+        return report.cell(self)
 
 
 def problem_of(map_: Tensor, flat: bool, lost: bool = False) -> str | None:

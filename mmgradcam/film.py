@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 from mmgradcam import draw
 from mmgradcam.clips import Clip, encoded
 from mmgradcam.errors import InputError, unicode_text
 from mmgradcam.files import path_of
-from mmgradcam.report import STYLE, heat_uri, page_head, picture_uri
+from mmgradcam.inlined import CANVAS_SIDE, canvas_size, heat_data, heat_script, picture_uri
+from mmgradcam.pictures import Box
+from mmgradcam.report import STYLE, page_head
 from mmgradcam.writing import write_file, write_folder
 
 SIDE = 720
@@ -29,13 +33,16 @@ class Track:
 
     Attributes:
         label: what the target is called.
-        heats: (T, h, w) float32 in 0..1, at the size of the frames.
+        heats: (T, h, w) float32 over the whole clip and `box` of every frame, as `mmgradcam.draw.scaled` makes them: 1 where a
+            frame has the full color. Drawn linear between the middles of cells in time and space.
         print: small print, such as a probability.
+        box: the rectangle that the heats cover, in fractions of a frame.
     """
 
     label: str
     heats: draw.Array
     print: str = ""
+    box: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -74,40 +81,60 @@ class Film:
     values_are: str = ""
 
     def __post_init__(self) -> None:
-        width, height = self.clip.size
         for track in self.tracks:
-            if track.heats.shape != (len(self.clip), height, width):
-                raise InputError(
-                    f"film: expected heat ({len(self.clip)}, {height}, {width}) of {track.label!r}, got {track.heats.shape}"
-                )
+            if track.heats.ndim != 3 or not track.heats.size:
+                raise InputError(f"film: expected heat (T, h, w) of {track.label!r}, got {track.heats.shape}")
         if self.moments and len(self.moments) != len(self.clip):
             raise InputError(f"film: expected a moment for each of {len(self.clip)} frames, got {len(self.moments)}")
 
+    def heat(self, frame: int, track: int = 0, size: tuple[int, int] | None = None) -> draw.Array:
+        """(height, width) heat of one target on one frame, in 0..1, at the frame's size or another."""
+        height, width = size or self.clip.size[::-1]
+        at = torch.tensor([frame]), torch.arange(height), torch.arange(width)
+        heats = torch.from_numpy(np.ascontiguousarray(self.tracks[track].heats))[None]
+        drawn = draw.over_time(heats, self.tracks[track].box, len(self.clip), (height, width), at)[0, 0]
+        return np.asarray(drawn.clamp(max=1).numpy(), np.float32)
+
+    def frame(self, at: int, track: int = 0) -> Image.Image:
+        """A frame with the heat of one target over it, a small one enlarged so that cells can be told apart."""
+        frame = self.clip.frames[at]
+        longest = max(frame.size)
+        if longest > SIDE:
+            frame = frame.copy()
+            frame.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        made = draw.overlay(frame, self.heat(at, track, frame.size[::-1]))
+        times = -(-256 // longest) if longest < 256 else 1
+        return made.resize((made.width * times, made.height * times), Image.Resampling.NEAREST) if times > 1 else made
+
     def frames(self, track: int = 0) -> list[Image.Image]:
-        """The frames with the heat of one target over them, small ones enlarged so that cells can be told apart."""
-        heats = self.tracks[track].heats
-        return [_sized(draw.overlay(frame, heat)) for frame, heat in zip(self.clip.frames, heats, strict=True)]
+        """Every `frame` with the heat of one target."""
+        return [self.frame(at, track) for at in range(len(self.clip))]
 
     def strip(self, count: int = 8) -> Image.Image:
         """A row of `count` frames at even distances, and below it one for each target."""
-        at = np.unique(np.linspace(0, len(self.clip) - 1, min(count, len(self.clip))).round().astype(int))
-        rows = [("the clip", "", [self.clip.frames[i] for i in at])]
-        rows += [(t.label, t.print, [draw.overlay(self.clip.frames[i], t.heats[i]) for i in at]) for t in self.tracks]
+        at = np.unique(np.linspace(0, len(self.clip) - 1, min(count, len(self.clip))).round().astype(int)).tolist()
         width, height = self.clip.size
         w = max(96, min(200, 1520 // len(at)))
         h, gap, head = max(24, round(height * w / width)), 8, 30
+        small = {i: self.clip.frames[i].resize((w, h), Image.Resampling.LANCZOS) for i in at}
+        rows = [("the clip", "", list(small.values()))]
+        for k, track in enumerate(self.tracks):
+            rows.append((track.label, track.print, [draw.overlay(small[i], self.heat(i, k, (h, w))) for i in at]))
         page = Image.new("RGB", (len(at) * (w + gap) + gap, 48 + len(rows) * (h + head + gap)), "white")
         pen = ImageDraw.Draw(page)
         pen.text(
             (gap, 10), draw.clip_text(self.title, draw.font(22, True), page.width - 2 * gap), (20, 20, 26), draw.font(22, True)
         )
-        for r, (label, small, pictures) in enumerate(rows):
+        for r, (label, small_print, pictures) in enumerate(rows):
             y = 48 + r * (h + head + gap)
             pen.text(
-                (gap, y), draw.clip_text(f"{label}  {small}", draw.font(17), page.width - 2 * gap), (60, 60, 70), draw.font(17)
+                (gap, y),
+                draw.clip_text(f"{label}  {small_print}", draw.font(17), page.width - 2 * gap),
+                (60, 60, 70),
+                draw.font(17),
             )
             for c, picture in enumerate(pictures):
-                page.paste(picture.resize((w, h), Image.Resampling.LANCZOS), (gap + c * (w + gap), y + head - 4))
+                page.paste(picture, (gap + c * (w + gap), y + head - 4))
         return page
 
     def page(self) -> str:
@@ -144,24 +171,13 @@ class Film:
         }
 
 
-def _sized(frame: Image.Image) -> Image.Image:
-    longest = max(frame.size)
-    if longest < 256:
-        times = -(-256 // longest)
-        return frame.resize((frame.width * times, frame.height * times), Image.Resampling.NEAREST)
-    if longest > SIDE:
-        frame = frame.copy()
-        frame.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return frame
-
-
 _STYLE = """
 .player{display:flex;gap:.5rem;align-items:center;flex-wrap:wrap;margin:.8rem 0}
 .player button{min-width:2.9rem;border:2px solid var(--line)}
 .player input{flex:1 1 12rem;width:auto}
 .player output{font-variant-numeric:tabular-nums;color:var(--soft);min-width:6ch;text-align:right}
 figure .heat{transition:none}
-figure.small img{image-rendering:pixelated}
+figure.small img,figure.small canvas{image-rendering:pixelated}
 .cols{display:flex;gap:1.2rem;flex-wrap:wrap;align-items:flex-start}
 .cols figure{flex:1 1 18rem}
 .values{flex:1 1 14rem;max-width:26rem;margin:0;padding:0;list-style:none}
@@ -178,8 +194,11 @@ const film=JSON.parse(document.getElementById('film').textContent),base=document
 figure=document.querySelector('figure'),slider=document.getElementById('at'),out=document.getElementById('n'),say=document.getElementById('say'),
 play=document.getElementById('play'),chips=[...document.querySelectorAll('button[data-i]')],values=document.querySelector('.values');
 let at=0,track=0,timer=0;
-const keep=[...film.frames,...film.heats.flat()].map(src=>{const i=new Image();i.src=src;return i});
-function show(i){at=(i+film.frames.length)%film.frames.length;base.src=film.frames[at];heat.src=film.heats[track][at];slider.value=at;
+const keep=film.frames.map(src=>{const i=new Image();i.src=src;return i}),cells=film.heats.map(h=>bytes(h.cells));
+function glow(){const h=film.heats[track];if(!h)return;const [T,r,c]=h.grid,n=r*c,place=Math.min(Math.max((at+.5)/film.frames.length*T-.5,0),T-1),
+low=Math.floor(place),gain=h.gains[0]/255,near=cells[track].subarray(low*n,(low+1)*n),far=cells[track].subarray(Math.min(low+1,T-1)*n);
+paint(heat,Float32Array.from(near,(v,k)=>(v+(place-low)*(far[k]-v))*gain),h.grid,h.boxes.slice(0,1))}
+function show(i){at=(i+film.frames.length)%film.frames.length;base.src=film.frames[at];glow();slider.value=at;
 out.textContent=(at+1)+' / '+film.frames.length;const m=film.moments[at];say.textContent=m?m.said:'';
 if(values&&m){values.replaceChildren(...m.values.map(([name,value,share],k)=>{const li=document.createElement('li');if(k===m.chosen)li.className='on';
 const b=document.createElement('b'),bar=document.createElement('i'),s=document.createElement('span');b.textContent=name;bar.style.width=(100*share)+'%';
@@ -199,6 +218,11 @@ pick(0);run(!matchMedia('(prefers-reduced-motion: reduce)').matches&&film.frames
 """
 
 
+def _heats(track: Track) -> dict[str, Any]:
+    heats = torch.from_numpy(np.ascontiguousarray(track.heats))
+    return heat_data(heats[None], [track.box] * len(heats))
+
+
 def _page(film: Film) -> str:
     width, height = film.clip.size
     chips = "".join(
@@ -216,21 +240,22 @@ def _page(film: Film) -> str:
     told = {
         "rate": film.clip.rate,
         "frames": [picture_uri(frame) for frame in film.clip.frames],
-        "heats": [[heat_uri(heat) for heat in track.heats] for track in film.tracks],
+        "heats": [_heats(track) for track in film.tracks],
         "moments": moments,
     }
     small = ' class="lit small"' if max(width, height) < 256 else ' class="lit"'
+    across, down = canvas_size(width, height, min(max(width, height), CANVAS_SIDE))
     values = '<ul class="values" aria-live="off"></ul>' if any(m.values for m in film.moments) else ""
     what = f" Bars: {escape(film.values_are)}; the one taken is bold." if values else ""
     return unicode_text(f"""{page_head(film.title, STYLE + _STYLE, script=True)}
 <h1>{escape(film.title)}</h1>
 <ul class="chips">{chips}</ul>
-<div class="cols"><figure{small} style="--o:1;max-width:min({max(width, 480)}px,66vh*{width / height:.4f})"><img class="base" width="{width}" height="{height}" alt="a frame of the clip"><img class="heat on" alt=""></figure>{values}</div>
+<div class="cols"><figure{small} style="--o:1;max-width:min({max(width, 480)}px,66vh*{width / height:.4f})"><img class="base" width="{width}" height="{height}" alt="a frame of the clip"><canvas class="heat on" width="{across}" height="{down}" aria-hidden="true"></canvas></figure>{values}</div>
 <div class="player"><button id="play" aria-label="play">▶</button><button id="back" aria-label="one frame back">◀❘</button><button id="next" aria-label="one frame on">❘▶</button>
 <input id="at" type="range" min="0" max="{len(film.clip) - 1}" value="0" aria-label="frame"><output id="n"></output></div>
 <p id="say" aria-live="off"></p>
 <div class="bar"><label for="o">heat</label><input id="o" type="range" min="0" max="100" value="100"></div>
 <footer>{escape(film.note)}{what} Keys: space plays and pauses, arrows step. Made with mmgradcam.</footer>
 <script type="application/json" id="film">{json.dumps(told).replace("<", chr(92) + "u003c")}</script>
-<script>{_SCRIPT}</script></body></html>
+<script>{heat_script()}{_SCRIPT}</script></body></html>
 """)

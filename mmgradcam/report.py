@@ -3,22 +3,23 @@
 
 from __future__ import annotations
 
-import base64
-import io
+import json
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
 from mmgradcam import draw
 from mmgradcam.errors import unicode_text
+from mmgradcam.inlined import CANVAS_SIDE, canvas_size, data_uri, fitted, heat_data, heat_script, picture_uri
 
 if TYPE_CHECKING:
     from mmgradcam.explanation import Explanation
 
-PICTURE_SIDE, HEAT_SIDE = 1280, 320
+CELL_SIDE, MOST_CELL_PIXELS, MOST_CELL_BYTES, CELL_QUALITIES = 960, 2_000_000, 200_000, (80, 60, 40, 20, 10)
+"""Of a notebook's cell: the longest side of one picture, pixels of all panels, bytes, and of the qualities the first that fits."""
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#16161d;--soft:#5d5d6b;--line:#dcdce4;--paper:#fff;--chip:#f1f1f6;--on:#5b1fa8;--onink:#fff}
@@ -64,11 +65,15 @@ footer{color:var(--soft);font-size:.9rem;margin-top:1.2rem;overflow-wrap:anywher
 """
 
 _SCRIPT = """
-const chips=[...document.querySelectorAll('button[data-i]')],heats=[...document.querySelectorAll('.heat')],
-figure=document.querySelector('figure'),say=document.getElementById('say'),reads=[...document.querySelectorAll('.reads')],
+const chips=[...document.querySelectorAll('button[data-i]')],data=JSON.parse(document.getElementById('heat').textContent),
+cells=bytes(data.cells),size=cells.length/chips.length;let [heat,other]=document.querySelectorAll('.heat');
+const figure=document.querySelector('figure'),say=document.getElementById('say'),reads=[...document.querySelectorAll('.reads')],
 verdicts=[...document.querySelectorAll('.verdict')];
-let kept=-1;
-function show(i){chips.forEach((c,k)=>c.setAttribute('aria-pressed',k===i));heats.forEach((h,k)=>h.classList.toggle('on',k===i));
+let kept=-1,shown=-1;
+function light(i){if(i===shown)return;shown=i;heat.classList.remove('on');if(i<0)return;[heat,other]=[other,heat];
+paint(heat,Float32Array.from(cells.subarray(i*size,(i+1)*size),v=>v*data.gains[i]/255),data.grid,data.boxes);
+heat.classList.toggle('faint',chips[i].classList.contains('faint'));heat.classList.add('on')}
+function show(i){chips.forEach((c,k)=>c.setAttribute('aria-pressed',k===i));light(i);
 figure.classList.toggle('lit',i>=0);say.textContent=i>=0?chips[i].dataset.say:'Point at, tap or tab to a word to see where it looks.';
 reads.forEach((r,k)=>r.hidden=k!==Math.max(i,0));verdicts.forEach(v=>v.hidden=+v.dataset.of!==i);}
 chips.forEach((c,i)=>{c.addEventListener('pointerenter',e=>{if(e.pointerType==='mouse')show(i)});
@@ -87,10 +92,9 @@ def page(explanation: Explanation) -> str:
     about = explanation.about
     question = about.query.get("question")
     title = str(question) if question else explanation.text
-    chips, heats, rows, reads, verdicts = [], [], [], [], []
+    chips, rows, reads, verdicts = [], [], [], []
     checked = next(filter(None, explanation.verdicts), None)
     for i, one in enumerate(explanation):
-        heat = one.heat()
         say = _sentence(one)
         named = " ".join(
             filter(None, ["mute" if one.problem else "faint" if one.faint else "", "doubted" * one.targets[0].flagged])
@@ -101,8 +105,6 @@ def page(explanation: Explanation) -> str:
         chips.append(
             f'<li><button{mute} data-i="{i}" aria-pressed="false" data-say="{escape(say)}">{escape(one.label)}{small}</button></li>'
         )
-        faint = " faint" if one.faint else ""
-        heats.append(f'<img class="heat{faint}" alt="" src="{heat_uri(heat)}">')
         peak = one.peak
         where = f"{peak[0]}, {peak[1]}" if peak else (one.problem or "nowhere")
         reliance = one.targets[0].reliance
@@ -130,18 +132,24 @@ def page(explanation: Explanation) -> str:
         told += f" {checked.CAVEAT} r is the rank correlation of two maps; a nat is a factor of 2.7 in probability."
     h, w = explanation.picture.height, explanation.picture.width
     name = f", {escape(about.image_name)}" if about.image_name else ""
+    tiled = isinstance(explanation.box[0], Sequence)
+    heats = explanation.scaled()
+    data = heat_data(heats if tiled else heats[:, None], explanation.box if tiled else (explanation.box,))  # type: ignore[arg-type]
+    across, down = canvas_size(w, h, CANVAS_SIDE)
+    canvas = f'<canvas class="heat" width="{across}" height="{down}" aria-hidden="true"></canvas>'
     return unicode_text(f"""{page_head(title, STYLE, script=True)}
 <h1>{escape(title)}</h1>
 {"".join(f'<p class="remark">{escape(one)}</p>' for one in about.remarks)}
 <ul class="chips">{"".join(chips)}</ul>
-<figure style="--o:1;width:min({max(w, 512)}px,72vh*{w / h:.4f})"><img class="base" width="{w}" height="{h}" alt="{escape(title)}" src="{picture_uri(explanation.picture)}">{"".join(heats)}</figure>
+<figure style="--o:1;width:min({max(w, 512)}px,72vh*{w / h:.4f})"><img class="base" width="{w}" height="{h}" alt="{escape(title)}" src="{picture_uri(explanation.picture)}">{canvas * 2}</figure>
 <p id="say" aria-live="polite"></p>
 {"".join(verdicts)}{"".join(reads)}
 <div class="bar"><label for="o">heat</label><input id="o" type="range" min="0" max="100" value="100"></div>
 <div class="scroll"><table><thead><tr><th>target</th>{"<th>check</th>" if checked else ""}<th>{escape(about.unit)}</th>{asked}<th>peak (x, y)</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>
 <footer>{escape(about.method)} at {escape(about.seam)}, model {escape(about.model)}{name}. Each map is scaled to its own maximum: compare
 where words look, not how strongly.{told} Made with mmgradcam.</footer>
-<script>{_SCRIPT}</script></body></html>
+<script type="application/json" id="heat">{json.dumps(data)}</script>
+<script>{heat_script()}{_SCRIPT}</script></body></html>
 """)
 
 
@@ -214,19 +222,19 @@ def _tinted(importances: list[tuple[str, float]]) -> str:
     )
 
 
-def picture_uri(picture: Image.Image) -> str:
-    small = picture.copy()
-    small.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
-    return _uri(small, "PNG" if max(small.size) <= 256 else "JPEG")
+def cell(explanation: Explanation) -> str:
+    """What a notebook shows: the overlay of one target, or the panels of several, smaller the more there are."""
+    picture = _shown(explanation)
+    tried = (draw.encoded(picture, ".webp", quality) for quality in CELL_QUALITIES)
+    made = next((one for one in tried if len(one) <= MOST_CELL_BYTES), None)
+    return f'<img alt="" src="{data_uri(made or draw.encoded(picture, ".webp", 0), "webp")}">'
 
 
-def heat_uri(heat: draw.Array) -> str:
-    layer = draw.colorize(heat)
-    layer.thumbnail((HEAT_SIDE, HEAT_SIDE), Image.Resampling.BILINEAR)
-    return _uri(layer, "PNG") if np.any(heat) else _uri(Image.new("RGBA", (1, 1)), "PNG")
-
-
-def _uri(picture: Image.Image, kind: str) -> str:
-    data = io.BytesIO()
-    picture.save(data, kind, **({"quality": 90} if kind == "JPEG" else {"optimize": True}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode()}"
+def _shown(explanation: Explanation) -> Image.Image:
+    if len(explanation) == 1:
+        one = explanation.overlay() if explanation.clip else explanation.over(fitted(explanation.picture, CELL_SIDE))
+        return fitted(one, CELL_SIDE)
+    if explanation.clip is not None:
+        return explanation.panels()
+    side = (MOST_CELL_PIXELS / len(explanation)) ** 0.5
+    return explanation.panels(max(112, min(320, int(side))))

@@ -257,7 +257,7 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
 
 def test_it_shows_itself_in_a_notebook(said: Explanation) -> None:
     for shown in (said, said[0]):
-        assert shown._repr_html_().startswith('<img alt="" src="data:image/png;base64,')
+        assert shown._repr_html_().startswith('<img alt="" src="data:image/webp;base64,')
     assert repr(said) == "Explanation('a red ball and a blue ball', 7 x (4, 4) hirescam of tiny-lstm)"
 
 

@@ -41,6 +41,7 @@ FLOORS: list[set[str]] = [
         "writing",
         "naming",
     },
+    {"inlined"},
     {"engine", "explanation", "report", "probe", "lookup", "record", "schema", "film", "views"},
     {"methods"},
     {"arguments", "explaining", "checking"},

@@ -22,7 +22,7 @@ from PIL import Image
 
 from mmgradcam import InputError, Target, Task, explain, hirescam
 from mmgradcam.clips import Clip
-from mmgradcam.draw import upsample
+from mmgradcam.draw import highest, over_time, scaled, upsample
 from mmgradcam.pictures import MOST_PIXELS, NOWHERE, Fit, Seen, iou, open_picture, picture_hash, whole, within_limits
 from mmgradcam.views import blank_of, view_of
 
@@ -522,6 +522,30 @@ def test_heat_fills_the_box_the_model_saw_and_nothing_beyond(name: str) -> None:
     assert torch.equal(drawn > 0, expected > 0)
     torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
     assert shown >= 3 * 20
+
+
+TILES = ((-0.1, 0.0, 0.6, 1.0), (0.4, 0.1, 1.2, 0.93), (0.0, 0.2, 0.55, 0.8))
+
+
+@pytest.mark.parametrize("size", [(20, 30), (61, 47), (3, 2), (9, 200)])
+@pytest.mark.parametrize("name", [*BOXES, "tiles", "film"])
+def test_the_highest_value_is_found_without_drawing_the_whole(name: str, size: tuple[int, int]) -> None:
+    """It is the first largest pixel of what would be drawn, also of plateaus, and where all is 0."""
+    torch.manual_seed(0)
+    frames = 7 if name == "film" else None
+    maps = torch.randn(40, *{"tiles": (3, 5, 4), "film": (3, 4, 4)}.get(name, (5, 4)))
+    maps[0], maps[1], maps[2] = -1.0, 1.0, maps[2].round()
+    box: Any = TILES if name == "tiles" else BOXES.get(name, BOXES["a crop"])
+    drawn = upsample(maps, box, size) if frames is None else over_time(maps, box, frames, size)
+    made = highest(maps, box, size, frames)
+    for one, (top, place) in zip(drawn.numpy(), made, strict=True):
+        assert top == pytest.approx(float(one.max()), abs=1e-6)
+        assert one[place] == pytest.approx(float(one.max()), abs=1e-6)
+        if (one > one.max() - 1e-6).sum() == 1 or not one.any():
+            assert place == tuple(np.unravel_index(int(one.argmax()), one.shape))
+    shares = scaled(maps, box, size, frames)
+    again = upsample(shares, box, size) if frames is None else over_time(shares, box, frames, size)
+    torch.testing.assert_close(again.flatten(1).amax(1), (drawn.flatten(1).amax(1) > 0).float(), atol=1e-5, rtol=0)
 
 
 def test_what_padding_adds_is_cut() -> None:

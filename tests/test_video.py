@@ -434,8 +434,8 @@ def test_text_in_the_player_is_escaped() -> None:
     assert "<i>" not in page.replace("<i>", "", 0).split("<style>")[0]
     assert "<u>" not in page
     assert page.count("</script>") == 2
-    with pytest.raises(InputError, match=r"expected heat \(2, 32, 48\)"):
-        Film(clip(2), [Track("x", np.zeros((3, 32, 48), np.float32))], "x")
+    with pytest.raises(InputError, match=r"expected heat \(T, h, w\) of 'x', got \(32, 48\)"):
+        Film(clip(2), [Track("x", np.zeros((32, 48), np.float32))], "x")
     with pytest.raises(InputError, match="a moment for each of 2 frames"):
         Film(clip(2), [], "x", moments=[Moment()])
 
@@ -451,8 +451,8 @@ def test_the_player_plays_steps_and_shows_values(tmp_path: Path) -> None:
 const wait=ms=>new Promise(r=>setTimeout(r,ms));const log=[];if(b('play').textContent!=='▶')b('play').click();
 b('at').value=0;b('at').dispatchEvent(new Event('input'));const first=src();b('next').click();log.push(src()!==first,b('n').textContent,b('say').textContent);
 b('back').click();b('back').click();log.push(b('n').textContent);b('play').click();await wait(400);log.push(b('n').textContent!=='6 / 6');
-b('play').click();const heat=document.querySelector('.heat').src;document.querySelectorAll('button[data-i]')[1].click();
-log.push(document.querySelector('.heat').src!==heat,document.querySelector('.values .on b').textContent);
+b('play').click();const look=()=>document.querySelector('.heat').toDataURL(),before=look();document.querySelectorAll('button[data-i]')[1].click();
+log.push(look()!==before,document.querySelector('.values .on b').textContent);
 document.title=JSON.stringify(log)});</script>"""
     (tmp_path / "page.html").write_text(page.replace("</body>", script + "</body>"))
     told = [str(chromium()), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom"]

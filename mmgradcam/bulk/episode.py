@@ -121,10 +121,11 @@ def film_of(steps: Iterable[Step], policy: Policy, title: str) -> Film:
         raise InputError("the episode has no step; allow at least one")
     first = played[0].explanation
     tracks = []
+    scaled = [step.explanation.scaled().numpy() for step in played]  # each to its own maximum
     for i, target in enumerate(first.targets):
         alike = all(step.explanation.labels[i] == target.label for step in played)
         label = target.label if alike else ("the action taken" if i == 0 else "rather than another")
-        tracks.append(Track(label, np.stack([step.explanation[i].heat() for step in played])))
+        tracks.append(Track(label, np.stack([heats[i] for heats in scaled]), box=first.box))  # type: ignore[arg-type]
     moments = []
     for n, step in enumerate(played):
         values = [(policy.called(k), value) for k, value in enumerate(step.values)]
