@@ -149,7 +149,7 @@ def normalize(heat: Tensor) -> Tensor:
 
 
 @cache
-def palette(steps: int = 1024) -> Tensor:
+def palette(steps: int = 2**14) -> Tensor:
     """(steps, 4) RGB and alpha in 0..255 of heat from 0 to 1: the stronger, the brighter and the more opaque."""
     heat = torch.linspace(0, 1, steps)
     anchors = torch.tensor(_ANCHORS, dtype=torch.float32)
