@@ -94,7 +94,7 @@ TESTS = {
     "mmgradcam/methods/layers.py": "pixels methods",
     "mmgradcam/methods/pixels.py": "pixels methods",
     "mmgradcam/methods/resampled.py": "resampled",
-    "mmgradcam/metrics/": "faithfulness localization perturbation sanity verdict reliance flag robustness captions_metrics bias",
+    "mmgradcam/metrics/": "faithfulness localization perturbation sanity verdict reliance flag robustness captions_metrics bias defaults",
 }
 """Modules that are mutated, and the test files that are about them."""
 
@@ -216,7 +216,7 @@ class Recorder:
 
     def __init__(self, coverage: Any) -> None:
         self.coverage, self.times = coverage, dict[str, float]()
-        self.failed: list[str] = []
+        self.idle: list[str] = []
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -227,8 +227,8 @@ class Recorder:
         self.coverage.switch_context("")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.failed.append(report.nodeid)
+        if not report.passed:
+            self.idle.append(report.nodeid)
 
 
 def own_tests(path: str) -> list[str]:
@@ -280,7 +280,9 @@ def trace(file: str, kept: Path) -> int:
     for path in data.measured_files():
         name = str(Path(path).relative_to(ROOT))
         for line, tests in data.contexts_by_lineno(path).items():
-            ran[name, line] = {t for t in tests if t and t not in recorder.failed}
+            ran[name, line] = {t for t in tests if t and t not in recorder.idle}
+    for test in recorder.idle:  # failed or skipped
+        recorder.times.pop(test, None)
     used = {file, "tests/conftest.py", *(name for (name, _), tests in ran.items() if tests)}
     temporary = kept.with_suffix(f".{os.getpid()}")
     temporary.write_bytes(pickle.dumps(({path: hash_of(path) for path in used}, ran, recorder.times)))
@@ -291,9 +293,11 @@ def trace(file: str, kept: Path) -> int:
 def tests_for(mutant: Mutant, ran: dict[tuple[str, int], set[str]], times: dict[str, float], budget: float) -> list[str]:
     """Tests of the changed line; where none ran it, as with defaults and constants, of its function, its file, or all that are about it."""
     tests = ran.get((mutant.path, mutant.line), set())
-    for first, last in spans(mutant.path, mutant.line):
-        tests = tests or {t for line in range(first, last + 1) for t in ran.get((mutant.path, line), ())}
-    tests = tests or {t for some in ran.values() for t in some if t.partition("::")[0] in own_tests(mutant.path)}
+    if not tests:
+        own = {t for t in times if t.partition("::")[0] in own_tests(mutant.path)}
+        for first, last in spans(mutant.path, mutant.line):
+            tests = tests or {t for line in range(first, last + 1) for t in ran.get((mutant.path, line), ())}
+        tests = (tests or own) | own.difference(*ran.values())  # those that run nothing look at what is there
     chosen, spent = [], 0.0
     for test in sorted(tests, key=lambda t: (times.get(t, 1.0), t)):
         spent += times.get(test, 1.0)

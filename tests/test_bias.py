@@ -26,6 +26,7 @@ from mmgradcam.data.biased import EVEN, GROUPS, HEADS, PLANTED, TRADES, biased_p
 from mmgradcam.data.records import Photo, Phrase, Question, Thing
 from mmgradcam.data.render import render
 from mmgradcam.data.scenes import COLORS
+from mmgradcam.metrics import groups
 from mmgradcam.metrics.groups import between, corrected, holm, within
 
 
@@ -71,6 +72,17 @@ def test_holm_corrects_by_hand_worked_values() -> None:
     assert holm([0.02, 0.5, 0.01, 0.03]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
     assert holm([]) == []
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("resamples", "width", "sizes"), [(10, 3, [4, 4, 2]), (8, 3, [4, 4]), (3, 3, [3]), (2, 100, [1, 1])])
+def test_as_many_are_drawn_as_asked_for_a_bounded_number_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, resamples: int, width: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(groups, "_AT_ONCE", 13)
+    asked: list[int] = []
+    made = groups._draws(lambda n: np.full(n, float(asked.append(n) or n)), resamples, width)
+    assert asked == sizes
+    assert made.tolist() == [float(n) for n in sizes for _ in range(n)]
 
 
 def test_what_is_sure_but_less_than_counts_is_not_found() -> None:

@@ -268,6 +268,9 @@ def test_a_filling_that_does_not_settle_says_so(monkeypatch: pytest.MonkeyPatch)
     known = np.random.default_rng(0).random((60, 60)) < 0.2
     with pytest.raises(ModelError, match="did not reach"):
         impute(np.random.default_rng(1).random((1, 60, 60)), known, 1e-9)
+    monkeypatch.undo()
+    with pytest.raises(ModelError, match=r"did not reach -.* in 100 steps"):
+        impute(np.random.default_rng(1).random((1, 6, 6)), np.eye(6, dtype=bool), -1.0)
 
 
 @pytest.mark.parametrize("kind", ["picture", "clip", "tiles"])

@@ -89,6 +89,49 @@ def test_brightness_adds_to_the_value_alone() -> None:
     assert brightness(pixels, 2, RNG)[0] == pytest.approx(np.array([[0.3, 0.6, 0.15], [0.2, 0.2, 0.2], [1, 1, 1]]))
 
 
+@pytest.mark.parametrize(
+    ("severity", "more", "left", "share"), list(zip(SEVERITIES, (0.1, 0.2, 0.3, 0.4, 0.5), (0.4, 0.3, 0.2, 0.1, 0.05), (0.6, 0.5, 0.4, 0.3, 0.25), strict=True))
+)  # fmt: skip
+def test_light_contrast_and_pixels_of_each_severity(severity: int, more: float, left: float, share: float) -> None:
+    pixels = np.random.default_rng(severity).random((20, 40, 3)) * 0.45
+    value = pixels.max(-1, keepdims=True)
+    np.testing.assert_allclose(brightness(pixels, severity, RNG), pixels / value * (value + more))
+    bright = brightness(pixels + 0.55, severity, RNG)
+    np.testing.assert_allclose(bright.max(-1), np.minimum((pixels + 0.55).max(-1) + more, 1))
+    mean = pixels.mean((0, 1))
+    np.testing.assert_allclose(contrast(pixels, severity, RNG), mean + left * (pixels - mean))
+    made = Image.fromarray(np.rint(pixels * 255).astype(np.uint8))
+    small = made.resize((int(40 * share), int(20 * share)), Image.Resampling.BOX).resize((40, 20), Image.Resampling.BOX)
+    assert (np.rint(pixelate(pixels, severity, RNG) * 255) == np.asarray(small)).all()
+    tiny = np.array([[[0.2, 0.4, 0.6]]])
+    np.testing.assert_allclose(pixelate(tiny, severity, RNG), tiny)
+
+
+@pytest.mark.parametrize(
+    ("severity", "radius", "rim", "reach"), [(1, 3, 0.1, 1), (2, 4, 0.5, 1), (3, 6, 0.5, 1), (4, 8, 0.5, 1), (5, 10, 0.5, 2)]
+)
+@pytest.mark.parametrize("side", [112, 224, 40])
+def test_a_lens_out_of_focus_is_a_disc_blurred_at_its_rim(
+    severity: int, radius: int, rim: float, reach: int, side: int
+) -> None:
+    wide = max(1.0, radius * side / 224)
+    y, x = np.mgrid[-40:41, -40:41]
+    disc = (x * x + y * y <= wide * wide).astype(float)
+    line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / rim) ** 2)
+    soft = np.outer(line, line) / line.sum() ** 2
+    kernel = sum(
+        soft[reach + i, reach + j] * np.roll(disc / disc.sum(), (i, j), (0, 1))
+        for i in range(-reach, reach + 1)
+        for j in range(-reach, reach + 1)
+    )
+    made = defocus_blur(dot(side), severity, RNG)[..., 1]
+    middle = side // 2
+    half = min(40, middle - 1)
+    np.testing.assert_allclose(
+        made[middle - half : middle + half, middle - half : middle + half], kernel[40 - half : 40 + half, 40 - half : 40 + half], atol=2e-6
+    )  # fmt: skip
+
+
 def test_contrast_draws_towards_the_mean_of_each_channel() -> None:
     """Mean 0.4; 0.2 -> 0.4 - 0.2 * 0.2 = 0.36 at severity 3."""
     pixels = np.array([[[0.2, 0.0, 0.5], [0.6, 1.0, 0.5]]])

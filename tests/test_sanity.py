@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from mmgradcam import Explanation, InputError, ModelError, Target, Task, explain, gradcam, hirescam, layercam, rise, smooth
-from mmgradcam.metrics.likeness import spearman, ssim, to_grid
+from mmgradcam.metrics.likeness import ranks, spearman, ssim, to_grid
 from mmgradcam.metrics.randomizing import layers_of, randomized, reset, unlearned
 from mmgradcam.metrics.sanity import (
     methods_agree,
@@ -36,6 +36,12 @@ def test_rank_correlation_by_hand() -> None:
     assert spearman(one[:1], torch.zeros(1, 3, 3)).tolist() == [0.0]
     with pytest.raises(InputError, match=r"of one shape, got \(3, 3, 3\) and \(1, 3, 3\)"):
         spearman(one, one[:1])
+
+
+def test_tied_values_share_the_mean_of_their_ranks() -> None:
+    assert ranks(np.array([5.0, 1.0, 5.0, 7.0])).tolist() == [2.5, 1.0, 2.5, 4.0]
+    assert ranks(np.array([3.0, 3.0, 3.0])).tolist() == [2.0, 2.0, 2.0]
+    assert ranks(np.array([0.0])).tolist() == [1.0]
 
 
 def test_rank_correlation_is_that_of_scipy() -> None:
@@ -224,6 +230,9 @@ def test_seeds_and_methods_are_compared(classes: Classes, pixels: Tensor) -> Non
     np.testing.assert_allclose(found[0, 2], spearman(several[0].maps.relu(), to_grid(many.maps, (4, 4)).relu()))
     with pytest.raises(InputError, match="the same targets"):
         methods_agree([several[0], several[1][0]])
+    with pytest.raises(InputError, match="the same targets"):
+        methods_agree([])
+    np.testing.assert_allclose(methods_agree([several[0]]), np.ones((1, 1, 3)))
 
 
 def test_targets_of_the_same_label_are_no_swap(classes: Classes, pixels: Tensor) -> None:

@@ -36,9 +36,8 @@ def otsu(heat: Heat) -> float:
     if low == high:
         return low
     counts, edges = np.histogram(heat, 256, (low, high))
-    middles = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
-    sums = np.cumsum(counts * middles)
+    sums = np.cumsum(counts * np.arange(256))  # in bins: neither the unit nor the zero changes which threshold is best
     above = below[-1] - below[:-1]
     between = below[:-1] * above * (sums[:-1] / below[:-1] - (sums[-1] - sums[:-1]) / above) ** 2
     return float(heat[heat < edges[int(between.argmax()) + 1]].max())

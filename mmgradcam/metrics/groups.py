@@ -131,11 +131,11 @@ def holm(ps: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    adjusted, most = [0.0] * len(ps), 0.0
-    for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        most = max(most, min(1.0, (len(ps) - rank) * ps[i]))
-        adjusted[i] = most
-    return adjusted
+    values = np.asarray(ps, dtype=np.float64)
+    order, left = values.argsort(), np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.maximum.accumulate(left * values[order]).clip(max=1)
+    return [float(p) for p in adjusted]
 
 
 def corrected(rows: Sequence[Difference], least: float = 0.0) -> tuple[Difference, ...]:

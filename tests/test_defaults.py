@@ -1,0 +1,90 @@
+"""Published figures rest on the defaults of metrics and methods: none changes unnoticed, nor stands undocumented."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from mmgradcam import methods, metrics
+from mmgradcam.metrics import flag, seeds, verdict
+from mmgradcam.metrics.corruptions import CORRUPTIONS
+
+TENTHS = tuple(n / 10 for n in range(11))
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "Variants": {"batch": 16, "memory": None},
+    "adversarial": {"attack": "pgd", "eps": 8 / 255, "steps": 40, "wrong": None, "masks": (), "method": None, "taps": None, "seed": 0},
+    "agreement_with_attention": {"side": 14},
+    "agreement_with_boxes": {"share": 0.15},
+    "agreement_with_clicks": {"share": 0.15},
+    "between": {"share": False, "resamples": 10_000, "seed": 0},
+    "box_of": {"share": 0.15},
+    "class_ious": {"ignore": 255},
+    "corrupted": {"seed": 0},
+    "corruption_sweep": {"kinds": CORRUPTIONS, "severities": (1, 2, 3, 4, 5), "method": None, "taps": None, "seed": 0},
+    "deletion": {"change": "greyed", "shares": TENTHS},
+    "doubt": {"fitted": None},
+    "examine": {"seed": 0},
+    "extents": {"quantiles": TENTHS, "change": "blacked"},
+    "flagged": {"fitted": None},
+    "hiding": {"area": 0.1, "count": 8, "seed": 0},
+    "insertion": {"change": "blurred", "shares": TENTHS},
+    "integrated_gradients": {"steps": 32, "baseline": 0.0},
+    "language_prior": {"others": (), "top": 5},
+    "likelihoods": {"batch": 32},
+    "loc_delta": {"picture": None},
+    "localized": {"share": 0.15, "iou": 0.5},
+    "made_up": {"fitted": None},
+    "mean_iou": {"ignore": 255},
+    "noise_sensitivity": {"sigma": 0.05, "samples": 8, "seed": 0},
+    "occlusion": {"size": None, "stride": None, "value": 0.0},
+    "occlusion_correlation": {"size": None},
+    "peak_in": {"tolerance": 0.0},
+    "randomized": {"seed": 0, "how": "cascading", "stages": 8},
+    "rank_correlation": {"side": 14},
+    "reliance": {"without": "grey", "batch": 32},
+    "rise": {"count": 1000, "cells": 7, "share": 0.5, "seed": 0, "centred": True},
+    "road": {"shares": (0.2, 0.4, 0.6, 0.8)},
+    "seed_mask": {"share": 0.2},
+    "seed_sensitivity": {"seeds": (1, 2, 3)},
+    "showing": {"area": 0.25, "count": 8, "seed": 0},
+    "shown": {"change": "blacked"},
+    "smooth": {"count": 25, "sigma": 0.15, "seed": 0},
+    "smooth_gradcam_pp": {"count": 25, "sigma": 0.15, "seed": 0, "maps": None, "neurons": None},
+    "unlearned": {"seeds": (0, 1, 2)},
+    "within": {"share": False, "resamples": 10_000, "seed": 0},
+}  # fmt: skip
+
+
+def settings_of(function: Any) -> dict[str, Any]:
+    """Defaults by name; of functions, the name."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    found = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    return {name: getattr(value, "__name__", value) for name, value in found.items()}
+
+
+def test_defaults_of_metrics_and_methods_are_those_of_the_published_figures() -> None:
+    named = {name: getattr(part, name) for part in (metrics, methods) for name in part.__all__}
+    found = {name: settings for name, one in named.items() if (settings := settings_of(one))}
+    assert {name for name in found if found[name] != DEFAULTS.get(name)} == set()
+    assert found.keys() == DEFAULTS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(DEFAULTS.keys() - {"doubt", "flagged"}))  # these take what `made_up` takes
+def test_what_has_a_default_is_documented(name: str) -> None:
+    one = getattr(metrics, name, None) or getattr(methods, name)
+    text = (inspect.getdoc(one) or "") + (inspect.getdoc(getattr(one, "__init__", None)) or "")
+    assert {setting for setting in DEFAULTS[name] if f"{setting}:" not in text} == set()
+
+
+def test_settings_within_are_those_of_the_published_figures() -> None:
+    assert settings_of(flag.evidence) == {"batch": 48}
+    assert flag.MOVES == ((0.03, 0.0), (-0.025, 0.025), (0.0, -0.04), (0.03, 0.03))
+    assert flag.LIMITS == ((-12.0, 0.0), (-8.0, 8.0), (-4.6, 1.6))
+    assert seeds.NOBODY == 255
+    assert flag.calibrations() is flag.calibrations(), "read once"
+    assert verdict.examine is metrics.examine
