@@ -81,6 +81,16 @@ def test_what_has_a_default_is_documented(name: str) -> None:
     assert {setting for setting in DEFAULTS[name] if f"{setting}:" not in text} == set()
 
 
+def test_every_argument_may_be_named() -> None:
+    for part in (metrics, methods):
+        for name in part.__all__:
+            one = getattr(part, name)
+            if inspect.isfunction(one):
+                assert {p.name for p in inspect.signature(one).parameters.values() if p.kind is p.POSITIONAL_ONLY} == set(), (
+                    name
+                )
+
+
 def test_settings_within_are_those_of_the_published_figures() -> None:
     assert settings_of(flag.evidence) == {"batch": 48}
     assert flag.MOVES == ((0.03, 0.0), (-0.025, 0.025), (0.0, -0.04), (0.03, 0.03))
