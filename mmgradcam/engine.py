@@ -339,7 +339,7 @@ def _kept(encoded: Encoded, tensor: Tensor) -> Tensor:
 
 def _of_rows(features: Tensor, images: list[int]) -> Tensor:
     """Each row's features; one image's many rows share its memory."""
-    return features.expand(len(images), *features.shape[1:]) if len(features) == 1 < len(images) else features[images]
+    return features.expand(len(images), *features.shape[1:]) if len(features) == 1 else features[images]
 
 
 def _turns(images: Sequence[int]) -> list[int]:

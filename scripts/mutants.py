@@ -5,7 +5,7 @@
 
 Faults come from cosmic-ray's operators; changes that only touch annotations or docstrings are no faults and are left out. A mutant runs
 in a forked child that imports the changed module in place of the file, so nothing on disk changes, and the tests that ran the
-changed line, fastest first, for `BUDGET` seconds in all. Survivors that `tests/mutants.json` gives a reason
+changed line, fastest first, for `--budget` seconds in all; what survives them may be tried longer with `--again --budget 120`. Survivors that `tests/mutants.json` gives a reason
 for are listed apart; they count as survivors.
 """
 
@@ -40,7 +40,7 @@ CACHE = ROOT / "runs" / "mutants"
 REASONS = ROOT / "tests" / "mutants.json"
 PYTEST = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 BUDGET = 20.0
-"""Seconds of tests, as they took without a mutant, that one mutant must get past to survive."""
+"""Seconds of tests, as they took without a mutant."""
 PAIRS = [
     *(
         [
@@ -369,6 +369,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=25, help="mutants per module, drawn by --seed; 0 is all of them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="of these, only mutants that survived when last tried")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds of tests that a mutant must get past to survive")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     os.chdir(ROOT)
@@ -397,7 +398,7 @@ def main() -> None:
     while waiting or running:
         while waiting and len(running) < given.jobs:
             mutant = waiting.pop(0)
-            tests = tests_for(mutant, ran, times, BUDGET)
+            tests = tests_for(mutant, ran, times, given.budget)
             limit = 60 + 5 * sum(times.get(t, 1.0) for t in tests)
             process = spawn(lambda m=mutant, t=tests: tested(m, t), quiet=True)
             running[process] = mutant, time.monotonic() + limit

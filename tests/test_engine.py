@@ -13,7 +13,7 @@ from conftest import Bent, Classes, Encoder, tiny_captioner, tiny_vqa
 from torch import Tensor, nn
 
 from mmgradcam import InputError, ModelError, Tap, Target, compare, explain, gradcam, hirescam, layercam, rise
-from mmgradcam.engine import check_finite, encode, paired, scores, slopes
+from mmgradcam.engine import _importance, check_finite, encode, paired, scores, slopes
 from mmgradcam.layouts import channels_last, tokens
 from mmgradcam.memory import budget, halving
 from mmgradcam.seam import find_tap
@@ -398,6 +398,21 @@ def test_a_tap_of_another_model_is_said(classes: Classes) -> None:
         explain(classes, pictures(1)[0], taps=[nn.ReLU()])
     with pytest.raises(InputError, match="no layer is called 'thrid'; the model has first, bend, second"):
         explain(classes, pictures(1)[0], taps=["thrid"])
+
+
+def test_the_encoder_records_nothing_unless_asked_to(classes: Classes) -> None:
+    shown = torch.stack(pictures(1))
+    assert not encode(classes, shown, []).features.requires_grad
+    assert encode(classes, shown, [], graph=True).features.requires_grad
+
+
+def test_importances_of_words_that_nothing_rests_on_are_0() -> None:
+    embedded, powers = torch.randn(3, 4, 5, dtype=torch.float64), torch.tensor([0.0, 3.0])
+    none = _importance(embedded, None, powers)
+    assert (none.shape, none.dtype, bool(none.any())) == ((3, 4), torch.float32, False)
+    gradients = torch.randn(3, 4, 5, dtype=torch.float64)
+    expected = (embedded * gradients).sum(-1)[:2] / torch.tensor([1.0, 8.0])[:, None]
+    torch.testing.assert_close(_importance(embedded, gradients, powers), expected.float())
 
 
 def test_slopes_yield_every_row_once(classes: Classes) -> None:

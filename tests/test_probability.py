@@ -216,6 +216,34 @@ def test_float16_gradients_are_brought_into_range() -> None:
     assert len(runs) == 1, "float32 needs no second backward"
 
 
+@pytest.mark.parametrize(("peak", "runs", "power"), [(-8, 1, 0), (-7, 1, 0), (-9, 2, 8), (-17, 3, 16), (0, 1, 0)])
+def test_float16_gradients_of_six_binary_digits_to_spare_stay_as_they_are(peak: int, runs: int, power: int) -> None:
+    done: list[Tensor] = []
+
+    def work(powers: Tensor) -> list[Tensor | None]:
+        done.append(powers)
+        return [None, (torch.tensor([[1.0, -1.0], [-(2.0**peak), 0.0]]) * torch.exp2(powers)[:, None]).half()]
+
+    found, powers = kept_in_range(work, torch.zeros(2), 2)
+    assert (len(done), powers.tolist()) == (runs, [0, power])
+    assert found[0] is None
+    done.clear()
+    kept_in_range(work, torch.zeros(2), 1)
+    assert len(done) == 1, "of the second input nobody asked that it stays in range"
+
+
+def test_gradients_below_the_range_are_lost_row_by_row() -> None:
+    tiny = torch.finfo(torch.float32).tiny
+    gradients = torch.tensor([[tiny / 2, 0.0], [-tiny / 2, 0.0], [-1.0, 0.0], [tiny, 0.0], [0.0, 0.0]])
+    places = [(torch.ones(5, 2), gradients)]
+    scores = torch.tensor([-1.0] * 5)
+    assert lost("logit", scores, [gradients], places).tolist() == [True, True, False, False, False]
+    assert lost("logit", scores, [gradients * 2**20], places).tolist() == [True, True, False, False, False]
+    assert lost("logit", scores, [gradients.half()], [(torch.ones(5, 2), gradients.sign())]).tolist() == [False] * 5
+    small = torch.tensor([[2.0**-20, 0.0], [1.0, 0.0]]).half()
+    assert lost("logit", scores[:2], [small], [(torch.ones(2, 2), torch.ones(2, 2))]).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("lack", LACKS)
 def test_likelihoods_of_answers_and_classes(lack: float) -> None:
     task = tiny_vqa("lstm")
