@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mmgradcam import checkpoints, methods
 from mmgradcam.errors import InputError
@@ -126,7 +127,7 @@ def _of_folder(name: str, folder: Path, encoder: str | Path | None) -> Task:
             raise InputError(f"{told}: {encoder}: no such folder; give one that holds {config['encoder'].get('name')}")
         config = {**config, "encoder": {**config["encoder"], "name": str(encoder)}}
     try:
-        with torch.device("meta"), warnings.catch_warnings():  # where a model of any size takes no memory
+        with torch.device("meta"), _Unfilled(), warnings.catch_warnings():  # where a model of any size takes no memory
             warnings.simplefilter("ignore")
             planned = build(config, nn.Identity() if apart else None)
         stored.check_weights(_state(planned), weights, ("encoder.",) if apart else ())
@@ -146,6 +147,18 @@ def _of_folder(name: str, folder: Path, encoder: str | Path | None) -> Task:
         line = " ".join(f"{error}".split())[:200] or type(error).__name__
         raise InputError(f"{folder}: the model is damaged or incomplete ({line}); fetch it again") from None
     return task
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what fills new tensors with values: on the device `meta` that does nothing but import torch's compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func is torch.arange:
+            return func(*args, **{**given, "device": "cpu"}).to("meta")
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def _is_of_others(name: str, folder: Path) -> bool:

@@ -284,6 +284,15 @@ def test_help_imports_nothing_heavy() -> None:
     assert time.perf_counter() - start < 5
 
 
+def test_a_caption_imports_only_what_it_needs(scene: Path, tmp_path: Path) -> None:
+    """Torch's compiler, which new weights on the device `meta` would import, takes longer to import than torch itself."""
+    told = ["caption", str(scene), "--model", "photo-captioner-small", "--out", str(tmp_path)]
+    heavy = ("torch._dynamo", "torch._inductor", "scipy", "transformers", "torchvision", "datasets", "pandas", "nltk", "matplotlib", "skimage")  # fmt: skip
+    code = f"import sys; sys.argv=['mmgradcam', *{told!r}]\nfrom mmgradcam import cli\ncli.app(standalone_mode=False)\nprint('HEAVY', [m for m in {heavy!r} if m in sys.modules], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)  # fmt: skip
+    assert "HEAVY [] True" in done.stdout
+
+
 @pytest.mark.parametrize("command", ["caption", "vqa", "models", "evaluate"])
 def test_every_command_has_help(command: str) -> None:
     done = run(command, "--help")

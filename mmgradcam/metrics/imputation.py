@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
-import scipy.sparse.linalg
 
 from mmgradcam.errors import ModelError
 
@@ -67,6 +65,8 @@ def _system(planes: Values, known: Mask) -> tuple[Matrix, Values]:
     """The (U, U) matrix of the unknown pixels and the (U, C) right-hand sides; the unknown pixels of the planes are 0."""
     h, w = known.shape
     place = np.cumsum(~known.ravel()).reshape(h, w) - 1
+    import scipy.sparse
+
     degree, pull = np.zeros((h, w)), np.zeros_like(planes)
     rows, columns, weights = [], [], []
     for down, right, weight in _EDGES:
@@ -97,6 +97,8 @@ class _Level:
 
 def _levels(matrix: Matrix, unknown: Mask) -> tuple[list[_Level], Any]:
     """The levels from fine to coarse, and the solver of the coarsest: blocks of 3 x 3 cells become one cell of the next."""
+    import scipy.sparse.linalg
+
     levels = []
     while matrix.shape[0] > _COARSEST:
         ys, xs = np.nonzero(unknown)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt
 
 from mmgradcam.errors import InputError
 from mmgradcam.regions import fill_holes
@@ -37,6 +36,8 @@ def widened(mask: Mask, tolerance: float) -> Mask:
         raise InputError(f"expected a tolerance of 0 pixels or more, got {tolerance}")
     if tolerance == 0 or not mask.any():
         return mask
+    from scipy.ndimage import distance_transform_edt
+
     return np.asarray(distance_transform_edt(~mask) <= tolerance)
 
 
