@@ -5,8 +5,9 @@
 
 Faults come from cosmic-ray's operators; changes that only touch annotations or docstrings are no faults and are left out. A mutant runs
 in a forked child that imports the changed module in place of the file, so nothing on disk changes, and the tests that ran the
-changed line, fastest first, for `--budget` seconds in all; what survives them may be tried longer with `--again --budget 120`. Survivors that `tests/mutants.json` gives a reason
-for are listed apart; they count as survivors.
+changed line, those of the first test file that `TESTS` names for the module and then the fastest first, for `--budget` seconds
+in all. What survives may be tried longer: `--again --budget 120`. Survivors that `tests/mutants.json` gives a reason for are
+listed apart; they count as survivors.
 """
 
 from __future__ import annotations
@@ -299,7 +300,8 @@ def tests_for(mutant: Mutant, ran: dict[tuple[str, int], set[str]], times: dict[
             tests = tests or {t for line in range(first, last + 1) for t in ran.get((mutant.path, line), ())}
         tests = (tests or own) | own.difference(*ran.values())  # those that run nothing look at what is there
     chosen, spent = [], 0.0
-    for test in sorted(tests, key=lambda t: (times.get(t, 1.0), t)):
+    first = own_tests(mutant.path)[0]
+    for test in sorted(tests, key=lambda t: (not t.startswith(first), times.get(t, 1.0), t)):
         spent += times.get(test, 1.0)
         if chosen and spent > budget:
             break
