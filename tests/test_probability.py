@@ -232,6 +232,25 @@ def test_float16_gradients_of_six_binary_digits_to_spare_stay_as_they_are(peak: 
     assert len(done) == 1, "of the second input nobody asked that it stays in range"
 
 
+def test_rows_in_two_dimensions_are_as_those_in_one() -> None:
+    """Powers of (rounds, images), and logits of (captions, words, vocabulary)."""
+    slopes = torch.tensor([[2.0**-12, 1.0, 2.0**-20], [-1.0, -(2.0**-12), 0.5]])[..., None] * torch.tensor(
+        [1.0, -0.5, 0.0, 0.25]
+    )
+
+    def work(powers: Tensor) -> list[Tensor]:
+        return [(slopes.view(*powers.shape, 4) * torch.exp2(powers)[..., None]).half()]
+
+    (found,), powers = kept_in_range(work, torch.zeros(2, 3), 1)
+    (one,), alone = kept_in_range(work, torch.zeros(6), 1)
+    assert torch.equal(found.view(6, 4), one)
+    assert torch.equal(powers.flatten(), alone)
+    logits, index = torch.randn(2, 3, 5), torch.tensor([[0, 1, 2], [3, 4, 0]])
+    against = torch.tensor([[1, -1, 0], [-1, 2, 4]])
+    flat = log_prob(logits.flatten(0, 1), index.flatten(), against.flatten())
+    assert torch.equal(log_prob(logits, index, against), flat.view(2, 3))
+
+
 def test_gradients_below_the_range_are_lost_row_by_row() -> None:
     tiny = torch.finfo(torch.float32).tiny
     gradients = torch.tensor([[tiny / 2, 0.0], [-tiny / 2, 0.0], [-1.0, 0.0], [tiny, 0.0], [0.0, 0.0]])
