@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmgradcam.errors import InputError, one_line
+from mmgradcam.show import doing
 
 if TYPE_CHECKING:
     from mmgradcam.task import Task
@@ -40,9 +41,7 @@ class Map:
 
 def load_asked(model: str, device: str, asked: str | None = None, encoder: Path | None = None) -> Task:
     """A model by name, which must be one that can be asked with a caption, question or classes, about clips or observations."""
-    from rich.console import Console
-
-    with Console(stderr=True).status(f"loading {model}"):
+    with doing(f"loading {model}"):
         from mmgradcam import checkpoints, tasks
 
         apart = encoder is not None and checkpoints.needs_encoder(model)  # the variable may be set for another model

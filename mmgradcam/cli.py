@@ -34,6 +34,7 @@ from mmgradcam.options import (
     Top,
 )
 from mmgradcam.show import (
+    doing,
     progress,
     show_answers,
     show_classes,
@@ -187,13 +188,11 @@ def policy(
     device: Device = "auto",
 ) -> None:
     """Play an episode; show what of each observation made the action taken."""
-    from rich.console import Console
-
     from mmgradcam.bulk.episode import files, film_of, open_world, play
 
     suffix, query = _film(film), {k: v for k, v in {"action": action, "against": against}.items() if v is not None}
     task: Any = load_asked(model, device, "observations")
-    with Console(stderr=True).status(f"playing {world}"):
+    with doing(f"playing {world}"):
         how = {"method": method_of(method), "taps": taps_of(layer), **query}
         played = list(play(open_world(world), task, steps, seed, **how))
     show_episode(played, task)
@@ -276,10 +275,12 @@ def _explain_each(
     failed = 0
     for image in progress("explaining")(images, len(images)):
         try:
-            explanation = explain(task, opened(image), method=chosen, taps=taps, reliance=how.reliance, **query)
-            explanation = doubt(explanation) if how.reliance and calibrated(explanation) else explanation
-            explanation = examine(explanation) if how.check else explanation
-            wrote = _write(out, image.name if image.is_dir() else image.stem, files(explanation, **form))
+            with doing(f"explaining {image}", live=len(images) == 1):
+                explanation = explain(task, opened(image), method=chosen, taps=taps, reliance=how.reliance, **query)
+                explanation = doubt(explanation) if how.reliance and calibrated(explanation) else explanation
+                explanation = examine(explanation) if how.check else explanation
+            with doing(f"writing into {out}", live=len(images) == 1):
+                wrote = _write(out, image.name if image.is_dir() else image.stem, files(explanation, **form))
         except InputError as error:
             failed += 1
             complain(error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -241,6 +243,27 @@ def show_audit(made: Audit) -> None:
         console.print(f"malformed, left out: {line}")
     if len(made.bad) > 10:
         console.print(f"and {len(made.bad) - 10} more malformed records")
+
+
+@contextmanager
+def doing(what: str, live: bool = True) -> Iterator[None]:
+    """Says on stderr what is under way: on a terminal a status that goes again, elsewhere a plain line.
+
+    Args:
+        what: in a few words.
+        live: whether a terminal has room for a status; not below a bar.
+    """
+    if not sys.stderr.isatty():
+        typer.echo(one_line(what), err=True)
+        yield
+    elif not live:
+        yield
+    else:
+        from rich.console import Console
+        from rich.text import Text
+
+        with Console(stderr=True).status(Text(one_line(what))):
+            yield
 
 
 def progress(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:

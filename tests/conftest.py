@@ -210,3 +210,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         made[name] = tmp_path_factory.mktemp(name)
         save(build({**shared, **config}), {**shared, **config}, made[name])
     return made
+
+
+def complaints(stderr: str) -> list[str]:
+    """Lines on stderr that do not merely say what is under way."""
+    under_way = ("loading ", "explaining ", "writing into ", "playing ")
+    return [line for line in stderr.splitlines() if line.strip() and not line.startswith(under_way)]

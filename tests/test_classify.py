@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import data
+from conftest import complaints, data
 from PIL import Image
 from torch import nn
 from torchvision import models
@@ -275,7 +275,7 @@ def test_a_mistake_is_one_line(
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         patch.setattr(sys, "argv", [*argv, "--out", str(tmp_path / "out")])
         cli.main()
-    said = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    said = complaints(capsys.readouterr().err)
     assert ended.value.code == 1
     assert len(said) == 1
     assert re.search(says, said[0])

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import complaints
 from PIL import Image
 
 from mmgradcam.data.render import render
@@ -41,6 +42,7 @@ def test_caption_prints_and_writes(folders: dict[str, Path], scene: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("a large red cube\n")
     assert "log-probability" in done.stdout
+    assert done.stderr.splitlines() == [f"loading {folders['captioner']}", f"explaining {scene}", f"writing into {tmp_path}"]
     assert sorted(os.listdir(tmp_path / "my scene")) == FILES
     assert all(str(tmp_path / "my scene" / name) in done.stdout for name in FILES)
     described = json.loads((tmp_path / "my scene" / "explanation.json").read_text())
@@ -172,7 +174,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     said = capsys.readouterr()
     assert exit_.value.code == 1
     assert message in said.err
-    lines = [line for line in said.err.splitlines() if line.strip()]
+    lines = complaints(said.err)
     assert len(lines) == 1
     assert lines[0].startswith("mmgradcam: ")
     assert said.out == ""

@@ -56,7 +56,7 @@ WITHIN = {
     ("draw", "pictures"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("record", "report"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
     ("precision", "probability"), ("memory", "errors"), ("explaining", "arguments"), ("checking", "arguments"),
     ("files", "errors"), ("draw", "errors"), ("writing", "errors"), ("archives", "errors"), ("validation", "errors"), ("pictures", "files"), ("clips", "files"), ("explanation", "schema"), ("explanation", "lookup"),
-    ("show", "bulk"), ("cli", "bulk"), ("cli", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),
+    ("show", "bulk"), ("cli", "bulk"), ("cli", "show"), ("choosing", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),
     ("evaluating", "bulk"), ("evaluating", "show"), ("evaluating", "choosing"), ("evaluating", "options"), ("choosing", "bulk"),
 }  # fmt: skip
 """Imports within a floor that are meant: between single files of the ground floor, and where a folder serves a file."""
