@@ -254,7 +254,7 @@ class EvidenceAnswerer(nn.Module):
         where = torch.unflatten(local.gather(1, rows[..., None].expand(-1, -1, local.shape[2])), 1, (each, -1)).flatten(0, 1)
         leads = (self.names(read).sigmoid() * named[..., None]).to(where.dtype)  # (R, L, 1)
         lead = (where * leads).sum(1)  # (R, cells)
-        grid = self.tokens(seen)
+        grid = self.glimpse.grid.remember(self.tokens(seen))  # the same for every glimpse
         looked = lead
         for i in range(self.glimpses):
             x, looked = self.glimpse(x, read, grid, lead, asked)
@@ -291,22 +291,24 @@ class Glimpse(nn.Module):
         self.follow = nn.Linear(width, 1)
         self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(2 * width, width))
 
-    def forward(self, x: Tensor, read: Tensor, grid: Tensor, lead: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, read: Tensor, grid: tuple[Tensor, Tensor], lead: Tensor, asked: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """What is known after, (R, 1, width), and where it looked, weights of the cells, (R, cells), that sum to one.
 
         Args:
             x: what is known, (R, 1, width).
             read: the question's words, (R, L, width).
-            grid: (B, cells, width), R a multiple of B.
+            grid: keys and values of its cells, (B, 1, cells, width), R a multiple of B.
             lead: what the detectors say of the cells, (R, cells).
             asked: which tokens are words, (R, L).
         """
         x = x + self.question.read(self.norm1(x), self.question.remember(read), asked[:, None, None])
-        asking = torch.unflatten(self.norm2(x), 0, (len(grid), -1)).flatten(1, 2)  # (B, R / B, width)
-        keys, values = self.grid.remember(grid)
+        keys, values = grid
+        asking = torch.unflatten(self.norm2(x), 0, (len(keys), -1)).flatten(1, 2)  # (B, R / B, width)
         fit = self.grid.match(asking, keys)[:, 0].flatten(0, 1).float()  # (R, cells)
         looked = (fit + F.softplus(self.follow(x[:, 0]).float()) * lead.float()).softmax(-1)
-        weights = torch.unflatten(looked.to(values.dtype), 0, (len(grid), -1))[:, None]  # (B, 1, R / B, cells)
+        weights = torch.unflatten(looked.to(values.dtype), 0, (len(keys), -1))[:, None]  # (B, 1, R / B, cells)
         x = x + self.grid.gather(weights, values).reshape(x.shape)
         thought: Tensor = self.feed(self.norm3(x))
         return x + thought, looked
