@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from photo_data import Words, said_of, sentences, tokens_of, words_of
 from torch import Tensor, nn
 
+from mmgradcam.data.answer_words import words_for
 from mmgradcam.data.asking import askable, balanced, questions_about
 from mmgradcam.data.photos import Photos, read_answers, read_captions
 from mmgradcam.metrics import CiderD, bleu4
@@ -36,6 +38,10 @@ UNSEEN = 0.3
 
 BLEU = 1.0
 """What BLEU-4 counts in a caption's score, beside CIDEr-D."""
+
+
+OFTEN = 20
+"""Photos, as the share of their captions adds up, in which a word must be said for its detector to be trusted."""
 
 
 class Lesson:
@@ -182,7 +188,7 @@ class Answers(Lesson):
     score, made = "accuracy", EvidenceAnswerer
     each = 8
     """Questions about a photo in a step."""
-    often = 20
+    often = 10
     """How often an answer must be right to be one."""
 
     def __init__(self, data: Path, images: Path | None, held: int, hide: float = 0.0, smooth: float = 0.0) -> None:
@@ -212,7 +218,8 @@ class Answers(Lesson):
         head = EvidenceAnswerer(**made)
         detector = {self.words.vocabulary.words[token - 4]: i for i, token in enumerate(self.words.looked_for)}
         head.asks[4:] = torch.tensor([detector.get(word, -1) for word in self.vocabulary.words])
-        head.tells.copy_(torch.tensor([detector.get(answer, -1) for answer in self.answers]))
+        usual, synonyms = self.held[: self.count].sum(0).tolist(), words_for()
+        head.tells.copy_(torch.tensor([_detector(answer, synonyms, detector, usual) for answer in self.answers]))
         return head, made
 
     def describe(self) -> dict[str, Any]:
@@ -253,13 +260,26 @@ class Answers(Lesson):
     @torch.no_grad()
     def validate(self, head: EvidenceAnswerer, x: np.ndarray[Any, Any]) -> float:
         """Percent of the held photos' questions that get an answer the captions give, (N, C, *grid) features."""
-        device, hit = next(head.parameters()).device, []
+        device, hits = next(head.parameters()).device, defaultdict(list)
         for at in range(0, len(x), 25):
-            questions, right, asked = self._batch(self.asked[self.count :][at : at + 25])
+            chosen = self.asked[self.count :][at : at + 25]
+            questions, right, asked = self._batch(chosen)
             part = torch.from_numpy(np.array(x[at : at + 25])).float().to(device)
             best = head(part, questions.to(device)).argmax(1).cpu()
-            hit.append(right.gather(1, best[:, None])[asked, 0])
-        return 100 * float(torch.cat(hit).mean())
+            found = right.gather(1, best[:, None])[asked, 0].tolist()
+            for one, hit in zip(chain(*chosen), found, strict=True):
+                hits[one.kind].append(hit)
+        print({kind: round(100 * float(np.mean(each)), 1) for kind, each in sorted(hits.items())}, flush=True)
+        return 100 * float(np.mean(list(chain(*hits.values()))))
+
+
+def _detector(answer: str, synonyms: dict[str, set[str]], detector: dict[str, int], usual: Sequence[float]) -> int:
+    """The detector of an answer: of its own word, or, where captions seldom use it, of the synonym they use most; -1 for none."""
+    own = detector.get(answer, -1)
+    if own >= 0 and usual[own] >= OFTEN:
+        return own
+    others = [detector[word] for word in synonyms.get(answer, ()) if word in detector]
+    return max(others, key=lambda i: usual[i], default=own)
 
 
 def _sizes(words: Words) -> dict[str, int]:

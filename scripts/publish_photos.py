@@ -102,7 +102,7 @@ def candidates(name: str) -> list[tuple[str, str, list[str]]]:
             if method == "normgrad" or not taps or (method == "hirescam" and len(taps) == 1)
         ]
     if "vqa" in name:
-        return [("logit", *choice) for choice in fused]
+        return [("logit", *choice) for choice in fused[2:5]]
     return [("word logit", *choice) for choice in fused] + [("log-probability", *choice) for choice in fused[-1:]]
 
 
@@ -110,15 +110,15 @@ def choose(name: str, given: argparse.Namespace) -> list[Figures]:
     """Figures of each candidate on held training photos, kept in the run's methods.json."""
     kept = given.run / "methods.json"
     rows: list[Figures] = json.loads(kept.read_text()) if kept.exists() else []
-    task, photos = loaded(name, given), held(given.train, given.choose_on)
+    task, photos = loaded(name, given), held(given.train)
     for unit, method, taps in candidates(name)[len(rows) :]:
         task.unit = unit
         how: dict[str, Any] = {"method": getattr(methods, method), "taps": taps}
         if isinstance(task, VQA):
-            found = evaluate_answers(task, photos, **how)["pointing"]
+            found = evaluate_answers(task, photos, given.choose_on, **how)["pointing"]
             rows.append({"unit": unit, "method": method, "taps": taps, "kinds": found, **mean_of(found)})
         else:
-            measured = evaluate_photos(task, photos, captions=False, **how)
+            measured = evaluate_photos(task, photos, given.choose_on, captions=False, **how)
             rows.append(
                 {"unit": unit, "method": method, "taps": taps, **measured["pointing"], "ratio": measured["inside_outside"]}
             )
@@ -130,9 +130,9 @@ def choose(name: str, given: argparse.Namespace) -> list[Figures]:
     return rows
 
 
-def held(path: Path, count: int) -> Photos:
+def held(path: Path) -> Photos:
     photos = Photos(path)
-    return Photos(photos.rows.select(range(len(photos) - HELD, len(photos) - HELD + count)))
+    return Photos(photos.rows.select(range(len(photos) - HELD, len(photos))))
 
 
 def mean_of(found: Figures) -> Figures:
@@ -157,8 +157,11 @@ def publish(name: str, given: argparse.Namespace) -> None:
     config |= {"method": best["method"], "taps": best["taps"]} | ({"unit": best["unit"]} if "captioner" in name else {})
     (CHECKPOINTS / name / "config.json").write_text(json.dumps({"format": 1, **config}, indent=1) + "\n")
     task, photos = loaded(name, given), Photos(given.val)
-    measure = evaluate_answers if isinstance(task, VQA) else evaluate_photos
-    figures = measure(task, photos, given.measure_on, progress=lambda items, count: track(items, name, count))
+    how: dict[str, Any] = {"progress": lambda items, count: track(items, name, count)}
+    if isinstance(task, VQA):
+        figures = evaluate_answers(task, photos, given.measure_on, maps=given.map_on, **how)
+    else:
+        figures = evaluate_photos(task, photos, given.measure_on, **how)
     config |= {"headline": headline(figures), "figures": figures}
     (CHECKPOINTS / name / "config.json").write_text(json.dumps({"format": 1, **config}, indent=1) + "\n")
     notes = (given.run / "note.md").read_text() if (given.run / "note.md").exists() else ""
@@ -179,7 +182,7 @@ def headline(figures: Figures) -> str:
 
 def write_card(name: str, config: Figures, rows: list[Figures], best: Figures, given: argparse.Namespace, notes: str) -> str:
     figures, small, vqa = config["figures"], "small" in name, "vqa" in name
-    ask = ', question="what is the man wearing?"' if vqa else ""
+    ask = ', question="what is the dog doing?"' if vqa else ""
     where = " x ".join(best["taps"]) or "the features"
     stands = (
         "It stands on its own: nothing is downloaded."
@@ -235,6 +238,9 @@ def recipe_of(kept: dict[str, Any], taken: str) -> str:
     """One line for each training that the weights went through, the `taken` of one being what the next began with."""
     lines = []
     for part in kept["recipe"]:
+        if "start" in part:
+            lines.append(f"  - the {taken} of [{part['start']}](../{part['start']}/README.md), trained on the same photos")
+            continue
         settings = [
             f"--{k}" if v is True else f"--{k} {_set(v)}" for k, v in part["settings"].items() if v is not False and v != []
         ]
@@ -279,17 +285,20 @@ def answers_table(figures: Figures) -> str:
     )
     points = "".join(point_row(kind, found) for kind, found in figures["pointing"].items())
     a, c = figures["accuracy"]["all"], figures["counts"]
-    return f"""{c["questions"]:,} questions that the captions and their phrases give rise to, balanced; an answer is right if a caption of the photo
-gives it. For {c["unanswerable"]:,} of them the model has no right answer in its list, and they count as wrong; {c["unread"]:,} more have a word it
-does not know and are not asked.
+    return f"""{c["questions"]:,} questions that the captions and their phrases give rise to (`mmgradcam.data.asking` lists the kinds). An answer is right if
+two of a photo's five captions give it, in these words or synonyms, as VQA v2 asks for three people of ten; a question to which
+no answer is right is not asked. They are balanced: of two answers each is right as often, of more none in over half of the
+photos that the question is asked of. For {c["unanswerable"]:,} of them the model has no right answer in its list, and they count as wrong;
+{c["unread"]:,} more have a word it does not know and are not asked. "The usual answer" is the one that is right most often of that very
+question on these photos: no less than what is learned from training photos would score.
 
 | kind | right, % | shown a grey picture, % | the usual answer to the question, % |
 | --- | --- | --- | --- |
 | **all** | **{a:.1f}** | {figures["blind"]["all"]:.1f} | {figures["guess"]["all"]:.1f} |
 {kinds}
-How many percent of the maps peak in a box of what the right answer rests on: maps of the model's own answers, of those alone that
-were right, and of the right answer whatever the model says, where it knows one. Beside each what the centre point scores there, and how
-many questions these are:
+Of the first {c["mapped"]:,} photos, how many percent of the maps peak in a box of what the right answers name or tell of: maps of the
+model's own answers, of those alone that were right, and of a right answer whatever the model says, where it knows one. Beside each
+what the centre point scores there, and how many questions these are:
 
 | kind | own, centre | where right, centre | right answer, centre | questions |
 | --- | --- | --- | --- | --- |
@@ -323,6 +332,7 @@ if __name__ == "__main__":
     parser.add_argument("--student", type=Path, help="encoder.pt of scripts/distill_photos.py")
     parser.add_argument("--choose-on", type=int, default=60)
     parser.add_argument("--measure-on", type=int, default=1000)
+    parser.add_argument("--map-on", type=int, help="of a model of questions, photos whose answers are mapped; all by default")
     parser.add_argument("--until", choices=("export", "choose", "card"), default="card")
     given = parser.parse_args()
     publish(given.name, given)

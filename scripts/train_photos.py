@@ -2,7 +2,7 @@
 
     python scripts/train_photos.py photo-captioner --data train.parquet --out runs/photos/photo-captioner
     python scripts/train_photos.py photo-captioner --data train.parquet --out runs/photos/rewarded --start runs/photos/photo-captioner/best.pt --reward --epochs 4
-    python scripts/train_photos.py photo-vqa --data train.parquet --out runs/photos/photo-vqa --start runs/photos/photo-captioner/best.pt
+    python scripts/train_photos.py photo-vqa --data train.parquet --out runs/photos/photo-vqa --start checkpoints/photo-captioner
     python scripts/train_photos.py photo-captioner --data captions_train2014.json --images train2014 --encoder timm:resnet50 --layers layer2 layer3 layer4 ...
     python scripts/train_photos.py photo-vqa --data v2_mscoco_train2014_annotations.json --images train2014 ...
 
@@ -29,6 +29,8 @@ from photo_lessons import HEADS, Answers, Captions, prime
 from torch import nn
 from training import autocast, rate_at
 
+from mmgradcam.tasks import load
+from mmgradcam.tasks.loading import parts
 from mmgradcam.tasks.nets.backbone import Backbone
 from mmgradcam.tasks.nets.encoder import Encoder
 
@@ -41,6 +43,8 @@ MOBILENET: dict[str, Any] = {
 """How the hub's MobileNetV2 is read: its last stage dilated, and layers stacked, since early ones tell where and in what color."""
 
 
+DECAY = 0.997
+"""What a step leaves of the average of the weights before it."""
 SETTINGS = (
     "epochs",
     "batch",
@@ -54,6 +58,7 @@ SETTINGS = (
     "find",
     "views",
     "reward",
+    "freeze",
     "seed",
 )
 """What a card says of how a head was trained."""
@@ -71,6 +76,21 @@ def encoder_of(name: str, student: Path | None = None, layers: Sequence[str] = (
     how = {**(MOBILENET if mobile else {}), **({"layers": layers} if layers else {})}
     how["without"] = [left for left in how.get("without", ()) if left not in layers]
     return Backbone(name, weights=True, **how).eval()
+
+
+def start_of(path: Path, encoder: str, device: torch.device) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    """What was done before, and the head: of a run's best.pt, or of a model folder."""
+    if path.is_dir():
+        task = load(path, device, encoder=encoder if Path(encoder).is_dir() else None)
+        return [{"start": path.name}], parts(task)["head"].state_dict()
+    before = torch.load(path, map_location=device, weights_only=True)
+    return before.get("recipe", []), before["head"]
+
+
+def average_of(averaged: Any, current: Any, seen: Any) -> None:
+    """Moves a running average of weights on by one step; of the first steps it keeps less, since they know nothing yet."""
+    kept = min(DECAY, (1 + int(seen)) / (10 + int(seen)))
+    torch.optim.swa_utils.get_ema_multi_avg_fn(kept)(averaged, current, seen)
 
 
 def train(given: argparse.Namespace) -> None:
@@ -92,8 +112,7 @@ def train(given: argparse.Namespace) -> None:
             part.p = given.dropout
     recipe: list[dict[str, Any]] = []
     if given.start:
-        before = torch.load(given.start, map_location=device, weights_only=True)
-        recipe, begun = before.get("recipe", []), before["head"]
+        recipe, begun = start_of(given.start, given.encoder, device)
         if "vqa" in given.model:  # a captioner's: its detectors are what both have
             begun = {k.removeprefix("detectors."): v for k, v in begun.items() if k.startswith("detectors.")}
             if begun["look.weight"].shape != head.detectors.look.weight.shape:
@@ -105,9 +124,12 @@ def train(given: argparse.Namespace) -> None:
             head.detectors.load_state_dict({**begun, "tokens": head.detectors.tokens})
         else:
             head.load_state_dict(begun)
-    average = torch.optim.swa_utils.AveragedModel(
-        head, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.997), use_buffers=True
-    )
+    if given.freeze:
+        head.detectors.requires_grad_(
+            False
+        ).eval()  # their statistics stay, too; their dropout keeps the head from relying on few
+        head.detectors.dropout.train()
+    average = torch.optim.swa_utils.AveragedModel(head, multi_avg_fn=average_of, use_buffers=True)
     optimizer = torch.optim.AdamW(head.parameters(), lr=given.rate, weight_decay=given.decay, betas=(0.9, 0.98))
     step, best, spent, begin = 0, -1.0, 0.0, time.time()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -188,13 +210,14 @@ if __name__ == "__main__":
     )
     parser.add_argument("--find", type=float, default=0.05, help="weight of the loss of finding words")
     parser.add_argument(
-        "--start", type=Path, help="begin with the head of this best.pt; photo-vqa with the detectors of a captioner's"
+        "--start", type=Path, help="begin with the head of this best.pt or model folder; photo-vqa with a captioner's detectors"
     )
     parser.add_argument(
         "--reward",
         action="store_true",
         help="self-critical training of a captioner, after the usual one: `found` is then the score of what it says",
     )
+    parser.add_argument("--freeze", action="store_true", help="leave the detectors as they are: a step takes half the time")
     parser.add_argument("--held", type=int, default=HELD)
     parser.add_argument("--every", type=int, default=2, help="epochs between looks at the held photos")
     parser.add_argument("--seed", type=int, default=0)

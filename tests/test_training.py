@@ -46,6 +46,13 @@ def test_the_training_script_learns_from_the_official_layouts(model: str, hub_fo
         again = subprocess.run([*map(str, command), *map(str, more)], capture_output=True, text=True, timeout=300)
         assert again.returncode == 0, again.stderr
         assert len((tmp_path / "out" / "log.csv").read_text().splitlines()) == 1, "it was done already"
+        on = ["--out", tmp_path / "frozen", "--start", tmp_path / "out" / "best.pt", "--freeze"]
+        done = subprocess.run([*map(str, command), *map(str, [*more, *on])], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        before, after = (torch.load(tmp_path / n / "best.pt", weights_only=True)["head"] for n in ("out", "frozen"))
+        moved = {key for key in before if not torch.allclose(before[key].float(), after[key].float(), atol=1e-6)}
+        assert moved
+        assert not any(key.startswith("detectors.") for key in moved)
         strange = {"detectors.look.weight": torch.zeros(3, 5, 1, 1)}
         torch.save({"head": strange}, tmp_path / "other.pt")
         on = ["--out", tmp_path / "begun", "--start", tmp_path / "other.pt"]
@@ -118,3 +125,22 @@ def test_teachers_are_half_of_the_truth(monkeypatch: pytest.MonkeyPatch) -> None
     expected = sum(t.softmax(-1) for t in thought) / 2
     each = [-(expected[b, i] * logits[b, i].log_softmax(-1)).sum() for b, n in ((0, 3), (1, 2)) for i in range(n)]
     torch.testing.assert_close(lesson._taught(logits, x, said), torch.stack(each).mean())
+
+
+def test_the_average_of_weights_soon_forgets_what_they_began_as(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from train_photos import average_of
+
+    net = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(net.weight, 100.0)
+    average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=average_of, use_buffers=True)
+    average.update_parameters(net)
+    torch.nn.init.constant_(net.weight, 1.0)
+    for _ in range(200):
+        average.update_parameters(net)
+    assert average.module.weight.item() == pytest.approx(1.0, abs=1e-3)
+    for _ in range(4000):
+        average.update_parameters(net)
+    torch.nn.init.constant_(net.weight, 2.0)
+    average.update_parameters(net)
+    assert average.module.weight.item() == pytest.approx(1.003, abs=1e-4), "later a step moves it by 3 in 1,000"
