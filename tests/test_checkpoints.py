@@ -42,6 +42,19 @@ def test_weights_are_plain_tensors_of_few_bits(name: str) -> None:
     assert all(t.dtype in (torch.float16, torch.int8, torch.int64) and torch.isfinite(t).all() for t in tensors)
 
 
+def test_answers_about_photos_rest_on_the_picture() -> None:
+    """Each kind of question gains 15 points by the picture, and over the usual answer; maps of right answers, over the centre."""
+    card = checkpoints.config(checkpoints.folder("photo-vqa"))["figures"]
+    kinds = set(card["accuracy"]) - {"all"}
+    assert len(kinds) == 14
+    for kind in kinds:
+        assert card["accuracy"][kind] >= max(card["blind"][kind], card["guess"][kind]) + 15, kind
+    right = [found["right"] for found in card["pointing"].values()]
+    count = sum(found["count"] for found in right)
+    own, centre = (sum(found[key] * found["count"] for found in right) / count for key in ("own", "centre"))
+    assert own >= centre + 15
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_SCENES)
 def test_a_model_is_as_good_as_its_card(name: str) -> None:
@@ -102,7 +115,10 @@ def test_a_model_is_as_good_on_photos_as_its_card(name: str) -> None:
     if isinstance(task, VQA):
         found = evaluate_answers(task, photos, PHOTOS)
         _near(found["accuracy"]["all"] / 100, card["accuracy"]["all"] / 100, found["counts"]["questions"])
-        assert found["accuracy"]["all"] > found["blind"]["all"]
+        assert found["accuracy"]["all"] > found["blind"]["all"] + 10
+        for kind, told in found["pointing"].items():
+            if "right" in told:
+                _near(told["right"]["own"] / 100, card["pointing"][kind]["right"]["own"] / 100, told["right"]["count"])
         return
     assert isinstance(task, Captioning)
     found = evaluate_photos(task, photos, PHOTOS)

@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from PIL import Image
 from torch import nn
 
 from mmgradcam import InputError, explain, hirescam
-from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
+from mmgradcam.bulk.photos import _to_map, evaluate_answers, evaluate_photos
 from mmgradcam.data.asking import singular
 from mmgradcam.data.photos import Photos
-from mmgradcam.data.records import mask_of
+from mmgradcam.data.records import Question, mask_of
 from mmgradcam.pictures import Fit
 from mmgradcam.tasks import VQA, Captioning, load
 from mmgradcam.tasks.loading import save
@@ -44,16 +45,16 @@ def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from datasets import Dataset
 
     rows = []
-    for i, (color, left) in enumerate((((255, 0, 0), 4), ((0, 0, 255), 36))):
+    for i, (name, color, left) in enumerate((("red", (255, 0, 0), 4), ("blue", (0, 0, 255), 36))):
         image = np.full((64, 64, 3), 128, np.uint8)
         image[20:44, left : left + 24] = color
         box = (left / 64, 20 / 64, (left + 24) / 64, 44 / 64)
         rows.append(
             {
                 "image": Image.fromarray(image), "image_id": f"photo{i}", "width": 128, "height": 64,
-                "captions": ["A red ball and a dog in grass .", "a man is in the grass"],
+                "captions": [f"A {name} ball and a dog in grass .", "a man is in the grass"],
                 "phrases": [
-                    phrase(0, 0, 2, "A red ball", "other", box), phrase(0, 4, 5, "a dog", "animals", (0, 0, 0.2, 0.2)),
+                    phrase(0, 0, 2, f"A {name} ball", "other", box), phrase(0, 4, 5, "a dog", "animals", (0, 0, 0.2, 0.2)),
                     phrase(1, 0, 1, "a man", "people", (0.5, 0.5, 1, 1)), phrase(1, 4, 5, "the grass", "scene", (0, 0, 1, 1)),
                 ],
             }
@@ -327,15 +328,26 @@ def test_photos_that_cannot_be_read_are_named_and_left_out(
 
 def test_figures_of_answers(parquet: Path) -> None:
     figures = evaluate_answers(answerer(), Photos(parquet))
-    assert figures["counts"]["photos"] == 2
-    assert figures["counts"]["questions"] > 0
-    assert set(figures["accuracy"]) == set(figures["blind"]) == set(figures["guess"])
-    assert figures["pointing"]
-    for found in figures["pointing"].values():
-        assert found["given"]["count"] <= found["count"]
-        assert found.get("right", {"count": 0})["count"] <= found["given"]["count"]
+    assert figures["counts"] == {"photos": 2, "mapped": 2, "questions": 2, "unread": 0, "unanswerable": 1}
+    assert set(figures["accuracy"]) == set(figures["blind"]) == set(figures["guess"]) == {"all", "color"}
+    assert figures["guess"]["color"] == 50
+    found = figures["pointing"]["color"]
+    assert (found["count"], found["given"]["count"]) == (2, 1)
+    assert found.get("right", {"count": 0})["count"] <= found["given"]["count"]
+    assert evaluate_answers(answerer(), Photos(parquet), 1)["counts"]["questions"] == 1, "balanced over all of the photos"
+    few = evaluate_answers(answerer(), Photos(parquet), maps=1)
+    assert few["accuracy"] == figures["accuracy"]
+    assert (few["counts"]["mapped"], few["pointing"]["color"]["count"]) == (1, 1)
     with pytest.raises(InputError, match="expected a VQA model"):
         evaluate_answers(captioner(), Photos(parquet))
+
+
+def test_answers_are_mapped_for_what_they_count_for() -> None:
+    one = Question("who is in the picture", "who", ("boy", "child"), ((0, 0, 1, 1),))
+    assert _to_map(one, "child", {"boy", "child"}) == [(one, "child", ("who", "who right", "who given"))]
+    assert _to_map(one, "man", {"child", "man"}) == [(one, "man", ("who",)), (one, "child", ("who given",))]
+    assert _to_map(one, "man", {"man"}) == [(one, "man", ("who",))]
+    assert _to_map(replace(one, boxes=()), "child", {"child"}) == []
 
 
 def apart(hub: Path, folder: Path) -> tuple[Captioning, dict[str, Any]]:
@@ -376,6 +388,21 @@ def test_a_head_is_saved_without_its_encoder_and_loaded_over_it(hub_folder: Path
     maps = explain(back, Image.effect_noise((90, 60), 80).convert("RGB"), caption="a dog")
     assert maps.about.seam == "model.layer.14"
     assert maps[0].map.shape == (4, 4)
+
+
+def test_training_may_begin_with_a_model_folder(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    from train_photos import start_of
+
+    task, _ = apart(hub_folder, tmp_path / "model")
+    recipe, head = start_of(tmp_path / "model", str(hub_folder), torch.device("cpu"))
+    assert recipe == [{"start": "model"}]
+    assert head.keys() == task.head.state_dict().keys()
+    torch.testing.assert_close(head["detectors.tokens"], task.head.detectors.tokens)
+    torch.save({"head": head, "recipe": [{"epochs": 1}]}, tmp_path / "best.pt")
+    recipe, again = start_of(tmp_path / "best.pt", "any", torch.device("cpu"))
+    assert recipe == [{"epochs": 1}]
+    assert again.keys() == head.keys()
 
 
 def test_an_encoder_that_cannot_be_had_is_one_line(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,11 +113,13 @@ def evaluate_answers(
     method: Method | None = None,
     taps: Sequence[Any] | None = None,
     batch: int = 8,
+    maps: int | None = None,
     progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
 ) -> Figures:
     """Answers to questions that captions and phrases of photos give rise to, and where the maps of the answers peak.
 
-    An answer is right if one of the photo's captions gives it.
+    An answer is right if two of a photo's five captions give it; see `mmgradcam.data.asking`. The questions are balanced over
+    all photos, whatever the `limit`.
 
     Args:
         task: a VQA model.
@@ -126,16 +128,17 @@ def evaluate_answers(
         method: explain with this method instead of the model's own choice.
         taps: explain at these layers instead of the model's own choice.
         batch: photos worked on together.
+        maps: number of photos, from the first, whose answers are mapped; all of them by default.
         progress: wraps the iteration over batches, given their number, to show how far it is.
 
     Returns:
         In percent: `accuracy`, over all and by kind of question; `blind`, the same of the model shown a grey picture; `guess`,
-        what the answer that is most often right of each question would score; `pointing`, for questions of color and of what
-        somebody is wearing, holding or riding: `own`, the peak of the map of the model's own answer is in a box of what the
-        right answer rests on, and `centre`, what the centre point would score; `right`, the same of those answers that were
-        right; `given`, of the right answer, whatever the model would say; `counts`: of photos and questions, `unread`,
-        questions with words the model does not know, and `unanswerable`, those none of whose right answers the model can
-        give, which count as wrong.
+        what the answer that is right most often of each question, among all of these photos, would score. `pointing`, by kind,
+        of questions with boxes of what the right answers name or tell of: `own`, the peak of the map of the model's own answer
+        is in one, and `centre`, what the centre point would score; `right`, the same of those answers that were right; `given`,
+        of a right answer, whatever the model would say. `counts`: of photos, of those that were `mapped`, and of questions;
+        `unread`, questions with words the model does not know, and `unanswerable`, those none of whose right answers the model
+        can give, which count as wrong.
 
     Raises:
         InputError: the task is no VQA model, or the photos give rise to no questions.
@@ -145,16 +148,18 @@ def evaluate_answers(
     count = min(limit or len(photos), len(photos))
     texts = photos.texts()
     things = askable(texts)
-    made = balanced([questions_about(captions, phrases, things) for captions, phrases in texts[:count]])
+    every = balanced([questions_about(captions, phrases, things) for captions, phrases in texts])
+    made = every[:count]
     asked = [[one for one in some if all(word in task.vocabulary for word in tokenize(one.text))] for some in made]
     if not any(asked):
         raise InputError("evaluate: the photos' captions give rise to no question that the model can read")
+    most = count if maps is None else min(maps, count)
     device, known = next(task.head.parameters()).device, set(task.answers)
     with torch.no_grad():
         grey = task.encode(task.prepare(Image.new("RGB", (224, 224), (128, 128, 128))).pixels[None].to(device))
     right: dict[str, dict[str, list[bool]]] = {name: defaultdict(list) for name in ("accuracy", "blind", "guess")}
     usual: dict[str, Counter[str]] = defaultdict(Counter)
-    for one in chain(*asked):
+    for one in chain(*every):
         usual[one.text].update(one.answers)
     places: dict[str, Localization] = defaultdict(Localization)
     starts: Iterable[int] = range(0, count, batch)
@@ -164,36 +169,35 @@ def evaluate_answers(
         pictures = {i: photos[i].image for i in some}
         with torch.no_grad():
             features = task.encode(torch.stack([task.prepare(pictures[i]).pixels for i in some]).to(device))
+        mapped: dict[int, list[_Mapped]] = {}
         for row, i in enumerate(some):
             own, blind = (_answers(task, x, asked[i]) for x in (features[row : row + 1], grey))
             guess = [usual[one.text].most_common(1)[0][0] for one in asked[i]]
             for name, given in (("accuracy", own), ("blind", blind), ("guess", guess)):
                 for one, answer in zip(asked[i], given, strict=True):
                     right[name][one.kind].append(answer in one.answers)
-        pointed = {i: [one for one in asked[i] if one.kind in POINTED and one.boxes] for i in some}
-        pointed = {i: questions for i, questions in pointed.items() if questions}
-        if not pointed:
-            continue
-        can = [[next((a for a in one.answers if a in known), None) for one in questions] for questions in pointed.values()]
+            if i >= most:
+                continue
+            if found := [each for one, answer in zip(asked[i], own, strict=True) for each in _to_map(one, answer, known)]:
+                mapped[i] = found
         each = [
-            {"questions": [one.text for one in questions] * 2, "answers": [None] * len(questions) + answers}
-            for questions, answers in zip(pointed.values(), can, strict=True)
+            {"questions": [one.text for one, *_ in found], "answers": [answer for _, answer, _ in found]}
+            for found in mapped.values()
         ]
-        explained = explain(task, [pictures[i] for i in pointed], each=each, method=method, taps=taps, batch=batch)
-        for questions, answers, explanation in zip(pointed.values(), can, explained, strict=True):
-            heats = [part.heat() for part in explanation]
-            for k, (one, meant) in enumerate(zip(questions, answers, strict=True)):
-                mask = mask_of(one.boxes, heats[k].shape)
-                places[one.kind].add(heats[k], mask)
-                if explanation.targets[k].label in one.answers:
-                    places[f"{one.kind} right"].add(heats[k], mask)
-                if meant is not None:
-                    places[f"{one.kind} given"].add(heats[k + len(questions)], mask)
+        explained = (
+            explain(task, [pictures[i] for i in mapped], each=each, method=method, taps=taps, batch=batch) if mapped else []
+        )
+        for found, explanation in zip(mapped.values(), explained, strict=True):
+            for (one, _, counts_for), part in zip(found, explanation, strict=True):
+                heat = part.heat()
+                for name in counts_for:
+                    places[name].add(heat, mask_of(one.boxes, heat.shape))
     return {
         **{name: _shares(kinds) for name, kinds in right.items()},
-        "pointing": {kind: _pointed(kind, places) for kind in POINTED if kind in places},
+        "pointing": {kind: _pointed(kind, places) for kind in sorted(right["accuracy"]) if kind in places},
         "counts": {
             "photos": count,
+            "mapped": most,
             "questions": sum(map(len, asked)),
             "unread": sum(map(len, made)) - sum(map(len, asked)),
             "unanswerable": sum(not known & set(one.answers) for one in chain(*asked)),
@@ -201,7 +205,17 @@ def evaluate_answers(
     }
 
 
-POINTED = ("color", "wearing", "holding", "riding")
+_Mapped = tuple[Question, str, tuple[str, ...]]
+
+
+def _to_map(one: Question, own: str, known: set[str]) -> list[_Mapped]:
+    """Answers to a boxed question that are mapped, and what each map counts for: its own, and a right one if that is wrong."""
+    if not one.boxes:
+        return []
+    if own in one.answers:
+        return [(one, own, (one.kind, f"{one.kind} right", f"{one.kind} given"))]
+    meant = [(one, answer, (f"{one.kind} given",)) for answer in one.answers if answer in known]
+    return [(one, own, (one.kind,)), *meant[:1]]
 
 
 @torch.no_grad()

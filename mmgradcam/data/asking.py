@@ -1,55 +1,56 @@
-"""Questions about photos, made from their captions and the phrases in them that name things."""
+"""Questions about photos, made from their captions and the phrases in them that name things.
+
+Captions stand in for the ten people that VQA v2 asks: an answer is right if two captions of five give it, in these words or in
+others that mean the same (`mmgradcam.data.answer_words`), and nothing is asked to which no answer is right.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
-from mmgradcam.data.records import Phrase, Question
-from mmgradcam.pictures import iou
-
-COLORS = ["red", "blue", "green", "yellow", "white", "black", "brown", "orange", "pink", "purple", "gray", "tan", "blond"]
-SAME = {"grey": "gray", "blonde": "blond", "golden": "tan", "silver": "gray", "maroon": "red"}
-NUMBERS = ["one", "two", "three", "four", "five"]
-BETWEEN = {"is", "are", "a", "an", "the", "and", "his", "her", "their", "its", "while", "who", "that", "some"}
-NO_DEED = frozenset(
-    [
-        "wearing",
-        "holding",
-        "riding",
-        "carrying",
-        "being",
-        "having",
-        "including",
-        "using",
-        "going",
-        "doing",
-        "following",
-        "something",
-        "everything",
-        "wedding",
-        "building",
-        "clothing",
-        "evening",
-        "morning",
-        "ceiling",
-        "railing",
-        "string",
-        "ring",
-        "king",
-        "spring",
-        "painting",
-        "during",
-        "sling",
-    ]
+from mmgradcam.data.answer_words import (
+    ANIMALS,
+    COLORED,
+    DEEDS,
+    INSIDE,
+    MOUNTS,
+    PEOPLE,
+    PLACES,
+    SHADES,
+    SPORTS,
+    Table,
+    given,
 )
-PLACES = {"in", "on", "through", "across", "at", "into", "down", "along", "near", "by", "over"}
+from mmgradcam.data.records import Phrase, Question
+from mmgradcam.pictures import Box, iou
+
+AGREE = 0.4
+"""Share of the captions that must give an answer for it to be right: two of five. VQA v2 asks for three people of ten."""
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+COUNTS = ("one", "two", "three", "many")
+CROWDS = {"group", "crowd", "several", "many", "bunch", "team"}
+USUAL_COLORS = {
+    "animals": ["brown"] * 2 + ["black", "white"],
+    "": ["red", "blue", "blue", "white", "white", "black", "green", "yellow"],
+}
+"""Colors offered beside the right one, about as often as they are right: else "is it blue or pink" alone would tell much."""
+USUAL_DEEDS = {
+    "animals": ["running"] * 4 + ["jumping"] * 2 + ["swimming", "standing", "walking", "lying down"],
+    "people": ["standing", "sitting", "jumping", "riding"] * 2 + ["walking", "walking", "running", "climbing", "swimming"],
+}
+"""Deeds offered beside the right one."""
+RIDDEN = {"riding", "skateboarding", "snowboarding", "surfing"}
+"""Deeds that need something to ride."""
 PLURAL = {"man": "men", "woman": "women", "child": "children", "person": "people", "foot": "feet"}
 ONE = {many: one for one, many in PLURAL.items()}
 MASS = {"grass", "water", "snow", "sand", "hair", "dirt", "ice"}
-NAMELESS = {*COLORS, *NUMBERS, "other", "others", "another", "it", "them", "each", "something", "side", "front", "top", "back"}
+NAMELESS = {*SHADES, *NUMBERS, "other", "others", "another", "it", "them", "each", "something", "side", "front", "top", "back"}
 """Phrases that end so name a thing by what it is like."""
 GROUPS = (
     {"man", "guy", "male", "person", "people", "men", "adult"},
@@ -68,6 +69,10 @@ GROUPS = (
     {"mountain", "rock", "cliff", "hill"},
 )
 """Words that may name the same thing: where one was said, it is not asked whether there is another."""
+NOUNS = {"man", "woman", "boy", "girl", "child", "person", "men", "women", "boys", "girls", "children", "people", "dog", "dogs"}
+"""Subjects that a question names as captions do; it calls anybody else a person, or people."""
+SMALL = 0.01
+"""Share of the photo below which a thing's color can hardly be told."""
 
 
 @dataclass(frozen=True)
@@ -89,111 +94,185 @@ class _Thing:
         return bool({"people", "animals"} & set(self.phrase.types))
 
 
-def questions_about(captions: Sequence[Sequence[str]], phrases: Sequence[Phrase], asked_for: Sequence[str]) -> list[Question]:
-    """All questions that the captions of one photo answer.
+@dataclass(frozen=True)
+class _Described:
+    """Everything that is said of a photo."""
 
-    Their kinds are there, color, is_color, count, wearing, holding, riding, doing, is_doing and where; where the captions say
-    several things, several answers are right.
+    captions: Sequence[Sequence[str]]
+    things: Sequence[_Thing]
+
+    @cached_property
+    def enough(self) -> int:
+        """How many captions must agree."""
+        return max(1, round(AGREE * len(self.captions)))
+
+    def agreed(self, said: Sequence[Sequence[str]], known: Table) -> tuple[str, ...]:
+        """The answers that enough of some texts, one a caption, give; the one given most first."""
+        counts = Counter(answer for words in said for answer in given(words, known))
+        return tuple(sorted((a for a, n in counts.items() if n >= self.enough), key=lambda a: (-counts[a], a)))
+
+    def said(self, known: Table) -> set[str]:
+        """The answers that any caption gives."""
+        return {answer for words in self.captions for answer in given(words, known)}
+
+    def noun(self, subjects: Sequence[_Thing]) -> str | None:
+        """What to call the subjects of several captions; None where too few of them are there."""
+        if len(subjects) < self.enough:
+            return None
+        noun, times = Counter(t.head for t in subjects).most_common(1)[0]
+        if noun in NOUNS and times >= self.enough:
+            return noun
+        if not all("people" in t.phrase.types for t in subjects):
+            return None
+        return "people" if 2 * sum(_number(t) != 1 for t in subjects) > len(subjects) else "person"
+
+    def boxes(self, answers: Sequence[str], known: Table, but: str = "") -> tuple[Box, ...]:
+        """Of the phrases whose last word, or last two, give one of the answers, but for those of one type."""
+        of = [(t, {*known.get(t.head, ()), *known.get(" ".join(t.words[-2:]), ())}) for t in self.things]
+        return _boxes(t for t, gives in of if gives & {*answers} and but not in t.phrase.types)
+
+
+def questions_about(captions: Sequence[Sequence[str]], phrases: Sequence[Phrase], asked_for: Sequence[str]) -> list[Question]:
+    """All questions that the captions of one photo answer; where they agree on several answers, all are right.
+
+    | kind | as | answers |
+    | --- | --- | --- |
+    | there | is there a dog | yes, no |
+    | who | who is in the picture | man, woman, boy, girl, child, men, women, children, people |
+    | gender | is there a boy or a girl | either |
+    | age | is there a child or an adult | either |
+    | animal | what animal is there | dog, horse, bird, cow, sheep, cat |
+    | count | how many dogs are there | one, two, three, many |
+    | color | what color is the dog | 11 colors |
+    | color_choice | is the shirt blue or red | either |
+    | doing | what is the man doing | running, jumping, sitting, ... |
+    | doing_choice | is the dog jumping or running | either |
+    | riding | what is the man riding | bike, horse, skateboard, ... |
+    | sport | what sport is it | soccer, surfing, ... |
+    | where | where is the dog | water, snow, grass, street, indoors, ... |
+    | indoors | is it indoors or outdoors | either |
 
     Args:
         captions: of the photo, as words.
         phrases: of the captions.
         asked_for: things whose presence may be asked for, as "dog"; those the captions do not name are absent.
     """
-    things = [thing for caption in range(len(captions)) for thing in _things(captions, phrases, caption)]
-    found = [*_open(things), *_counts(captions, things), *_presence(captions, things, asked_for)]
-    merged: dict[tuple[str, str], list[Question]] = defaultdict(list)
-    for one in found:
-        merged[one.text, one.kind].append(one)
-    made = []
-    for (text, kind), same in merged.items():
-        counts = Counter(answer for one in same for answer in one.answers)
-        answers = tuple(sorted(counts, key=lambda a: (-counts[a], a)))
-        boxes = tuple(dict.fromkeys(box for one in same for box in one.boxes))
-        if not (kind in ("there", "is_color", "is_doing", "count") and len(answers) > 1):
-            made.append(Question(text, kind, answers, boxes))
-    return made
+    things = tuple(thing for caption in range(len(captions)) for thing in _things(captions, phrases, caption))
+    photo = _Described(captions, things)
+    made = [_people(photo), _animals(photo), _colors(photo), _deeds(photo), _scene(photo), _counts(photo)]
+    return [*chain(*made), *_presence(captions, things, asked_for)]
 
 
 def _things(captions: Sequence[Sequence[str]], phrases: Sequence[Phrase], caption: int) -> Iterator[_Thing]:
     words = tuple(captions[caption])
     for phrase in phrases:
         if phrase.caption == caption:
-            own = tuple(SAME.get(w, w).split("-")[-1] for w in words[phrase.first : phrase.last + 1])
+            own = tuple(w.split("-")[-1] for w in words[phrase.first : phrase.last + 1])
             if own[-1].isalpha() and own[-1] not in NAMELESS:
                 yield _Thing(own, words[: phrase.first], words[phrase.last + 1 :], phrase)
 
 
-def _open(things: Sequence[_Thing]) -> Iterator[Question]:
-    """What color, wearing, holding, riding, doing and where, with whether it is that color and doing that."""
-    said = {word for thing in things for word in (*thing.before, *thing.words, *thing.after)}
-    colors: dict[str, set[str]] = defaultdict(set)
-    for thing in things:
-        colors[thing.head].update(set(thing.words[:-1]) & set(COLORS))
-    for thing in things:
-        boxes, head = thing.phrase.boxes, thing.head
-        own = [word for word in thing.words[:-1] if word in COLORS]
-        if len(own) == 1 and "people" not in thing.phrase.types and _plain(thing, things):
-            yield Question(f"what color {_be(head)} the {head}", "color", (own[0],), boxes)
-            yield Question(f"{_be(head)} the {head} {own[0]}", "is_color", ("yes",), boxes)
-            other = _pick([c for c in COLORS[:9] if c not in colors[head]], head, *own, *thing.before)
-            if len(colors[head]) == 1 and other:
-                yield Question(f"{_be(head)} the {head} {other}", "is_color", ("no",), boxes)
-        subject = next((t for t in things if t.phrase.caption == thing.phrase.caption and t.lives), None)
-        if subject is None:
+def _people(photo: _Described) -> Iterator[Question]:
+    """Who is there, and which of two it is where only one of them is spoken of."""
+    who, said = photo.agreed(photo.captions, PEOPLE), photo.said(PEOPLE)
+    if not who:
+        return
+    yield Question("who is in the picture", "who", who, photo.boxes(who, PEOPLE))
+    for pair in (("man", "woman"), ("boy", "girl")):
+        one = said & {*pair, "men", "women", "people", "children"}
+        if len(one) == 1 and one <= {*pair} & {*who}:
+            yield Question(f"is there a {pair[0]} or a {pair[1]}", "gender", tuple(one), photo.boxes(tuple(one), PEOPLE))
+    grown, young = said & {"man", "woman", "men", "women"}, said & {"child", "children"}
+    if bool(grown) != bool(young) and {*who} & (grown | young):
+        boxes = photo.boxes(sorted(grown | young), PEOPLE)
+        yield Question("is there a child or an adult", "age", ("child" if young else "adult",), boxes)
+
+
+def _animals(photo: _Described) -> Iterator[Question]:
+    if animals := photo.agreed(photo.captions, ANIMALS):
+        yield Question("what animal is there", "animal", animals, photo.boxes(animals, ANIMALS))
+
+
+def _colors(photo: _Described) -> Iterator[Question]:
+    """Of things of which it is clear which one is meant, and that are large enough to be seen."""
+    for head in dict.fromkeys(t.head for t in photo.things if t.head in COLORED):
+        same = [t for t in photo.things if t.head == head]
+        if not _plain(same):
             continue
-        who, gap = subject.head, thing.before[-3:]
-        if subject is not thing:
-            last = next((w for w in reversed(gap) if w not in BETWEEN), "")
-            for verb in ("wearing", "holding", "riding"):
-                if last == verb or (verb == "holding" and last == "carrying"):
-                    yield Question(f"what {_be(who)} the {who} {verb}", verb, (head,), boxes)
-            if last == "in" and "clothing" in thing.phrase.types:
-                yield Question(f"what {_be(who)} the {who} wearing", "wearing", (head,), boxes)
-            if "scene" in thing.phrase.types and last in PLACES:
-                yield Question(f"where {_be(who)} the {who}", "where", (head,), boxes)
-        else:
-            deed = next((w for w in thing.after[:3] if w not in ("is", "are", "and", "who")), "")
-            if deed.endswith("ing") and deed not in NO_DEED:
-                yield Question(f"what {_be(who)} the {who} doing", "doing", (deed,), boxes)
-                yield Question(f"{_be(who)} the {who} {deed}", "is_doing", ("yes",), boxes)
-                other = _pick([d for d in DEEDS if d not in said], who, deed, *thing.after)
-                if other:
-                    yield Question(f"{_be(who)} the {who} {other}", "is_doing", ("no",), boxes)
+        told = [[w for t in same if t.phrase.caption == k for w in t.words[:-1]] for k in range(len(photo.captions))]
+        said = {color for words in told for color in given(words, SHADES)}
+        right = photo.agreed(told, SHADES) or tuple(said if len(said) == 1 else ())
+        if not right:
+            continue
+        boxes = same[0].phrase.boxes
+        yield Question(f"what color {_be(head)} the {head}", "color", right, boxes)
+        usual = USUAL_COLORS["animals" if "animals" in same[0].phrase.types else ""]
+        for pair in _pairs(right[0], [c for c in usual if c not in said], head, *chain(*told)) if len(said) == 1 else ():
+            yield Question(f"{_be(head)} the {head} {pair}", "color_choice", right, boxes)
 
 
-DEEDS = (
-    "running", "jumping", "sitting", "standing", "walking", "playing", "swimming", "climbing", "sleeping", "riding",
-    "skateboarding", "dancing", "eating",
-)  # fmt: skip
+def _plain(same: Sequence[_Thing]) -> bool:
+    """Whether phrases box one and the same thing, and that is large enough."""
+    if not all(len(t.phrase.boxes) == 1 for t in same):
+        return False
+    first, *more = [t.phrase.boxes[0] for t in same]
+    x0, y0, x1, y1 = first
+    return (x1 - x0) * (y1 - y0) >= SMALL and all(iou(first, box) > 0.4 for box in more)
 
 
-SMALL = 0.01
-"""Share of the photo below which a thing's color can hardly be told."""
+def _deeds(photo: _Described) -> Iterator[Question]:
+    """What those that captions begin with do, what they ride, and where they are."""
+    first = [next((t for t in photo.things if t.phrase.caption == k and t.lives), None) for k in range(len(photo.captions))]
+    for kind in ("people", "animals"):
+        subjects = [t for t in first if t and kind in t.phrase.types]
+        noun = photo.noun(subjects)
+        if noun is None:
+            continue
+        boxes, who = _boxes(subjects), f"{_be(noun)} the {noun}"
+        told = [[t.head, *t.after] for t in subjects]
+        if deeds := photo.agreed(told, DEEDS):
+            yield Question(f"what {who} doing", "doing", deeds, boxes)
+            others = [d for d in USUAL_DEEDS[kind] if d not in photo.said(DEEDS)]
+            for pair in _pairs(deeds[0], others, noun, *chain(*told)) if deeds[0] in USUAL_DEEDS[kind] else ():
+                yield Question(f"{who} {pair}", "doing_choice", deeds[:1], boxes)
+        if RIDDEN & {*deeds} and (mounts := photo.agreed(told, MOUNTS)):
+            ridden = photo.boxes(mounts, MOUNTS, but="people")
+            yield Question(f"what {who} riding", "riding", mounts, ridden)
+        if places := photo.agreed(photo.captions, PLACES):
+            yield Question(f"where {who}", "where", places, photo.boxes(places, PLACES))
 
 
-def _plain(thing: _Thing, things: Sequence[_Thing]) -> bool:
-    """Whether it is clear which one is meant, and large enough to be seen: all phrases that end so name one and the same."""
-    boxes = thing.phrase.boxes
-    same = [other.phrase.boxes for other in things if other.head == thing.head]
-    large = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) >= SMALL
-    return large and len(boxes) == 1 and all(len(other) == 1 and iou(boxes[0], other[0]) > 0.4 for other in same)
+def _scene(photo: _Described) -> Iterator[Question]:
+    """Which sport people do, and whether it is inside."""
+    sports = photo.agreed(photo.captions, SPORTS)
+    if sports and not photo.agreed(photo.captions, ANIMALS):
+        yield Question("what sport is it", "sport", sports, photo.boxes(sports, SPORTS))
+    if len(photo.said(INSIDE)) == 1 and (inside := photo.agreed(photo.captions, INSIDE)):
+        yield Question("is it indoors or outdoors", "indoors", inside)
 
 
-def _counts(captions: Sequence[Sequence[str]], things: Sequence[_Thing]) -> Iterator[Question]:
-    said = {word for caption in captions for word in caption}
-    vague = said & {"another", "other", "others", "group", "several", "many", "crowd", "both", "team", "couple", "few"}
-    heads = Counter(thing.head for thing in things if thing.lives)
-    for thing in things:
-        number = next((word for word in thing.words[:-1] if word in NUMBERS), None)
-        if number and number != "one" and thing.lives:
-            yield Question(f"how many {thing.head} are there", "count", (number,), thing.phrase.boxes)
-    for head, n in heads.items():
-        many = PLURAL.get(head, head + "s")
-        alone = not vague and many not in said and not said & set(NUMBERS[1:])
-        if alone and n >= 3 and not head.endswith("s") and head not in ("people", "men", "women", "children"):
-            boxes = tuple(b for t in things if t.head == head for b in t.phrase.boxes)
-            yield Question(f"how many {many} are there", "count", ("one",), boxes)
+def _counts(photo: _Described) -> Iterator[Question]:
+    """How many dogs or people; no caption may speak of more, and one alone is more easily said than all are told."""
+    for many, kind in (("dogs", "animals"), ("people", "people")):
+        living = [t for t in photo.things if kind in t.phrase.types and (many == "people" or "dog" in ANIMALS.get(t.head, ()))]
+        told = []
+        for k in range(len(photo.captions)):
+            each = [_number(t) for t in living if t.phrase.caption == k]
+            if each and None not in each:
+                told.append(min(sum(n or 0 for n in each), len(COUNTS)))
+        if told:
+            number, times = max(told), told.count(max(told))
+            if times >= photo.enough + (number == 1):
+                yield Question(f"how many {many} are there", "count", (COUNTS[number - 1],), _boxes(living))
+
+
+def _number(thing: _Thing) -> int | None:
+    """How many a phrase speaks of; None where it does not say."""
+    if CROWDS & {*thing.words}:
+        return len(COUNTS)
+    number = next((NUMBERS.index(w) + 1 for w in thing.words[:-1] if w in NUMBERS), 2 if "couple" in thing.words else None)
+    alone = singular(thing.head) == thing.head and thing.head not in ONE
+    return number or (1 if alone else None)
 
 
 def _presence(captions: Sequence[Sequence[str]], things: Sequence[_Thing], asked_for: Sequence[str]) -> Iterator[Question]:
@@ -220,30 +299,44 @@ def askable(texts: Sequence[tuple[Sequence[Sequence[str]], Sequence[Phrase]]], c
     return [head for head, _ in heads.most_common(count) if len(head) > 2]
 
 
-def balanced(asked: Sequence[Sequence[Question]], most: float = 0.3, there: int = 3) -> list[list[Question]]:
+def balanced(asked: Sequence[Sequence[Question]], most: float = 0.4, there: int = 3) -> list[list[Question]]:
     """Fewer questions, so that the question alone tells little of its answer.
 
-    Of each question that is answered by yes or no, as many of both are kept; of any other, no answer is kept in much more than
-    the share `most` of its photos; of each photo, at most `there` questions of what is there, and as many of what is not.
-    Which are kept is drawn by a hash of the question and the photo's number, the same on every run.
+    Of a question with two answers, as many of both are kept; of any other, no answer is right in more than the share `most` of
+    its photos, or half of them if the others are too few for that; a question that always has the same answer is not kept. Of
+    each photo, at most `there` questions of what is there are kept, and some more of what is not. Which are kept is drawn by a
+    hash of the question and the photo's number, the same on every run.
 
     Args:
         asked: of each photo, its questions.
-        most: share of the photos a question is asked of that may have the same likeliest answer.
+        most: share of the photos a question is asked of in which the same answer may be right.
         there: questions of presence per photo and answer.
     """
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    kept = [_few(i, some, there) for i, some in enumerate(asked)]
-    for some in kept:
-        for one in some:
-            counts[one.text][one.answers[0]] += 1
-    limits = {text: _limit(count, most) for text, count in counts.items()}
+    rows: dict[str, list[tuple[float, int, Question]]] = defaultdict(list)
+    for i, some in enumerate(asked):
+        for one in _few(i, some, there):
+            rows[one.text].append((_chance(one.text, str(i)), i, one))
+    kept: set[tuple[int, str]] = set()
+    for text, each in rows.items():
+        drawn = sorted(each, key=lambda row: row[:2])
+        kept |= {(i, text) for _, i, _ in _level(drawn, most) or _level(drawn, 0.5)}
+    return [[one for one in some if (i, one.text) in kept] for i, some in enumerate(asked)]
 
-    def wanted(photo: int, one: Question) -> bool:
-        limit = limits[one.text]
-        return _chance(one.text, str(photo)) < limit / counts[one.text][one.answers[0]]
 
-    return [[one for one in some if wanted(i, one)] for i, some in enumerate(kept)]
+def _level(rows: list[tuple[float, int, Question]], most: float) -> list[tuple[float, int, Question]]:
+    """The rows of one question without so many of the last of them that no answer is right too often."""
+    kinds = {answer for *_, one in rows for answer in one.answers}
+    most = 0.5 if len(kinds) == 2 else most
+    while rows:
+        counts = Counter(answer for *_, one in rows for answer in one.answers)
+        answer, times = counts.most_common(1)[0]
+        over = times - most * len(rows)
+        if over < 1e-9:
+            break
+        drop = math.ceil(over / (1 - most) - 1e-9)
+        out = {i for _, i, one in [row for row in rows if answer in row[2].answers][-drop:]}
+        rows = [row for row in rows if row[1] not in out]
+    return rows
 
 
 def _few(photo: int, some: Sequence[Question], there: int) -> list[Question]:
@@ -252,15 +345,6 @@ def _few(photo: int, some: Sequence[Question], there: int) -> list[Question]:
     present = [one for one in presence if one.answers == ("yes",)][:there]
     absent = [one for one in presence if one.answers == ("no",)][: 6 * there]
     return [*(one for one in some if one.kind != "there"), *present, *absent]
-
-
-def _limit(count: Counter[str], most: float) -> float:
-    """How often an answer may be kept."""
-    if set(count) <= {"yes", "no"}:
-        return min(count["yes"], count["no"])
-    ranked = sorted(count.values(), reverse=True)
-    rest = sum(ranked[1:])
-    return max(1.0, rest * most / (1 - most) if most < 1 else ranked[0])
 
 
 PAIRS = {"sunglasses", "jeans", "shorts", "pants", "goggles", "glasses", "gloves", "stairs", "clothes"}
@@ -292,9 +376,16 @@ def _article(word: str) -> str:
     return "" if word in MASS | PAIRS else "an " if word[0] in "aeiou" else "a "
 
 
+def _boxes(things: Iterable[_Thing]) -> tuple[Box, ...]:
+    return tuple(dict.fromkeys(box for thing in things for box in thing.phrase.boxes))
+
+
 def _chance(*of: str) -> float:
     return int.from_bytes(hashlib.sha256("|".join(of).encode()).digest()[:6], "big") / 2**48
 
 
-def _pick(among: Sequence[str], *of: str) -> str | None:
-    return among[int(_chance(*of) * len(among))] if among else None
+def _pairs(right: str, among: Sequence[str], *of: str) -> Iterator[str]:
+    """As "blue or red" and such for up to two other answers, drawn by a hash."""
+    drawn = {among[int(_chance(*of, str(k)) * len(among))] for k in range(2)} if among else set()
+    for other in sorted(drawn):
+        yield " or ".join(sorted([right, other]))
