@@ -17,6 +17,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.probability import full, log_prob, others
 from mmgradcam.task import Query, Target, Task, Word
+from mmgradcam.tasks.nets.encoder import encoded
 from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, spoken
 
 Choose = Callable[[nn.Module, list[Tensor], list[Tensor]], list[Tensor]]
@@ -24,7 +25,11 @@ Choose = Callable[[nn.Module, list[Tensor], list[Tensor]], list[Tensor]]
 
 
 class CaptionHead(Protocol):
-    """What a caption head offers; see `mmgradcam.tasks.nets.captioners`."""
+    """What a caption head offers; see `mmgradcam.tasks.nets.captioners`.
+
+    It may have a `neck`, a module or method that all words have in common: features (B, C, *grid) go through it in the encode,
+    once per picture, and maps are taken at what it puts out.
+    """
 
     out: nn.Module
     together: int | None
@@ -90,8 +95,7 @@ class Captioning(Task):
         return self.fit(image)
 
     def encode(self, images: Tensor) -> Tensor:
-        features: Tensor = self.encoder(images)
-        return features
+        return encoded(self.encoder, self.head, images)
 
     def targets(self, features: Tensor, **query: Any) -> Sequence[Target]:
         return self.targets_of_each(features, [query])[0]
@@ -212,17 +216,16 @@ class Captioning(Task):
         targets: Sequence[Sequence[Target]],
         choose: Choose,
     ) -> list[Tensor]:
-        captions = sorted({(b, t.value.tokens) for b, row in enumerate(targets) for t in row})
-        row_of = {caption: i for i, caption in enumerate(captions)}
-        images = [b for b, _ in captions]
+        captions = [list(dict.fromkeys(t.value.tokens for t in row)) for row in targets]
+        each = max(1, *map(len, captions))  # of every picture as many, so that they share what its head makes of the grid
+        row_of = {(b, said): b * each + i for b, some in enumerate(captions) for i, said in enumerate(some)}
         longest = max(p for row in targets for t in row for p in t.value.positions)
-        tokens = torch.full((len(captions), longest + 1), PAD)
-        for i, (_, said) in enumerate(captions):
+        tokens = torch.full((each * len(captions), longest + 1), PAD)
+        for (_, said), row in row_of.items():
             part = said[: longest + 1]
-            tokens[i, : len(part)] = torch.tensor(part)
+            tokens[row, : len(part)] = torch.tensor(part)
         tokens = tokens.to(features.device)
-        used = features if images == list(range(len(features))) else features[images]
-        steps = self.head.steps(used, tokens[:, :-1])
+        steps = self.head.steps(features, tokens[:, :-1])
         needed = sorted({p for row in targets for t in row for p in t.value.positions})
         chosen = choose(self.head.out, [steps[p - 1] for p in needed], [tokens[:, p] for p in needed])
         logp = dict(zip(needed, chosen, strict=True))

@@ -15,6 +15,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.probability import log_prob
 from mmgradcam.task import Query, Target, Task, at_least_one
+from mmgradcam.tasks.nets.encoder import encoded
 from mmgradcam.tasks.vocabulary import PAD, Spoken, Vocabulary, spoken, tokenize
 
 
@@ -36,7 +37,8 @@ class VQA(Task):
 
     Args:
         encoder: (B, 3, h, w) -> (B, C, *grid).
-        head: (B, C, *grid), (R, L) question tokens -> (R, answers) logits; its `words` embeds the tokens.
+        head: (B, C, *grid), (R, L) question tokens, R a multiple of B -> (R, answers) logits; its `words` embeds the tokens. A
+            `neck` it may have is part of the encode, as of a `CaptionHead`.
         vocabulary: the words the head knows.
         answers: the answers it chooses among.
         fit: resizing and normalising.
@@ -63,8 +65,7 @@ class VQA(Task):
         return self.fit(image)
 
     def encode(self, images: Tensor) -> Tensor:
-        features: Tensor = self.encoder(images)
-        return features
+        return encoded(self.encoder, self.head, images)
 
     def words(self) -> nn.Module:
         embedding = self.head.words

@@ -59,7 +59,7 @@ def test_how_much_there_is_of_the_question_s_word_reaches_every_answer() -> None
 
 def test_rows_are_apart_and_filled_up_questions_read_as_if_they_were_not() -> None:
     head = answerer(around=1)
-    features = torch.randn(2, 4, 3, 3)
+    features = head.neck(torch.randn(2, 4, 3, 3))
     questions = torch.tensor([[3, 4, 0], [5, 0, 0], [4, 3, 5], [5, 0, 0]])  # two of each picture
     together = head(features, questions)
     for row, (b, length) in enumerate([(0, 2), (0, 1), (1, 3), (1, 1)]):
@@ -71,9 +71,9 @@ def test_evidence_is_the_soft_maximum_of_what_the_cells_say() -> None:
     torch.manual_seed(0)
     detectors = Detectors(4, 8, 10, 3, sharpness=4.0, around=1).eval()
     features = torch.randn(2, 4, 3, 3)
-    _, evidence, said = detectors.found(features)
+    _, evidence, said = detectors.found(detectors.neck(features))
     assert said.shape == (2, 3, CELLS)
     torch.testing.assert_close(evidence, ((4 * said).exp().mean(2)).log() / 4)
     far = Detectors(4, 8, 10, 3, sharpness=500.0).eval()
-    _, evidence, said = far.found(features)
+    _, evidence, said = far.found(far.neck(features))
     torch.testing.assert_close(evidence, said.amax(2), atol=0.01, rtol=0)

@@ -80,3 +80,10 @@ class Encoder(nn.Module):
             merged = side if merged is None else side + F.interpolate(merged, size=side.shape[-2:], mode="nearest")
         features: Tensor = self.smooth(merged)
         return features
+
+
+def encoded(encoder: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
+    """(B, 3, h, w) -> features (B, C, *grid), through the `neck` of the head if it has one: what all its targets share."""
+    features: Tensor = encoder(images)
+    neck = getattr(head, "neck", None)
+    return features if neck is None else neck(features)

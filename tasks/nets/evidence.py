@@ -52,17 +52,20 @@ class Detectors(nn.Module):
         self.tell = nn.Linear(looked_for, width)
         self.register_buffer("tokens", torch.arange(looked_for))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, *grid) -> what a language model reads, (B, width, *grid), and the evidence, (B, looked_for) logits.
+    def forward(self, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """What a language model reads, (B, width, *grid), and the evidence, (B, looked_for) logits.
 
         What it reads is what the detectors look at, and in every cell which words they found.
+
+        Args:
+            grid: (B, width, *grid), what `neck` makes of features.
         """
-        seen, evidence, _ = self.found(features)
+        seen, evidence, _ = self.found(grid)
         return seen, evidence
 
-    def found(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def found(self, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same, and what each cell says for each word, (B, looked_for, cells) logits."""
-        seen = self.dropout(self.neck(features))
+        seen = self.dropout(grid)
         said = self.look(seen).flatten(2).float()
         evidence = (torch.logsumexp(self.sharpness * said, 2) - math.log(said.shape[2])) / self.sharpness
         return seen + self.tell(evidence.sigmoid())[..., None, None], evidence, said
@@ -105,6 +108,9 @@ class Say(nn.Module):
 class EvidenceCaptioner(nn.Module):
     """A caption head whose words rest on the evidence that detectors find for them in the grid.
 
+    All methods take what `neck` makes of the encoder's features, (B, width, *grid): it is the same for every word, so that a
+    task computes it once per picture and takes its maps there.
+
     At each step a language model that attends to the grid says which words fit, and how much the picture counts now; the next
     word's logit is its own plus that much of the word's evidence, of which little is left once the word was said. The language
     model is told which words were detected.
@@ -141,6 +147,11 @@ class EvidenceCaptioner(nn.Module):
         self.language.out = nn.Identity()  # said by `out`, with the evidence
         self.together = self.language.together
 
+    @property
+    def neck(self) -> nn.Module:
+        """(B, C, *grid) features of the encoder -> (B, width, *grid), what all words have in common."""
+        return self.detectors.neck
+
     def start(self, features: Tensor, rows: int) -> tuple[Tensor, ...]:
         """The state before the first token, for `rows` captions, a multiple of the B pictures."""
         seen, evidence = self.detectors(features)
@@ -160,7 +171,7 @@ class EvidenceCaptioner(nn.Module):
         return state[0][rows], state[1], *self.language.reorder(state[2:], rows)
 
     def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
-        """(B, C, *grid), (R, L) tokens, R a multiple of B -> what predicts each next token, L times (R, width + vocabulary)."""
+        """(B, width, *grid), (R, L) tokens, R a multiple of B -> what predicts each next, L times (R, width + vocabulary)."""
         seen, evidence = self.detectors(features)
         spread = self.detectors.spread(evidence)
         hidden = []
@@ -235,8 +246,13 @@ class EvidenceAnswerer(nn.Module):
         self.counts = nn.Linear(width, 2)
         self.out = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width, answers))
 
+    @property
+    def neck(self) -> nn.Module:
+        """(B, C, *grid) features of the encoder -> (B, width, *grid), what all questions have in common."""
+        return self.detectors.neck
+
     def forward(self, features: Tensor, questions: Tensor) -> Tensor:
-        """(B, C, *grid), (R, L) questions, R a multiple of B -> answer logits (R, answers)."""
+        """(B, width, *grid) that `neck` made, (R, L) questions, R a multiple of B -> answer logits (R, answers)."""
         return self.answer(*self.detectors.found(features), questions)
 
     def answer(self, seen: Tensor, evidence: Tensor, said: Tensor, questions: Tensor) -> Tensor:
