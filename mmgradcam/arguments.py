@@ -21,7 +21,7 @@ from mmgradcam.trying import kind_of
 
 AnyMethod = Method | AskingMethod
 FUSIONS = ("mean", "product")
-OPTIONS = ("autocast", "batch", "create_graph", "each", "fuse", "memory", "method", "reliance", "taps")
+OPTIONS = ("autocast", "batch", "create_graph", "each", "fuse", "memory", "method", "only", "reliance", "taps")
 """Of `explain`, besides its query."""
 
 _LOADING = object()

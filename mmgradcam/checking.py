@@ -14,8 +14,8 @@ from mmgradcam.arguments import task_of
 from mmgradcam.clips import Clip
 from mmgradcam.engine import Encoded, encode, slopes
 from mmgradcam.errors import InputError, ModelError, UnknownGeometry
-from mmgradcam.layouts import of_picture
 from mmgradcam.pictures import open_picture
+from mmgradcam.probe import places_of
 from mmgradcam.seam import find_tap, kept_bytes, left_as_found, ran
 from mmgradcam.task import Target, Task, device_of, hidden_by
 from mmgradcam.trying import alike, kind_of, learns, lit, made_up, state_of, times_of
@@ -156,10 +156,7 @@ class _Trial:
         """A batch encoded, and the grid that maps are taken at: the first tap's, or the features."""
         taps = [find_tap(tap, self.task.modules()) for tap in self.task.taps]
         made = encode(self.task, pixels, taps)
-        for tap in taps:
-            if tap.layout is None and pixels.dim() == 4:
-                tap.layout = of_picture(tap.outputs[0].shape, pixels.shape[2], pixels.shape[3])
-        return made, (taps[0].grid(taps[0].outputs[0]) if taps else made.features).detach()
+        return made, places_of(made)[0]
 
     def encoded(self, pixels: Tensor) -> Encoded:
         gets = "it gets (B, 3, h, w) and returns (B, C, rows, columns), one row per picture"

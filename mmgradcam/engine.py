@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import torch
 from torch import Tensor
 
+from mmgradcam.contract import called, check_features, check_finite, check_scores, groups_of
 from mmgradcam.errors import ModelError
+from mmgradcam.layouts import of_picture
 from mmgradcam.memory import budget, halving, out_of_memory
 from mmgradcam.precision import initial, kept_in_range, lost, times
 from mmgradcam.probability import full
@@ -22,18 +24,33 @@ Row = tuple[int, int]
 
 
 @dataclass
+class Run:
+    """One forward of the encoder: of which images, and, with a graph, features and what each tap put out."""
+
+    images: range
+    features: Tensor
+    outputs: list[Tensor]
+
+
+@dataclass
 class Encoded:
-    """A batch after its one forward through the encoder.
+    """A batch after its forward through the encoder, in which each image ran once.
 
     Attributes:
-        features: (B, C, *grid), with a graph from the first tap on if there are taps, else without.
+        features: (B, C, *grid).
         taps: the layers maps are taken at, upstream of the features; empty if maps are taken at the features.
         graph: all of it was recorded, and the gradients shall be too.
+        runs: the graphs from the first tap on; none where there are no taps.
     """
 
     features: Tensor
     taps: list[Tap]
     graph: bool = False
+    runs: list[Run] = field(default_factory=list)
+
+    def run_of(self, image: int) -> Run:
+        """The run that an image was part of."""
+        return next(run for run in self.runs if image in run.images)
 
 
 @dataclass
@@ -64,30 +81,48 @@ def encode(
     at_pixels: bool = False,
     graph: bool = False,
 ) -> Encoded:
-    """Runs the encoder once.
+    """Runs the encoder once per image.
+
+    On a CPU, where batches gain little, images that need a graph upstream of the features run one by one: a batch's backward
+    would work on as many rows for each image as the longest caption has words, in more memory than a cache holds.
 
     Args:
         task: whose encoder.
         pixels: (B, 3, h, w) prepared pictures on the model's device.
-        taps: layers at which maps are taken.
+        taps: layers at which maps are taken; those that put out tokens and have no layout get the picture's.
         autocast: lower precision for the encoder (torch.bfloat16); the features come out float32.
         at_pixels: maps are taken at the pixels too, as the first of the taps.
         graph: record all of it, parameters included, for maps that can stand in a loss.
     """
-    every = list(taps)
-    if at_pixels:
-        leaf = pixels.detach().requires_grad_()
-        every.insert(0, Tap(torch.nn.Identity(), name="pixels", outputs=[leaf]))
-        pixels = leaf.clone()
+    together = len(pixels) if graph or pixels.is_cuda or not (taps or at_pixels) else 1
+    every = [*([Tap(torch.nn.Identity(), name="pixels")] if at_pixels else []), *taps]
+    runs = []
+    for start in range(0, len(pixels), together):
+        part = pixels[start : start + together]
+        features, outputs = _run(task, part, taps, autocast, at_pixels, graph)
+        if every and not features.requires_grad:
+            raise ModelError(f"no gradient can reach {every[0].name}: nothing after it depends on it; name another layer")
+        runs.append(Run(range(start, start + len(part)), features, outputs))
+    for tap, output in zip(every, runs[0].outputs, strict=True):
+        if tap.layout is None and pixels.dim() == 4:
+            tap.layout = of_picture(output.shape, pixels.shape[2], pixels.shape[3])
+    features = runs[0].features if len(runs) == 1 else torch.cat([run.features.detach() for run in runs])
+    return Encoded(features, every, graph, runs if every else [])
+
+
+def _run(
+    task: Task, pixels: Tensor, taps: Sequence[Tap], autocast: torch.dtype | None, at_pixels: bool, graph: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Features, and what the pixels, if wanted, and each tap put out."""
+    leaf = pixels.detach().requires_grad_() if at_pixels else None
     with (
         tapped(taps, recorded=at_pixels or graph),
         torch.autocast(pixels.device.type, autocast or torch.bfloat16, enabled=autocast is not None),
     ):
-        features = task.encode(pixels)
-    _check_features(task, features, pixels.shape[0])
-    if every and not features.requires_grad:
-        raise ModelError(f"no gradient can reach {every[0].name}: nothing after it depends on it; name another layer")
-    return Encoded(features.float() if autocast else features, every, graph)
+        features = task.encode(pixels if leaf is None else leaf.clone())
+    check_features(task, features, pixels.shape[0])
+    outputs = [tap.outputs.pop() for tap in taps]
+    return features.float() if autocast else features, outputs if leaf is None else [leaf, *outputs]
 
 
 def scores(task: Task, features: Tensor, targets: Sequence[Target], memory: int | None = None) -> Tensor:
@@ -103,7 +138,7 @@ def scores(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
         (N, K).
     """
     with torch.no_grad():
-        groups = _groups(task, features, [targets] * len(features))
+        groups = groups_of(task, features, [targets] * len(features))
         if groups is not None:
             found = torch.cat(list(groups)).T
         else:
@@ -113,7 +148,7 @@ def scores(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
             def work(part: list[Row]) -> Iterator[tuple[list[Row], Tensor]]:
                 asked = [targets[t] for _, t in part]
                 scored = task.score(features[[n for n, _ in part]], asked)
-                _check_scores(task, scored, asked)
+                check_scores(task, scored, asked)
                 yield part, scored
 
             wide = torch.promote_types(features.dtype, torch.float32)
@@ -148,8 +183,8 @@ def paired(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
         asked = [targets[n] for n in part]
         scored = task.likelihood(features[part], asked) if told else task.score(features[part], asked)
         if scored is None:
-            raise ModelError(f"{_name(task)} has no probabilities; give it a `likelihood` that returns (K,) log-probabilities")
-        _check_scores(task, scored, asked)
+            raise ModelError(f"{called(task)} has no probabilities; give it a `likelihood` that returns (K,) log-probabilities")
+        check_scores(task, scored, asked)
         yield scored.float()
 
     with torch.no_grad():
@@ -214,7 +249,7 @@ def _expanded(task: Task, encoded: Encoded, features: Tensor, targets: Sequence[
     asked = [targets[b][t] for b, t in rows]
     with embedded(None if graph else task.words()) as words:
         scores = task.score(leaf.clone(), asked)
-    _check_scores(task, scores, asked)
+    check_scores(task, scores, asked)
     _check_graph(task, scores, words)
     again = graph or leaf.dtype == torch.float16
 
@@ -233,7 +268,7 @@ def _rounds(task: Task, features: Tensor, images: list[int], asked: list[Sequenc
     """One forward for all targets of these images, then their backwards; nothing if the task has no such forward."""
     leaf = _leaf(features)
     with embedded(task.words()) as words:
-        groups = _groups(task, leaf.clone(), asked)
+        groups = groups_of(task, leaf.clone(), asked)
     size, done = max(1, most // len(images)), 0
     for rounds in (part for group in groups or () for part in torch.split(group, size)):
         at = [(t, i) for t in range(len(rounds)) for i, row in enumerate(asked) if done + t < len(row)]
@@ -269,11 +304,11 @@ def _leaf(features: Tensor) -> Tensor:
 def _check_graph(task: Task, scores: Tensor, words: Sequence[Tensor]) -> None:
     if not scores.requires_grad:
         raise ModelError(
-            f"{_name(task)}.score: no gradient leads back to the features; compute the score from the features it is given, "
+            f"{called(task)}.score: no gradient leads back to the features; compute the score from the features it is given, "
             "without no_grad, inference_mode, detach or numpy on the way"
         )
     if len(words) > 1:
-        raise ModelError(f"{_name(task)}.words: the layer ran {len(words)} times while scoring, expected once")
+        raise ModelError(f"{called(task)}.words: the layer ran {len(words)} times while scoring, expected once")
 
 
 def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
@@ -281,34 +316,42 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tup
     images = [b for b, _ in part.rows]
     if not encoded.taps:
         return [(_of_rows(_kept(encoded, encoded.features), images).float(), part.gradients)], part.powers
-    tensors = [tap.outputs[0] for tap in encoded.taps]
-    turns = _turns(images)
-    size = max(1, (memory or budget(encoded.features)) // sum(8 * x.numel() * x.element_size() for x in tensors))
     order: list[int] = []
-    found: list[list[Tensor]] = [[] for _ in tensors]
+    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in encoded.taps]
     powers: list[Tensor] = []
-    for start in range(0, max(turns) + 1, size):
-        rows = [row for row, turn in enumerate(turns) if start <= turn < start + size]
-        at = [turns[row] - start for row in rows], [images[row] for row in rows]
-        vectors = encoded.features.new_zeros(max(at[0]) + 1, *encoded.features.shape)
-        vectors[at] = part.gradients[rows].to(vectors.dtype)
+    for run in encoded.runs:
+        mine = [row for row, image in enumerate(images) if image in run.images]
+        turns = _turns([images[row] for row in mine])
+        size = max(1, (memory or budget(run.features)) // sum(8 * x.numel() * x.element_size() for x in run.outputs))
+        for start in range(0, max(turns, default=-1) + 1, size):
+            rows = [row for row, turn in zip(mine, turns, strict=True) if start <= turn < start + size]
+            turn = [turn - start for turn in turns if start <= turn < start + size]
+            image = [images[row] - run.images.start for row in rows]
+            vectors = run.features.new_zeros(max(turn) + 1, *run.features.shape)
+            vectors[turn, image] = part.gradients[rows].to(vectors.dtype)
 
-        def work(powers: Tensor, vectors: Tensor = vectors) -> Sequence[Tensor | None]:
-            return _products(encoded.features, tensors, times(vectors, powers), encoded.graph)
+            def work(powers: Tensor, run: Run = run, vectors: Tensor = vectors) -> Sequence[Tensor | None]:
+                return _products(run.features, run.outputs, times(vectors, powers), encoded.graph)
 
-        made, more = kept_in_range(work, part.powers.new_zeros(vectors.shape[:2]), len(tensors))
-        powers.append(part.powers[rows] + more[at])
-        for tap, gradients, into in zip(encoded.taps, made, found, strict=True):
-            if gradients is None:
-                raise ModelError(f"no gradient reaches {tap.name}: the features do not depend on it; name another layer")
-            into.append(gradients[:, 0] if len(encoded.features) == 1 else gradients[at])
-        order += rows
+            made, more = kept_in_range(work, part.powers.new_zeros(vectors.shape[:2]), len(run.outputs))
+            powers.append(part.powers[rows] + more[turn, image])
+            for tap, x, gradients, into in zip(encoded.taps, run.outputs, made, found, strict=True):
+                if gradients is None:
+                    raise ModelError(f"no gradient reaches {tap.name}: the features do not depend on it; name another layer")
+                into.append(
+                    (_of_rows(_kept(encoded, x), image), gradients[:, 0] if len(run.images) == 1 else gradients[turn, image])
+                )
+            order += rows
     back = sorted(range(len(order)), key=order.__getitem__)
-    gradients_of = [some[0] if len(some) == 1 else torch.cat(some)[back] for some in found]
     return [
-        (tap.grid(_of_rows(_kept(encoded, x), images)).float(), tap.grid(gradients))
-        for tap, x, gradients in zip(encoded.taps, tensors, gradients_of, strict=True)
+        (tap.grid(_joined([x for x, _ in some], back)).float(), tap.grid(_joined([g for _, g in some], back)))
+        for tap, some in zip(encoded.taps, found, strict=True)
     ], torch.cat(powers)[back]
+
+
+def _joined(parts: Sequence[Tensor], order: Sequence[int]) -> Tensor:
+    """Rows in order; a single part is in order already."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))[list(order)]
 
 
 def _products(outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor, graph: bool = False) -> Sequence[Tensor | None]:
@@ -354,46 +397,3 @@ def _turns(images: Sequence[int]) -> list[int]:
         turns.append(seen[image])
         seen[image] += 1
     return turns
-
-
-def _check_features(task: Task, features: object, images: int) -> None:
-    if not isinstance(features, Tensor) or features.dim() < 2 or features.shape[0] != images:
-        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ModelError(f"{_name(task)}.encode: expected (B, C, *grid) features of {images} images, got {got}")
-    if not features.is_floating_point():
-        raise ModelError(f"{_name(task)}.encode: expected floating-point features, got {features.dtype}")
-
-
-def _groups(task: Task, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor] | None:
-    """`Task.scores`, checked."""
-    groups = task.scores(features, targets)
-    if groups is not None:
-        most, images = max(map(len, targets)), len(targets)
-        got = [tuple(group.shape) if isinstance(group, Tensor) else type(group).__name__ for group in groups]
-        if any(not isinstance(s, tuple) or len(s) != 2 or s[1] != images for s in got) or sum(s[0] for s in got) != most:
-            raise ModelError(
-                f"{_name(task)}.scores: expected tensors (t, {images}) whose t add up to {most} targets, got {got}"
-            )
-    return groups
-
-
-def _check_scores(task: Task, scores: object, asked: Sequence[Target]) -> None:
-    if not isinstance(scores, Tensor) or tuple(scores.shape) != (len(asked),):
-        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise ModelError(f"{_name(task)}.score: expected ({len(asked)},) scores, one per target, got {got}")
-
-
-def check_finite(task: Task, scores: Tensor, asked: Sequence[Target]) -> None:
-    """Refuses scores (K,) that are not numbers; apart from `slopes`, since reading them waits for the device.
-
-    Raises:
-        ModelError: a score is infinite or not a number.
-    """
-    wrong = (~torch.isfinite(scores)).nonzero().flatten().tolist()
-    if wrong:
-        labels = ", ".join(repr(asked[i].label) for i in wrong[:5])
-        raise ModelError(f"{_name(task)}: the score of {labels} is {scores[wrong[0]].item()}; a map of it would mean nothing")
-
-
-def _name(task: Task) -> str:
-    return task.name or type(task).__name__

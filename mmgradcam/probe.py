@@ -174,10 +174,16 @@ class Probe:
 
 def places_of(encoded: Encoded, image: int | None = None) -> list[Tensor]:
     """Features at each tap, or at the seam where there is none; (B, C, *grid), or of one image, (1, C, *grid)."""
-    rows = slice(None) if image is None else slice(image, image + 1)
     if not encoded.taps:
+        rows = slice(None) if image is None else slice(image, image + 1)
         return [encoded.features.detach()[rows].float()]
-    return [tap.grid(tap.outputs[0].detach()[rows]).float() for tap in encoded.taps]
+    runs = encoded.runs if image is None else [encoded.run_of(image)]
+    made = []
+    for i, tap in enumerate(encoded.taps):
+        put = torch.cat([run.outputs[i].detach() for run in runs])
+        at = slice(None) if image is None else slice(image - runs[0].images.start, image - runs[0].images.start + 1)
+        made.append(tap.grid(put[at]).float())
+    return made
 
 
 def gathered(parts: Iterable[Slopes]) -> list[tuple[Tensor, Tensor]]:

@@ -99,7 +99,9 @@ class Captions(Lesson):
         """Cross-entropy to the mean of what the teachers, who read all words, expect next (Hinton et al. 2015)."""
         every = torch.ones(len(said), 1, 1, device=x.device)
         with torch.no_grad():
-            thought = [self._logits(head, *head.detectors(head.neck(x)), said, said, every).softmax(-1) for head in self.teachers]
+            thought = [
+                self._logits(head, *head.detectors(head.neck(x)), said, said, every).softmax(-1) for head in self.teachers
+            ]
             expected = torch.stack(thought).mean(0)
         each = -(expected * logits.log_softmax(-1)).sum(-1)
         return each[said[:, 1:] != PAD].mean()

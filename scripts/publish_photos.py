@@ -29,17 +29,18 @@ from mmgradcam.tasks.loading import build, parts, save
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 NETS = "mmgradcam.tasks.nets"
 METHODS = ("gradcam", "hirescam", "normgrad")
-GRID, FINE, MIDDLE = "grid", "model.layer.4", "model.layer.11"
-"""Stride 16, all layers stacked (`grid`, the features); stride 8; stride 16, narrow."""
+GRID, FINE = "grid", "model.layer.4"
+"""Stride 16, all layers of the encoder stacked; stride 8."""
 HUB_CHOICES: list[tuple[str, list[str]]] = [
+    ("normgrad", [GRID, FINE]),
+    ("normgrad", [GRID]),
     ("gradcam", []),
     ("hirescam", []),
+    ("layercam", []),
     ("normgrad", []),
-    ("normgrad", [FINE]),
-    ("normgrad", [GRID, FINE]),
-    ("normgrad", [GRID, FINE, MIDDLE]),
 ]
-OWN_LAYERS: list[list[str]] = [[], ["stages.2"], ["stages.1"], ["stages.0"], ["stages.1", "stages.2"], ["stages.0", "stages.2"]]
+"""The features themselves are the grid that the detectors look at."""
+OWN_LAYERS: list[list[str]] = [["stages.0", "stages.2"], ["stages.2"], ["smooth"], []]
 SUMMARIES = {
     "photo-captioner": "captions photos; MobileNetV2 of the hub, LSTM with attention over word detectors",
     "photo-captioner-transformer": "captions photos; MobileNetV2 of the hub, transformer over word detectors",
@@ -64,7 +65,7 @@ def describe(name: str, run: Path) -> dict[str, Any]:
         "encoder": encoder,
         "head": {"class": f"{NETS}.evidence:{'EvidenceCaptioner' if captions else 'EvidenceAnswerer'}", **about["head"]},
         "fit": {**about["fit"], "size": list(about["fit"]["size"])},
-        "seam": "features",
+        "seam": "detectors' grid",
         "words": about["words"],
         **({"beam": 3} if captions else {"answers": about["answers"]}),
         "stored": "int8",
@@ -75,7 +76,12 @@ def describe(name: str, run: Path) -> dict[str, Any]:
 
 
 def export(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Writes the model folder with what is known so far, and returns its config."""
+    """Writes the model folder with what is known so far, and returns its config; without a run, that of the folder there is."""
+    if given.run is None:
+        known: dict[str, Any] = json.loads((CHECKPOINTS / name / "config.json").read_text())
+        known |= {"seam": "detectors' grid", "method": "normgrad", "taps": []}
+        (CHECKPOINTS / name / "config.json").write_text(json.dumps(known, indent=1) + "\n")
+        return known
     kept = torch.load(given.run / "best.pt", map_location="cpu", weights_only=True)
     config = describe(name, given.run)
     asked = config if "small" in name else {**config, "encoder": {**config["encoder"], "name": str(given.encoder or HUB)}}
@@ -95,20 +101,16 @@ def candidates(name: str) -> list[tuple[str, str, list[str]]]:
     """Units of a score, methods and layers to choose among."""
     fused = HUB_CHOICES
     if "small" in name:
-        fused = [
-            (method, taps)
-            for taps in OWN_LAYERS
-            for method in METHODS
-            if method == "normgrad" or not taps or (method == "hirescam" and len(taps) == 1)
-        ]
+        fused = [("normgrad", taps) for taps in OWN_LAYERS[:-1]] + HUB_CHOICES[2:]
     if "vqa" in name:
-        return [("logit", *choice) for choice in fused[2:5]]
+        return [("logit", "normgrad", taps) for taps in ([GRID, FINE], [FINE], [GRID], [])]
     return [("word logit", *choice) for choice in fused] + [("log-probability", *choice) for choice in fused[-1:]]
 
 
 def choose(name: str, given: argparse.Namespace) -> list[Figures]:
-    """Figures of each candidate on held training photos, kept in the run's methods.json."""
-    kept = given.run / "methods.json"
+    """Figures of each candidate on held training photos, kept in methods.json of the run, or of runs/NAME."""
+    kept = (given.run or Path("runs") / name) / "methods.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Figures] = json.loads(kept.read_text()) if kept.exists() else []
     task, photos = loaded(name, given), held(given.train)
     for unit, method, taps in candidates(name)[len(rows) :]:
@@ -155,7 +157,7 @@ def publish(name: str, given: argparse.Namespace) -> None:
         return
     best = max(rows, key=merit)
     config |= {"method": best["method"], "taps": best["taps"]} | ({"unit": best["unit"]} if "captioner" in name else {})
-    (CHECKPOINTS / name / "config.json").write_text(json.dumps({"format": 1, **config}, indent=1) + "\n")
+    (CHECKPOINTS / name / "config.json").write_text(json.dumps({**config, "format": 1}, indent=1) + "\n")
     task, photos = loaded(name, given), Photos(given.val)
     how: dict[str, Any] = {"progress": lambda items, count: track(items, name, count)}
     if isinstance(task, VQA):
@@ -163,9 +165,8 @@ def publish(name: str, given: argparse.Namespace) -> None:
     else:
         figures = evaluate_photos(task, photos, given.measure_on, **how)
     config |= {"headline": headline(figures), "figures": figures}
-    (CHECKPOINTS / name / "config.json").write_text(json.dumps({"format": 1, **config}, indent=1) + "\n")
-    notes = (given.run / "note.md").read_text() if (given.run / "note.md").exists() else ""
-    card = write_card(name, config, rows, best, given, notes)
+    (CHECKPOINTS / name / "config.json").write_text(json.dumps({**config, "format": 1}, indent=1) + "\n")
+    card = write_card(name, config, rows, best, given)
     (CHECKPOINTS / name / "README.md").write_text(card, encoding="utf-8")
     print(json.dumps(figures))
 
@@ -180,10 +181,10 @@ def headline(figures: Figures) -> str:
     return f"{said}, centre {p['centre']:.1f}%"
 
 
-def write_card(name: str, config: Figures, rows: list[Figures], best: Figures, given: argparse.Namespace, notes: str) -> str:
+def write_card(name: str, config: Figures, rows: list[Figures], best: Figures, given: argparse.Namespace) -> str:
     figures, small, vqa = config["figures"], "small" in name, "vqa" in name
     ask = ', question="what is the dog doing?"' if vqa else ""
-    where = " x ".join(best["taps"]) or "the features"
+    where = " x ".join(best["taps"]) or "the grid that its detectors look at"
     stands = (
         "It stands on its own: nothing is downloaded."
         if small
@@ -191,11 +192,6 @@ def write_card(name: str, config: Figures, rows: list[Figures], best: Figures, g
         "which transformers fetches once, 14 MB; `encoder=FOLDER`, `--encoder FOLDER` or the variable `MMGRADCAM_ENCODER` give "
         "a folder with it instead."
     )
-    parameters = sum(
-        v.numel() for k, v in load_file(CHECKPOINTS / name / "model.safetensors").items() if not k.endswith(":scale")
-    )
-    head = config["head"]["class"].split(":")[1]
-    kept = torch.load(given.run / "best.pt", map_location="cpu", weights_only=True)
     return f"""# {name}
 
 {config["summary"][0].upper() + config["summary"][1:]}. {stands}
@@ -221,9 +217,25 @@ the head was not trained on (below).
 Layers joined by "x" are fused by their product.
 
 {methods_table(rows, best, vqa)}
-## How it was made
+{MADE}
+{made(name, config, given)}"""
 
-- Head: `{head}`, {parameters / 1e6:.2f} M parameters in the file{" with the encoder" if small else ""}; matrices stored as int8 with a scale per row.
+
+MADE = "## How it was made"
+
+
+def made(name: str, config: Figures, given: argparse.Namespace) -> str:
+    """How the weights came about; without a run, what the card there is says of it."""
+    if given.run is None:
+        return (CHECKPOINTS / name / "README.md").read_text(encoding="utf-8").partition(MADE)[2].lstrip()
+    small, vqa = "small" in name, "vqa" in name
+    parameters = sum(
+        v.numel() for k, v in load_file(CHECKPOINTS / name / "model.safetensors").items() if not k.endswith(":scale")
+    )
+    head = config["head"]["class"].split(":")[1]
+    kept = torch.load(given.run / "best.pt", map_location="cpu", weights_only=True)
+    notes = (given.run / "note.md").read_text() if (given.run / "note.md").exists() else ""
+    return f"""- Head: `{head}`, {parameters / 1e6:.2f} M parameters in the file{" with the encoder" if small else ""}; matrices stored as int8 with a scale per row.
 - Recipe: `python scripts/train_photos.py {name} --data train.parquet --out runs/photos/{name}`, 5,500 photos of Flickr8k's training split,
   the weights that did best on the 500 others:
 {recipe_of(kept, "detectors" if vqa else "weights")}
@@ -317,7 +329,7 @@ def methods_table(rows: list[Figures], best: Figures, vqa: bool) -> str:
     lines = [f"| score | method | at | {' | '.join(columns)} |", "| --- | --- | --- |" + " --- |" * len(columns)]
     for row in rows:
         mark = "**" if row is best else ""
-        cells = [row["unit"], row["method"], " x ".join(row["taps"]) or "the features", *(f"{row[c]:.1f}" for c in columns)]
+        cells = [row["unit"], row["method"], " x ".join(row["taps"]) or "detectors' grid", *(f"{row[c]:.1f}" for c in columns)]
         lines.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -325,7 +337,9 @@ def methods_table(rows: list[Figures], best: Figures, vqa: bool) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=SUMMARIES)
-    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument(
+        "--run", type=Path, help="what scripts/train_photos.py wrote; without it, the bundled model is measured anew"
+    )
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("--encoder", type=Path, help="a folder with the hub's encoder")

@@ -82,6 +82,8 @@ class Captioning(Task):
         longest: int = 30,
         beam: int = 1,
         unit: str = "log-probability",
+        no_repeat: int = 0,
+        length_penalty: float = 1.0,
     ) -> None:
         if unit not in ("log-probability", "word logit"):
             raise InputError(f'captioning: expected unit "log-probability" or "word logit", got {unit!r}')
@@ -90,6 +92,7 @@ class Captioning(Task):
         self.unit = unit
         self.encoder, self.vocabulary, self.fit, self.longest, self.beam = encoder, vocabulary, fit, longest, beam
         self.head: Any = head
+        self.no_repeat, self.length_penalty = no_repeat, length_penalty
 
     def prepare(self, image: Image.Image) -> Prepared:
         return self.fit(image)
@@ -179,6 +182,7 @@ class Captioning(Task):
             hidden, state = self.head.step(state, said[:, -1])
             logp = self.head.out(hidden).float().log_softmax(-1)
             logp[:, [PAD, START, UNKNOWN]] = float("-inf")
+            forbid_repeats(logp, said, self.no_repeat)
             logp = logp.view(pictures, width, -1)
             logp[ended] = float("-inf")
             logp[..., PAD] = logp[..., PAD].where(~ended, 0.0)
@@ -190,7 +194,7 @@ class Captioning(Task):
             if length % patience == 0 and bool(ended.all()):
                 break
         words = (said.view(pictures, width, -1) != PAD).sum(-1) - 1
-        likeliest = (total / words).argmax(1)
+        likeliest = (total / words**self.length_penalty).argmax(1)
         rows_of = said.view(pictures, width, -1)[first[:, 0] // width, likeliest].tolist()
         return [[t for t in row if t not in (PAD, END)] + [END] for row in rows_of]
 
@@ -246,6 +250,22 @@ class Captioning(Task):
             raise InputError("only words of one caption can be joined")
         positions = sorted({p for target in targets for p in target.value.positions})
         return Target(" ".join(target.label for target in targets), Said(said.pop(), tuple(positions)))
+
+
+def forbid_repeats(log_probs: Tensor, said: Tensor, length: int) -> None:
+    """Takes the probability from tokens that would repeat an n-gram of so many tokens, in place (Paulus et al. 2018).
+
+    Args:
+        log_probs: (R, vocabulary) of the next token.
+        said: (R, L) tokens so far.
+        length: of the n-grams; 0 lets all repeat.
+    """
+    if not 0 < length <= said.shape[1]:
+        return
+    grams = said.unfold(1, length, 1)  # (R, L - length + 1, length)
+    repeated = (grams[..., :-1] == said[:, None, said.shape[1] - length + 1 :]).all(-1)
+    rows, at = repeated.nonzero(as_tuple=True)
+    log_probs[rows, grams[rows, at, -1]] = float("-inf")
 
 
 def _each_alone(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:

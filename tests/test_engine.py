@@ -13,7 +13,8 @@ from conftest import Bent, Classes, Encoder, tiny_captioner, tiny_vqa
 from torch import Tensor, nn
 
 from mmgradcam import InputError, ModelError, Tap, Target, compare, explain, gradcam, hirescam, layercam, rise
-from mmgradcam.engine import _importance, check_finite, encode, paired, scores, slopes
+from mmgradcam.contract import check_finite
+from mmgradcam.engine import _importance, encode, paired, scores, slopes
 from mmgradcam.layouts import channels_last, tokens
 from mmgradcam.memory import budget, halving
 from mmgradcam.seam import find_tap

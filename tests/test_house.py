@@ -42,9 +42,9 @@ FLOORS: list[set[str]] = [
         "naming",
     },
     {"inlined"},
-    {"engine", "explanation", "report", "probe", "lookup", "record", "schema", "film", "views"},
+    {"engine", "contract", "explanation", "report", "probe", "lookup", "record", "schema", "film", "views"},
     {"methods"},
-    {"arguments", "explaining", "checking"},
+    {"arguments", "explaining", "explainer", "checking"},
     {"metrics", "data"},
     {"tasks", "checkpoints"},
     {"bulk", "show", "choosing", "options", "evaluating", "cli", "__main__"},
@@ -53,7 +53,7 @@ FLOORS: list[set[str]] = [
 
 WITHIN = {
     ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("seam", "locks"), ("task", "locks"), ("layouts", "errors"),
-    ("draw", "pictures"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("record", "report"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("tasks", "checkpoints"), ("__main__", "cli"),
+    ("draw", "pictures"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("record", "report"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("engine", "contract"), ("explainer", "arguments"), ("explaining", "explainer"), ("tasks", "checkpoints"), ("__main__", "cli"),
     ("precision", "probability"), ("memory", "errors"), ("explaining", "arguments"), ("checking", "arguments"),
     ("files", "errors"), ("draw", "errors"), ("writing", "errors"), ("archives", "errors"), ("validation", "errors"), ("pictures", "files"), ("clips", "files"), ("explanation", "schema"), ("explanation", "lookup"),
     ("show", "bulk"), ("cli", "bulk"), ("cli", "show"), ("choosing", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmgradcam.engine import encode, scores
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.explaining import Again
+from mmgradcam.explainer import Again
 from mmgradcam.explanation import Explanation
 from mmgradcam.locks import exclusive
 from mmgradcam.metrics.likeness import Floats, floats, spearman, ssim
