@@ -94,7 +94,8 @@ def encode(
         at_pixels: maps are taken at the pixels too, as the first of the taps.
         graph: record all of it, parameters included, for maps that can stand in a loss.
     """
-    together = len(pixels) if graph or pixels.is_cuda or not (taps or at_pixels) else 1
+    alone = (taps or at_pixels) and not (graph or pixels.is_cuda or any(tap.change for tap in taps))
+    together = 1 if alone else len(pixels)
     every = [*([Tap(torch.nn.Identity(), name="pixels")] if at_pixels else []), *taps]
     runs = []
     for start in range(0, len(pixels), together):
