@@ -3,6 +3,7 @@
     pip install -e ".[bench]"
     python scripts/benchmark.py                 # table and chart into docs/, CPU or GPU as there is one
     python scripts/benchmark.py --growth        # how cost grows with images, words and grid, too
+    python scripts/benchmark.py --bundled --photos val.parquet    # the bundled models, into docs/bundled-cost.md
     python scripts/benchmark.py --pipeline      # GPU: 1,000 images x 12 words against the encoder's plain compiled forward
 
 Every cell is measured in a process of its own: operations counted by torch, time as the median ratio of work and plain forward
@@ -192,7 +193,15 @@ def measure_pipeline(given: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def measure_bundled(given: argparse.Namespace) -> dict[str, Any]:
+    """Cost of explaining with one bundled model."""
+    from bundled_cost import cost
+
+    return cost(given.case, given.photos, given.encoder, given.threads, given.repeat)
+
+
 MEASURES = {
+    "bundled": measure_bundled,
     "cell": measure_cell, "wall": measure_wall, "memory": measure_memory, "trap": measure_trap, "growth": measure_growth, "pipeline": measure_pipeline,
 }  # fmt: skip
 
@@ -200,7 +209,7 @@ MEASURES = {
 def apart(measure: str, given: argparse.Namespace, **changed: Any) -> Any:
     """Measures in a process of its own."""
     settings = {**vars(given), **changed, "measure": measure}
-    names = ("measure", "case", "package", "device", "threads", "repeat", "images", "batch")
+    names = ("measure", "case", "package", "device", "threads", "repeat", "images", "batch", "photos", "encoder")
     command = [sys.executable, __file__, *(f"--{k}={settings[k]}" for k in names if settings.get(k) is not None)]
     env = {**os.environ, "OMP_NUM_THREADS": str(settings["threads"])}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env, check=False)
@@ -361,7 +370,32 @@ def growth(given: argparse.Namespace, path: Path) -> dict[str, Any]:
     return found
 
 
+def bundled(given: argparse.Namespace) -> str:
+    """Tables of the bundled models, with one thread and with two."""
+    from bundled_cost import NAMES, table
+
+    parts = [f"{machine(given.device)}, {datetime.date.today()}; medians of {given.repeat} runs in turn."]
+    for threads, title in ((1, "one thread"), (2, "two threads")):
+        found = [(name, apart("bundled", given, case=name, threads=threads)) for name in given.only or NAMES]
+        parts.append(f"## With {title}\n\n{table([(name, one) for name, one in found if 'failed' not in one])}")
+    return "\n\n".join(parts)
+
+
+ABOUT_BUNDLED = """# What explaining with the bundled models costs
+
+`python scripts/benchmark.py --bundled --photos val.parquet`. Explaining all words of a generated caption, or the answer to a question,
+as multiples of encoding the picture and answering (captions by the model's own beam search), picture by picture. The last two columns: time per
+picture in a batch of 16, as multiples of that one by one.
+"""
+
+
 def main(given: argparse.Namespace) -> None:
+    if given.bundled:
+        text = bundled(given)
+        if given.only is None:
+            (ROOT / "docs" / "bundled-cost.md").write_text(f"{ABOUT_BUNDLED}\n{text}")
+        print(text)
+        return
     images = ROOT / "docs" / "images"
     images.mkdir(parents=True, exist_ok=True)
     if given.pipeline:
@@ -388,6 +422,9 @@ if __name__ == "__main__":
     parser.add_argument("--keep", type=Path, default=ROOT / "runs" / "benchmark", help="where a run cut short is resumed from")
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--pipeline", action="store_true")
+    parser.add_argument("--bundled", action="store_true")
+    parser.add_argument("--photos", type=Path, help="Parquet that the photo models are timed on")
+    parser.add_argument("--encoder", type=Path, help="a folder with the hub's encoder, for the models that stand on it")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)

@@ -68,6 +68,9 @@ class Captioning(Task):
         beam: how many captions are kept while one is searched for; 1 is greedy.
         unit: what a word's score is: its "log-probability", or "word logit", which does not fall where another word that would
             fit as well (a man, a boy) rises.
+        no_repeat: length of runs of words that a generated caption may hold only once; 0 lets it repeat what it will.
+        length_penalty: captions are ranked by their log-probability over the number of their words to this power, as
+            transformers does it; 0 favours short ones, 1 is the mean per word.
 
     Raises:
         InputError: the unit is neither, or the head no `CaptionHead`.
@@ -164,7 +167,7 @@ class Captioning(Task):
 
     @torch.no_grad()
     def generate(self, features: Tensor, beam: int | None = None) -> list[list[int]]:
-        """Captions of (B, C, *grid) features, as tokens from start to end: the likeliest per word found by beam search.
+        """Captions of (B, C, *grid) features, as tokens from start to end: the best found by beam search.
 
         Args:
             features: of B images.

@@ -56,6 +56,8 @@ class _Config(Strict):
     labels: Texts | None = None
     actions: Texts | None = None
     beam: Annotated[int, Field(ge=1, le=DEEPEST)] | None = None
+    no_repeat: Annotated[int, Field(ge=0, le=DEEPEST)] | None = None
+    length_penalty: Annotated[float, Field(ge=0, le=2)] | None = None
     length: Annotated[int, Field(ge=1, le=DEEPEST)] | None = None
     unit: str | None = None
     stored: Literal["int8"] | None = None
