@@ -197,7 +197,8 @@ def build(config: Mapping[str, Any], encoder: nn.Module | None = None) -> Task:
         InputError: a class, its settings or what the task needs are not as they should be; the line names the key.
     """
     made = [encoder or _made(config["encoder"], "encoder"), _made(config["head"], "head")]
-    more = {name: config[name] for name in ("beam", "no_repeat", "length_penalty", "unit", "labels", "length", "actions") if name in config}
+    given = ("beam", "no_repeat", "length_penalty", "unit", "labels", "length", "actions")
+    more = {name: config[name] for name in given if name in config}
     if "fit" in config:
         more["fit"] = Fit(**{**config["fit"], "size": tuple(config["fit"]["size"])})
     more |= _words(config)
