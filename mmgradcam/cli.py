@@ -74,6 +74,7 @@ def caption(
     model: Model = None,
     caption: Annotated[str | None, typer.Option(help="Explain this sentence instead of the generated caption.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What a hub model is to go on from or reply to.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Explain this word or phrase alone; may be given again.")] = None,
     max_new_tokens: Longest = None,
     method: MethodName = None,
     noise: Noise = 0,
@@ -86,7 +87,7 @@ def caption(
 ) -> None:
     """Caption pictures and show where each word came from."""
     task = load_asked(model, device, "caption", encoder) if model else captioner(device, encoder)
-    query = {"caption": caption, "prompt": prompt, "max_new_tokens": max_new_tokens}
+    query = {"caption": caption, "prompt": prompt, "only": only or None, "max_new_tokens": max_new_tokens}
     _explain_each(
         task,
         images,

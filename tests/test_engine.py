@@ -17,7 +17,7 @@ from mmgradcam.contract import check_finite
 from mmgradcam.engine import _importance, encode, paired, scores, slopes
 from mmgradcam.layouts import channels_last, tokens
 from mmgradcam.memory import budget, halving
-from mmgradcam.seam import find_tap
+from mmgradcam.seam import find_tap, left_as_found
 from mmgradcam.tasks import Layer
 
 
@@ -617,3 +617,20 @@ def test_places_are_the_pixels_first_and_then_the_taps(classes: Classes) -> None
     assert [tuple(a.shape[1:]) for a, _ in part.places] == [(3, 8, 8), (6, 8, 8), (5, 4, 4)]
     torch.testing.assert_close(part.places[0][0], x.detach().float())
     torch.testing.assert_close(part.places[0][1], gradient.float())
+
+
+def test_on_a_cpu_pictures_with_layers_upstream_are_differentiated_one_by_one(classes: Classes, pixels: Tensor) -> None:
+    several = torch.stack([pixels, pixels.flip(1), pixels.flip(2)])
+    with left_as_found(classes.modules()):
+        encoded = encode(classes, several, [find_tap("bend", classes.modules())])
+    assert [run.images for run in encoded.runs] == [range(0, 1), range(1, 2), range(2, 3)]
+    assert encoded.run_of(1) is encoded.runs[1]
+    assert encoded.features.shape[0] == 3
+    assert not encoded.features.requires_grad
+    counts = [1, 3, 2]
+    made = explain(classes, several, taps="bend", each=[{"classes": list(range(n))} for n in counts])
+    for one, picture, n in zip(made, several, counts, strict=True):
+        torch.testing.assert_close(one.maps, explain(classes, picture, taps="bend", classes=list(range(n))).maps)
+    with left_as_found(classes.modules()):
+        assert encode(classes, several, []).runs == []
+        assert len(encode(classes, several, [find_tap("bend", classes.modules())], graph=True).runs) == 1

@@ -47,6 +47,34 @@ def test_targets_come_in_the_order_of_the_words(said: Explanation) -> None:
     assert said["RED"].map.shape == said.maps.shape[1:]
 
 
+@pytest.mark.parametrize(
+    ("only", "labels", "same"),
+    [
+        ("red", ["red"], [1]),
+        (("ball", 1), ["ball"], [6]),
+        (-2, ["blue"], [-2]),
+        ("red ball", ["red ball"], ["red ball"]),
+        (slice(0, 2), ["a red"], [slice(0, 2)]),
+        ([2, "blue"], ["ball", "blue"], [2, 5]),
+    ],
+)
+def test_only_some_targets_are_explained_and_as_among_all(
+    said: Explanation, picture: Image.Image, only: Any, labels: list[str], same: list[Any]
+) -> None:
+    made = explain(tiny_captioner(), picture_double(picture), method=hirescam, taps=(), caption=CAPTION, only=only)
+    assert made.labels == labels
+    for one, key in zip(made, same, strict=True):
+        torch.testing.assert_close(one.map, said[key].map)
+        assert one.score == pytest.approx(said[key].score)
+
+
+def test_nothing_is_computed_of_targets_that_only_leaves_out(classes: Classes, pixels: torch.Tensor) -> None:
+    explain(classes, pixels, only="class 1")
+    assert (classes.encodes, classes.scored) == ([1], [1])
+    with pytest.raises(InputError, match="'class 7' is not among the targets; there are 'class 0', 'class 1'"):
+        explain(classes, pixels, only=["class 1", "class 7"])
+
+
 def test_repeated_words_are_told_apart_by_position(said: Explanation) -> None:
     with pytest.raises(InputError, match=r"'ball' stands at positions 2, 6; say which, as in \[2\] or \['ball', 0\]"):
         said["ball"]

@@ -24,6 +24,7 @@ from mmgradcam.data.photos import Photos
 from mmgradcam.data.records import Question, mask_of
 from mmgradcam.pictures import Fit
 from mmgradcam.tasks import VQA, Captioning, load
+from mmgradcam.tasks.captioning import forbid_repeats
 from mmgradcam.tasks.loading import save
 from mmgradcam.tasks.nets.backbone import Backbone
 from mmgradcam.tasks.nets.evidence import EvidenceAnswerer, EvidenceCaptioner
@@ -75,6 +76,53 @@ def captioner(kind: str = "lstm", beam: int = 1) -> Captioning:
     head = EvidenceCaptioner(kind, len(WORDS), 6, 8, looked_for=3, settings={} if kind == "lstm" else {"heads": 2})
     head.detectors.tokens.copy_(torch.tensor([5, 7, 8]))
     return Captioning(encoder(), head.eval(), WORDS, Fit((64, 64), how="stretch"), longest=6, beam=beam)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+def test_what_words_share_runs_once_per_photo(parquet: Path, kind: str) -> None:
+    task, photos = captioner(kind), Photos(parquet)
+    ran: dict[str, list[int]] = {"neck": [], "look": []}
+    for name, module in (("neck", task.head.neck), ("look", task.head.detectors.look)):
+        module.register_forward_hook(lambda m, i, out, name=name: ran[name].append(len(out)))
+    said = [(["a", "red", "ball"], 1, 2), (["a", "dog", "in", "grass"], 1, 1), (["a", "man"], 0, 1)]
+    made = explain(task, [photos[0].image, photos[1].image], method=hirescam, each=[{"phrases": said}, {"phrases": said[:2]}])
+    assert ran == {"neck": [2], "look": [2]}
+    assert made[0].about.seam == "features"
+    assert made[0].maps.shape[1:] == made[1].maps.shape[1:]
+    for photo, one, phrases in ((0, made[0], said), (1, made[1], said[:2])):
+        for k, phrase in enumerate(phrases):
+            alone = explain(task, photos[photo].image, method=hirescam, phrases=[phrase])
+            torch.testing.assert_close(one.maps[k], alone.maps[0], atol=1e-6, rtol=1e-4)
+
+
+def test_features_are_what_the_neck_puts_out() -> None:
+    task = captioner()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(task.encode(images), task.head.neck(task.encoder(images)))
+
+
+def test_a_run_of_words_that_was_said_is_not_said_again() -> None:
+    log_probs = torch.zeros(3, 6)
+    said = torch.tensor([[1, 4, 5, 4], [4, 5, 5, 5], [1, 2, 3, 4]])
+    forbid_repeats(log_probs, said, 2)
+    assert [row.isinf().nonzero().flatten().tolist() for row in log_probs] == [[5], [5], []]
+    log_probs = torch.zeros(1, 6)
+    forbid_repeats(log_probs, torch.tensor([[4, 2, 5, 4, 2]]), 3)
+    assert log_probs.isinf().nonzero().tolist() == [[0, 5]]
+    for length in (0, 6):
+        log_probs = torch.zeros(1, 6)
+        forbid_repeats(log_probs, torch.tensor([[4, 4, 4, 4, 4]]), length)
+        assert not log_probs.any()
+
+
+def test_generated_captions_do_not_repeat_themselves_where_told_so() -> None:
+    task = captioner(beam=3)
+    with torch.no_grad():
+        features = task.encode(torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    task.no_repeat = 1
+    captions = task.generate(features)
+    assert all(len(set(caption[1:])) == len(caption) - 1 for caption in captions)
 
 
 def answerer() -> VQA:
@@ -136,7 +184,7 @@ def test_pictures_of_other_programs_are_read_and_broken_ones_named(tmp_path: Pat
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_all_steps_together_are_the_steps_one_by_one(kind: str) -> None:
     task = captioner(kind)
-    features, tokens = torch.rand(2, 6, 8, 8), torch.randint(4, len(WORDS), (4, 5))
+    features, tokens = torch.rand(2, 8, 8, 8), torch.randint(4, len(WORDS), (4, 5))
     together = task.head.steps(features, tokens)
     state = task.head.start(features, 4)
     for t, token in enumerate(tokens.unbind(1)):
@@ -148,7 +196,7 @@ def test_evidence_counts_until_the_word_was_said() -> None:
     head = captioner().head
     with torch.no_grad():
         head.left.fill_(-50)
-    features, tokens = torch.rand(1, 6, 8, 8), torch.tensor([[START, 5, 6]])
+    features, tokens = torch.rand(1, 8, 8, 8), torch.tensor([[START, 5, 6]])
     evidence = head.detectors.spread(head.detectors(features)[1])[0]
     steps = [step[0, head.out.words.in_features :] for step in head.steps(features, tokens)]
     assert evidence[5] != 0
@@ -159,11 +207,11 @@ def test_evidence_counts_until_the_word_was_said() -> None:
     assert all((step[[4, 6]] == 0).all() for step in steps)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "transformer"])
-def test_a_beam_that_keeps_all_finds_the_best_caption_of_all(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "penalty"), [("lstm", 1.0), ("transformer", 1.0), ("lstm", 0.0), ("lstm", 2.0)])
+def test_a_beam_that_keeps_all_finds_the_best_caption_of_all(kind: str, penalty: float) -> None:
     task = captioner(kind)
-    task.longest = 3
-    features = torch.rand(2, 6, 8, 8)
+    task.longest, task.length_penalty = 3, penalty
+    features = torch.rand(2, 8, 8, 8)
     found = task.generate(features, beam=800)
     choices = [END, *range(4, len(WORDS))]
     for b in range(2):
@@ -179,15 +227,15 @@ def test_a_beam_that_keeps_all_finds_the_best_caption_of_all(kind: str) -> None:
                 logits = task.head.out(steps[t])[0].detach().float()
                 logits = logits.log_softmax(0)
                 total += float(logits[row[t]])
-            if total / length > most:
-                best, most = list(row[:length]), total / length
+            if total / length**penalty > most:
+                best, most = list(row[:length]), total / length**penalty
         assert best is not None
         assert found[b] == [START, *[t for t in best if t != END], END]
 
 
 def test_a_beam_of_one_is_greedy() -> None:
     task = captioner()
-    features = torch.rand(3, 6, 8, 8)
+    features = torch.rand(3, 8, 8, 8)
     for b, row in enumerate(task.generate(features, beam=1)):
         state, token, said = task.head.start(features[b : b + 1], 1), torch.tensor([START]), [START]
         for _ in range(task.longest):
