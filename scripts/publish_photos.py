@@ -218,6 +218,7 @@ Layers joined by "x" are fused by their product.
 
 {methods_table(rows, best, vqa)}
 {MADE}
+
 {made(name, config, given)}"""
 
 
