@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,6 +15,7 @@ from mmgradcam.layouts import of_picture
 from mmgradcam.memory import budget, halving, out_of_memory
 from mmgradcam.precision import initial, kept_in_range, lost, times
 from mmgradcam.probability import full
+from mmgradcam.rows import joined, of_rows, stacked, turns_of
 from mmgradcam.seam import Tap, embedded, tapped
 from mmgradcam.task import Target, Task
 
@@ -107,7 +107,7 @@ def encode(
     for tap, output in zip(every, runs[0].outputs, strict=True):
         if tap.layout is None and pixels.dim() == 4:
             tap.layout = of_picture(output.shape, pixels.shape[2], pixels.shape[3])
-    features = runs[0].features if len(runs) == 1 else torch.cat([run.features.detach() for run in runs])
+    features = runs[0].features if len(runs) == 1 else stacked([run.features.detach() for run in runs])
     return Encoded(features, every, graph, runs if every else [])
 
 
@@ -316,13 +316,13 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tup
     """Features of the rows at the seam, or, where there are taps, at each tap, and gradients times two to the powers (n,)."""
     images = [b for b, _ in part.rows]
     if not encoded.taps:
-        return [(_of_rows(_kept(encoded, encoded.features), images).float(), part.gradients)], part.powers
+        return [(of_rows(_kept(encoded, encoded.features), images).float(), part.gradients)], part.powers
     order: list[int] = []
     found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in encoded.taps]
     powers: list[Tensor] = []
     for run in encoded.runs:
         mine = [row for row, image in enumerate(images) if image in run.images]
-        turns = _turns([images[row] for row in mine])
+        turns = turns_of([images[row] for row in mine])
         size = max(1, (memory or budget(run.features)) // sum(8 * x.numel() * x.element_size() for x in run.outputs))
         for start in range(0, max(turns, default=-1) + 1, size):
             rows = [row for row, turn in zip(mine, turns, strict=True) if start <= turn < start + size]
@@ -340,19 +340,14 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tup
                 if gradients is None:
                     raise ModelError(f"no gradient reaches {tap.name}: the features do not depend on it; name another layer")
                 into.append(
-                    (_of_rows(_kept(encoded, x), image), gradients[:, 0] if len(run.images) == 1 else gradients[turn, image])
+                    (of_rows(_kept(encoded, x), image), gradients[:, 0] if len(run.images) == 1 else gradients[turn, image])
                 )
             order += rows
     back = sorted(range(len(order)), key=order.__getitem__)
     return [
-        (tap.grid(_joined([x for x, _ in some], back)).float(), tap.grid(_joined([g for _, g in some], back)))
+        (tap.grid(joined([x for x, _ in some], back)).float(), tap.grid(joined([g for _, g in some], back)))
         for tap, some in zip(encoded.taps, found, strict=True)
     ], torch.cat(powers)[back]
-
-
-def _joined(parts: Sequence[Tensor], order: Sequence[int]) -> Tensor:
-    """Rows in order; a single part is in order already."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))[list(order)]
 
 
 def _products(outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor, graph: bool = False) -> Sequence[Tensor | None]:
@@ -379,22 +374,3 @@ def _products(outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor, graph:
 
 def _kept(encoded: Encoded, tensor: Tensor) -> Tensor:
     return tensor if encoded.graph else tensor.detach()
-
-
-def _of_rows(features: Tensor, images: list[int]) -> Tensor:
-    """Each row's features; one image's many rows share its memory."""
-    return features.expand(len(images), *features.shape[1:]) if len(features) == 1 else features[images]
-
-
-def _turns(images: Sequence[int]) -> list[int]:
-    """Of each row, how many rows before it are of the same image.
-
-    >>> _turns([0, 0, 1, 0, 1])
-    [0, 1, 0, 2, 1]
-    """
-    seen: Counter[int] = Counter()
-    turns = []
-    for image in images:
-        turns.append(seen[image])
-        seen[image] += 1
-    return turns

@@ -254,7 +254,7 @@ def doing(what: str, live: bool = True) -> Iterator[None]:
         live: whether a terminal has room for a status; not below a bar.
     """
     if not sys.stderr.isatty():
-        typer.echo(one_line(what), err=True)
+        print(one_line(what), file=sys.stderr, flush=True)
         yield
     elif not live:
         yield

@@ -40,6 +40,7 @@ FLOORS: list[set[str]] = [
         "clips",
         "writing",
         "naming",
+        "rows",
     },
     {"inlined"},
     {"engine", "contract", "explanation", "report", "probe", "lookup", "record", "schema", "film", "views"},

@@ -144,7 +144,7 @@ def caption_of(head: str, lack: float, monkeypatch: pytest.MonkeyPatch) -> tuple
 
     with monkeypatch.context() as all_of_it:
         all_of_it.setattr(Tensor, "float", lambda x: x)  # detectors compute in float32 otherwise
-        features = wide.encoder(pixels[None].double()).detach().requires_grad_()
+        features = wide.encode(pixels[None].double()).detach().requires_grad_()
         with torch.no_grad():
             logits = wide.head.out(wide.head.steps(features, ids[:, :-1])[2])[0]
             biases(task)[token] += raise_to(logits, token, lack)

