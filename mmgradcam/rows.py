@@ -35,6 +35,6 @@ def joined(parts: Sequence[Tensor], order: Sequence[int]) -> Tensor:
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
     """One below the other, in memory in the order of dimensions that they have: a head may rely on it for a view."""
-    order = [0, *sorted(range(1, parts[0].dim()), key=lambda d: -parts[0].stride(d))]
+    order = [0, *sorted(range(1, parts[0].dim()), key=parts[0].stride().__getitem__, reverse=True)]
     back = sorted(range(len(order)), key=order.__getitem__)
     return torch.cat([part.permute(order) for part in parts]).permute(back)

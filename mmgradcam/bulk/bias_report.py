@@ -11,8 +11,9 @@ from typing import Any
 from PIL import Image
 
 from mmgradcam.errors import InputError, unicode_text
+from mmgradcam.inlined import picture_uri
 from mmgradcam.metrics.groups import Difference
-from mmgradcam.report import STYLE, page_head, picture_uri
+from mmgradcam.report import STYLE, page_head
 from mmgradcam.writing import to_json, write_file, write_folder
 
 SILENT = "no difference found at this size"
