@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import complaints
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -78,7 +79,7 @@ def command(*args: str) -> Ran:
     if code:
         assert err.getvalue().strip(), f"exit status {code} without a word: {args}"
     if code == 1:
-        assert all(line.startswith("mmgradcam: ") for line in err.getvalue().splitlines()), err.getvalue()
+        assert all(line.startswith("mmgradcam: ") for line in complaints(err.getvalue())), err.getvalue()
     return Ran(code, out.getvalue(), err.getvalue())
 
 
