@@ -88,7 +88,7 @@ class Captions(Lesson):
         said = said[:, : int((said != PAD).sum(1).max())]
         hidden = torch.from_numpy(rng.random(tuple(said.shape)) < self.hide).to(x.device) & (said > UNKNOWN)
         trusted = torch.from_numpy(rng.random((len(said), 1, 1)) > UNSEEN).float().to(x.device)
-        seen, evidence = head.detectors(head.neck(x))
+        seen, evidence = head.detectors(head.per_picture(x))
         logits = self._logits(head, seen, evidence, said, said.masked_fill(hidden, UNKNOWN), trusted)
         spoken = F.cross_entropy(logits.flatten(0, 1), said[:, 1:].flatten(), ignore_index=PAD, label_smoothing=self.smooth)
         if self.teachers:
@@ -100,7 +100,8 @@ class Captions(Lesson):
         every = torch.ones(len(said), 1, 1, device=x.device)
         with torch.no_grad():
             thought = [
-                self._logits(head, *head.detectors(head.neck(x)), said, said, every).softmax(-1) for head in self.teachers
+                self._logits(head, *head.detectors(head.per_picture(x)), said, said, every).softmax(-1)
+                for head in self.teachers
             ]
             expected = torch.stack(thought).mean(0)
         each = -(expected * logits.log_softmax(-1)).sum(-1)
@@ -118,7 +119,7 @@ class Captions(Lesson):
         head.eval()  # what is scored is what was drawn, so that no dropout may come between
         torch.manual_seed(int(rng.integers(2**31)))
         with torch.no_grad():
-            seen, evidence = head.detectors(head.neck(x))
+            seen, evidence = head.detectors(head.per_picture(x))
             said = self.sample(head, seen, evidence, self.each)
         texts = [self.words.vocabulary.decode(row) for row in said.tolist()]
         owner = np.repeat(rows, self.each)
@@ -232,12 +233,12 @@ class Answers(Lesson):
         chosen = [[self.asked[i][k] for k in rng.permutation(len(self.asked[i]))[: self.each]] for i in rows]
         questions, right, asked = (part.to(x.device) for part in self._batch(chosen))
         hidden = torch.from_numpy(rng.random(tuple(questions.shape)) < self.hide).to(x.device) & (questions > UNKNOWN)
-        seen, evidence, where = head.detectors.found(head.neck(x))
+        seen, evidence, where = head.detectors.found(head.per_picture(x))
         logits = head.answer(seen, evidence, where, questions.masked_fill(hidden, UNKNOWN)).log_softmax(-1)
         share = right / right.sum(1, keepdim=True).clamp(min=1) * (1 - self.smooth) + self.smooth / right.shape[1]
         if self.teachers:
             with torch.no_grad():
-                thought = torch.stack([teacher(teacher.neck(x), questions).softmax(-1) for teacher in self.teachers])
+                thought = torch.stack([teacher(teacher.per_picture(x), questions).softmax(-1) for teacher in self.teachers])
             share = (share + thought.mean(0)) / 2
         spoken = -(logits * share).sum(1)[asked].mean()
         found = F.binary_cross_entropy_with_logits(evidence, self.held[rows].to(x.device), reduction="none").sum(1).mean()
@@ -267,7 +268,7 @@ class Answers(Lesson):
             chosen = self.asked[self.count :][at : at + 25]
             questions, right, asked = self._batch(chosen)
             part = torch.from_numpy(np.array(x[at : at + 25])).float().to(device)
-            best = head(head.neck(part), questions.to(device)).argmax(1).cpu()
+            best = head(head.per_picture(part), questions.to(device)).argmax(1).cpu()
             found = right.gather(1, best[:, None])[asked, 0].tolist()
             for one, hit in zip(chain(*chosen), found, strict=True):
                 hits[one.kind].append(hit)

@@ -27,8 +27,8 @@ Choose = Callable[[nn.Module, list[Tensor], list[Tensor]], list[Tensor]]
 class CaptionHead(Protocol):
     """What a caption head offers; see `mmgradcam.tasks.nets.captioners`.
 
-    It may have a `neck`, a module or method that all words have in common: features (B, C, *grid) go through it in the encode,
-    once per picture, and maps are taken at what it puts out.
+    It may have a module or method `per_picture`, what all words have in common: features (B, C, *grid) go through it in the
+    encode, once per picture, and maps are taken at what it puts out.
     """
 
     out: nn.Module

@@ -38,7 +38,7 @@ class VQA(Task):
     Args:
         encoder: (B, 3, h, w) -> (B, C, *grid).
         head: (B, C, *grid), (R, L) question tokens, R a multiple of B -> (R, answers) logits; its `words` embeds the tokens. A
-            `neck` it may have is part of the encode, as of a `CaptionHead`.
+            `per_picture` it may have is part of the encode, as of a `CaptionHead`.
         vocabulary: the words the head knows.
         answers: the answers it chooses among.
         fit: resizing and normalising.

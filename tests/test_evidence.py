@@ -59,7 +59,7 @@ def test_how_much_there_is_of_the_question_s_word_reaches_every_answer() -> None
 
 def test_rows_are_apart_and_filled_up_questions_read_as_if_they_were_not() -> None:
     head = answerer(around=1)
-    features = head.neck(torch.randn(2, 4, 3, 3))
+    features = head.per_picture(torch.randn(2, 4, 3, 3))
     questions = torch.tensor([[3, 4, 0], [5, 0, 0], [4, 3, 5], [5, 0, 0]])  # two of each picture
     together = head(features, questions)
     for row, (b, length) in enumerate([(0, 2), (0, 1), (1, 3), (1, 1)]):

@@ -82,7 +82,7 @@ def captioner(kind: str = "lstm", beam: int = 1) -> Captioning:
 def test_what_words_share_runs_once_per_photo(parquet: Path, kind: str) -> None:
     task, photos = captioner(kind), Photos(parquet)
     ran: dict[str, list[int]] = {"neck": [], "look": []}
-    for name, module in (("neck", task.head.neck), ("look", task.head.detectors.look)):
+    for name, module in (("neck", task.head.per_picture), ("look", task.head.detectors.look)):
         module.register_forward_hook(lambda m, i, out, name=name: ran[name].append(len(out)))
     said = [(["a", "red", "ball"], 1, 2), (["a", "dog", "in", "grass"], 1, 1), (["a", "man"], 0, 1)]
     made = explain(task, [photos[0].image, photos[1].image], method=hirescam, each=[{"phrases": said}, {"phrases": said[:2]}])
@@ -99,7 +99,20 @@ def test_features_are_what_the_neck_puts_out() -> None:
     task = captioner()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(task.encode(images), task.head.neck(task.encoder(images)))
+        torch.testing.assert_close(task.encode(images), task.head.per_picture(task.encoder(images)))
+
+
+def test_a_head_may_call_a_part_of_its_own_neck() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.neck, self.out = nn.Embedding(len(WORDS), 6), nn.Conv2d(6, 6, 1), nn.Linear(6, 2)
+
+        def forward(self, features: torch.Tensor, questions: torch.Tensor) -> torch.Tensor:
+            return self.out(self.neck(features).mean((2, 3)) + self.words(questions).mean(1))
+
+    task, images = VQA(encoder(), Own(), WORDS, ["yes", "no"], Fit((64, 64))), torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(task.encode(images), task.encoder(images))
 
 
 def test_a_run_of_words_that_was_said_is_not_said_again() -> None:

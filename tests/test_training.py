@@ -121,7 +121,7 @@ def test_teachers_are_half_of_the_truth(monkeypatch: pytest.MonkeyPatch) -> None
     lesson.teachers = [first, second]
     x, said = torch.rand(2, 6, 4, 4), torch.tensor([[1, 5, 6, 2], [1, 7, 2, 0]])
     every = torch.ones(2, 1, 1)
-    logits, *thought = (lesson._logits(h, *h.detectors(h.neck(x)), said, said, every) for h in (head, first, second))
+    logits, *thought = (lesson._logits(h, *h.detectors(h.per_picture(x)), said, said, every) for h in (head, first, second))
     expected = sum(t.softmax(-1) for t in thought) / 2
     each = [-(expected[b, i] * logits[b, i].log_softmax(-1)).sum() for b, n in ((0, 3), (1, 2)) for i in range(n)]
     torch.testing.assert_close(lesson._taught(logits, x, said), torch.stack(each).mean())

@@ -83,7 +83,7 @@ class Encoder(nn.Module):
 
 
 def encoded(encoder: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
-    """(B, 3, h, w) -> features (B, C, *grid), through the `neck` of the head if it has one: what all its targets share."""
+    """(B, 3, h, w) -> features (B, C, *grid), through the head's `per_picture` if it has one: what all its targets share."""
     features: Tensor = encoder(images)
-    neck = getattr(head, "neck", None)
-    return features if neck is None else neck(features)
+    shared = getattr(head, "per_picture", None)
+    return features if shared is None else shared(features)

@@ -108,8 +108,8 @@ class Say(nn.Module):
 class EvidenceCaptioner(nn.Module):
     """A caption head whose words rest on the evidence that detectors find for them in the grid.
 
-    All methods take what `neck` makes of the encoder's features, (B, width, *grid): it is the same for every word, so that a
-    task computes it once per picture and takes its maps there.
+    All methods take what `per_picture` makes of the encoder's features, (B, width, *grid): it is the same for every word, so
+    that a task computes it once per picture and takes its maps there.
 
     At each step a language model that attends to the grid says which words fit, and how much the picture counts now; the next
     word's logit is its own plus that much of the word's evidence, of which little is left once the word was said. The language
@@ -148,7 +148,7 @@ class EvidenceCaptioner(nn.Module):
         self.together = self.language.together
 
     @property
-    def neck(self) -> nn.Module:
+    def per_picture(self) -> nn.Module:
         """(B, C, *grid) features of the encoder -> (B, width, *grid), what all words have in common."""
         return self.detectors.neck
 
@@ -247,12 +247,12 @@ class EvidenceAnswerer(nn.Module):
         self.out = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width, answers))
 
     @property
-    def neck(self) -> nn.Module:
+    def per_picture(self) -> nn.Module:
         """(B, C, *grid) features of the encoder -> (B, width, *grid), what all questions have in common."""
         return self.detectors.neck
 
     def forward(self, features: Tensor, questions: Tensor) -> Tensor:
-        """(B, width, *grid) that `neck` made, (R, L) questions, R a multiple of B -> answer logits (R, answers)."""
+        """(B, width, *grid) that `per_picture` made, (R, L) questions, R a multiple of B -> answer logits (R, answers)."""
         return self.answer(*self.detectors.found(features), questions)
 
     def answer(self, seen: Tensor, evidence: Tensor, said: Tensor, questions: Tensor) -> Tensor:
