@@ -181,7 +181,7 @@ class Captions(Lesson):
         made: list[list[str]] = []
         for at in range(0, len(x), 50):
             part = torch.from_numpy(np.array(x[at : at + 50])).float().to(device)
-            made += [self.words.vocabulary.decode(row) for row in task.generate(part)]
+            made += [self.words.vocabulary.decode(row) for row in task.generate(task.encode(part))]
         return bleu4(made, self.texts[self.count :])
 
 
