@@ -12,7 +12,7 @@ from torch import Tensor
 from mmgradcam.contract import called, check_features, check_finite, check_scores, groups_of
 from mmgradcam.errors import ModelError
 from mmgradcam.layouts import of_picture
-from mmgradcam.memory import budget, halving, out_of_memory
+from mmgradcam.memory import fitting, halving, out_of_memory
 from mmgradcam.precision import initial, kept_in_range, lost, times
 from mmgradcam.probability import full
 from mmgradcam.rows import joined, of_rows, stacked, turns_of
@@ -104,10 +104,7 @@ def encode(
         if every and not features.requires_grad:
             raise ModelError(f"no gradient can reach {every[0].name}: nothing after it depends on it; name another layer")
         runs.append(Run(range(start, start + len(part)), features, outputs))
-    for tap, output in zip(every, runs[0].outputs, strict=True):
-        if tap.layout is None and pixels.dim() == 4:
-            tap.layout = of_picture(output.shape, pixels.shape[2], pixels.shape[3])
-    features = runs[0].features if len(runs) == 1 else stacked([run.features.detach() for run in runs])
+    features = stacked([run.features if graph else run.features.detach() for run in runs])
     return Encoded(features, every, graph, runs if every else [])
 
 
@@ -118,11 +115,16 @@ def _run(
     leaf = pixels.detach().requires_grad_() if at_pixels else None
     with (
         tapped(taps, recorded=at_pixels or graph),
-        torch.autocast(pixels.device.type, autocast or torch.bfloat16, enabled=autocast is not None),
+        torch.autocast(pixels.device.type, autocast, enabled=autocast is not None),
     ):
         features = task.encode(pixels if leaf is None else leaf.clone())
-    check_features(task, features, pixels.shape[0])
-    outputs = [tap.outputs.pop() for tap in taps]
+    check_features(task, features, len(pixels))
+    outputs = []
+    for tap in taps:
+        output = tap.outputs.pop()
+        if tap.layout is None and pixels.dim() == 4:
+            tap.layout = of_picture(output.shape, *pixels.shape[2:])
+        outputs.append(output)
     return features.float() if autocast else features, outputs if leaf is None else [leaf, *outputs]
 
 
@@ -144,7 +146,7 @@ def scores(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
             found = torch.cat(list(groups)).T
         else:
             rows = [(n, t) for n in range(len(features)) for t in range(len(targets))]
-            size = max(1, (memory or budget(features)) // (4 * features[0].numel() * features.element_size()))
+            size = fitting([features[:1]], 4, memory)
 
             def work(part: list[Row]) -> Iterator[tuple[list[Row], Tensor]]:
                 asked = [targets[t] for _, t in part]
@@ -177,7 +179,7 @@ def paired(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
     Raises:
         ModelError: log-probabilities are asked for and the task has none.
     """
-    size = max(1, (memory or budget(features)) // (4 * features[0].numel() * features.element_size()))
+    size = fitting([features[:1]], 4, memory)
     told = likely and task.unit != "log-probability"
 
     def work(part: list[int]) -> Iterator[Tensor]:
@@ -215,7 +217,7 @@ def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], me
         `Slopes` of the rows done together, in no particular order; after running out of memory, some rows a second time.
     """
     features = encoded.features if encoded.graph else encoded.features.detach()
-    most = max(1, (memory or budget(features)) // (8 * features[0].numel() * features.element_size()))
+    most = fitting([features[:1]], 8, memory)
 
     def work(images: list[int]) -> Iterator[_Part]:
         asked = [targets[b] for b in images]
@@ -259,10 +261,8 @@ def _expanded(task: Task, encoded: Encoded, features: Tensor, targets: Sequence[
         inputs = [leaf, *words]
         return torch.autograd.grad(scores, inputs, vector, retain_graph=again, create_graph=graph, allow_unused=True)
 
-    (found, *more), powers = kept_in_range(work, initial(task.unit, scores), 1)
-    gradients = torch.zeros_like(leaf) if found is None else found
-    importance = _importance(words[0].detach(), more[0], powers) if words else None
-    return _Part(rows, scores if graph else scores.detach(), gradients, powers, importance)
+    made, powers = kept_in_range(work, initial(task.unit, scores), 1)
+    return _part(rows, scores if graph else scores.detach(), leaf, words, made, powers)
 
 
 def _rounds(task: Task, features: Tensor, images: list[int], asked: list[Sequence[Target]], most: int) -> Iterator[_Part]:
@@ -280,21 +280,31 @@ def _rounds(task: Task, features: Tensor, images: list[int], asked: list[Sequenc
             each = torch.diag_embed(torch.exp2(powers).to(rounds.dtype).T).permute(1, 2, 0)  # (t, t, B)
             return _products(rounds, [leaf, *words], each)
 
-        (found, *more), powers = kept_in_range(work, initial(task.unit, rounds), 1)
-        powers = powers[turn, image]
-        gradients = leaf.new_zeros(len(at), *leaf.shape[1:]) if found is None else found[turn, image]
-        importance = None
-        if words:
-            importance = _importance(words[0].detach()[image], None if more[0] is None else more[0][turn, image], powers)
-        yield _Part([(images[i], done + t) for t, i in at], rounds.detach()[turn, image], gradients, powers, importance)
+        made, powers = kept_in_range(work, initial(task.unit, rounds), 1)
+        rows, read = [(images[i], done + t) for t, i in at], [word[image] for word in words]
+        picked = [None if g is None else g[turn, image] for g in made]
+        yield _part(rows, rounds.detach()[turn, image], leaf, read, picked, powers[turn, image])
         done += len(rounds)
+
+
+def _part(
+    rows: list[Row], scores: Tensor, leaf: Tensor, words: list[Tensor], made: Sequence[Tensor | None], powers: Tensor
+) -> _Part:
+    """Of rows whose gradients, times two to the powers, were made: at the features, and then at the words, if any are read."""
+    found, *more = made
+    gradients = leaf.new_zeros(len(rows), *leaf.shape[1:]) if found is None else found
+    importance = None
+    if words:
+        (word,), (gradient,) = words, more
+        importance = _importance(word, gradient, powers)
+    return _Part(rows, scores, gradients, powers, importance)
 
 
 def _importance(embedded: Tensor, gradients: Tensor | None, powers: Tensor) -> Tensor:
     """(n, L) gradient times embedding; the first n rows of (R, L, width)."""
     if gradients is None:
         return embedded.new_zeros(embedded.shape[:2], dtype=torch.float32)
-    product = full(embedded) * full(gradients)
+    product = full(embedded.detach()) * full(gradients)
     return times(product.sum(-1)[: len(powers)].float(), -powers)
 
 
@@ -323,10 +333,10 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tup
     for run in encoded.runs:
         mine = [row for row, image in enumerate(images) if image in run.images]
         turns = turns_of([images[row] for row in mine])
-        size = max(1, (memory or budget(run.features)) // sum(8 * x.numel() * x.element_size() for x in run.outputs))
-        for start in range(0, max(turns, default=-1) + 1, size):
-            rows = [row for row, turn in zip(mine, turns, strict=True) if start <= turn < start + size]
-            turn = [turn - start for turn in turns if start <= turn < start + size]
+        size = fitting(run.outputs, 8, memory)
+        for chunk in sorted({turn // size for turn in turns}):
+            some = [at for at, turn in enumerate(turns) if turn // size == chunk]
+            rows, turn = [mine[at] for at in some], [turns[at] % size for at in some]
             image = [images[row] - run.images.start for row in rows]
             vectors = run.features.new_zeros(max(turn) + 1, *run.features.shape)
             vectors[turn, image] = part.gradients[rows].to(vectors.dtype)
@@ -339,14 +349,12 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tup
             for tap, x, gradients, into in zip(encoded.taps, run.outputs, made, found, strict=True):
                 if gradients is None:
                     raise ModelError(f"no gradient reaches {tap.name}: the features do not depend on it; name another layer")
-                into.append(
-                    (of_rows(_kept(encoded, x), image), gradients[:, 0] if len(run.images) == 1 else gradients[turn, image])
-                )
+                into.append((of_rows(_kept(encoded, x), image), gradients[turn, image]))
             order += rows
     back = sorted(range(len(order)), key=order.__getitem__)
     return [
-        (tap.grid(joined([x for x, _ in some], back)).float(), tap.grid(joined([g for _, g in some], back)))
-        for tap, some in zip(encoded.taps, found, strict=True)
+        (tap.grid(joined([x for x, _ in each], back)).float(), tap.grid(joined([g for _, g in each], back)))
+        for tap, each in zip(encoded.taps, found, strict=True)
     ], torch.cat(powers)[back]
 
 
@@ -368,8 +376,8 @@ def _products(outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor, graph:
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
-    each = [product(vector) for vector in vectors]
-    return [None if some[0] is None else torch.stack([g for g in some if g is not None]) for some in zip(*each, strict=True)]
+    found = [[g for g in each if g is not None] for each in zip(*map(product, vectors), strict=True)]
+    return [torch.stack(each) if each else None for each in found]
 
 
 def _kept(encoded: Encoded, tensor: Tensor) -> Tensor:

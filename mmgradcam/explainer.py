@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from mmgradcam.arguments import AnyMethod, method_of, name_of, queries_of
-from mmgradcam.contract import check_finite
+from mmgradcam.contract import called, check_finite
 from mmgradcam.engine import Encoded, encode, scores, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explanation import Explanation, problem_of
 from mmgradcam.lookup import positions_of
-from mmgradcam.probe import Probe, are_zero, asks, cat_padded, places_of
+from mmgradcam.probe import Probe, are_zero, asks, cat_padded, fused, places_of
 from mmgradcam.record import About
 from mmgradcam.seam import check_weights, find_tap, left_as_found
 from mmgradcam.task import Fusion, Query, Target, Task, device_of, hidden_by
@@ -26,7 +26,7 @@ from mmgradcam.views import View, blank_of, view_of
 Ask = Callable[[Tensor, Sequence[Query]], Sequence[Sequence[Target]]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Drawn:
     """What became of a batch's K rows: maps and their spread (K, *grid), scores (K,), words (K, L).
 
@@ -55,7 +55,7 @@ class Explainer:
     graph: bool
     reliance: bool
     only: Any = None
-    blank: list[Tensor] = field(default_factory=list, compare=False)
+    blank: list[Tensor] = field(default_factory=list)
     """The pixels of the last picture that showed nothing, and its features."""
 
     def all(self, sources: list[Any], each: Sequence[Query] | None, query: Query) -> list[list[Explanation]]:
@@ -73,10 +73,10 @@ class Explainer:
     def explain(self, views: Sequence[View], queries: Sequence[Query], ask: Ask) -> list[list[Explanation]]:
         """Explains pictures in batches of equal size."""
         made: list[list[Explanation]] = []
-        if self.graph and asks(self.methods[0]):
-            name = name_of(self.methods[0])
-            raise InputError(f"create_graph: {name} asks the model again and has no graph; use a gradient method")
         if self.graph:
+            if asking := [name_of(method) for method in self.methods if asks(method)]:
+                names = ", ".join(asking)
+                raise InputError(f"create_graph: {names} asks the model again and has no graph; use a gradient method")
             check_weights(self.task.modules())
         with (
             self.task.exclusive(),
@@ -102,39 +102,41 @@ class Explainer:
             if self.only is not None:
                 targets = [self._chosen(some) for some in targets]
         if not any(targets):
-            raise InputError(f"{self.task.name or type(self.task).__name__}: there is nothing to explain")
+            raise InputError(f"{called(self.task)}: there is nothing to explain")
         gradient = [method for method in self.methods if not asks(method)]
         done = iter(self._drawn(encoded, targets, gradient) if gradient else ())
         drawn = [self._asked(m, pixels, encoded, targets) if asks(m) else next(done) for m in self.methods]
-        check_finite(self.task, drawn[0].scores, [target for some in targets for target in some])
-        ends = list(accumulate(map(len, targets)))
-        rows = [slice(end - len(some), end) for end, some in zip(ends, targets, strict=True)]
+        seen = drawn[0].scores.detach()
+        check_finite(self.task, seen, [target for some in targets for target in some])
+        edges = [0, *accumulate(map(len, targets))]
+        rows = list(map(slice, edges, edges[1:]))
         if self.reliance:
-            features, seen = encoded.features.detach(), drawn[0].scores.detach()
+            features = encoded.features.detach()
             targets = [self._relied(v, features[b : b + 1], targets[b], seen[rows[b]]) for b, v in enumerate(views)]
         seam = " x ".join(tap.name for tap in taps) or self.task.seam
         return [
             [
-                self._made(view, query, targets[b], one, rows[b], method, seam)
+                self._made(view, queries[b], targets[b], one, rows[b], method, seam)
                 for method, one in zip(self.methods, drawn, strict=True)
             ]
-            for b, (view, query) in enumerate(zip(views, queries, strict=True))
+            for b, view in enumerate(views)
         ]
 
     def _chosen(self, targets: Sequence[Target]) -> list[Target]:
         """The targets that `only` names."""
         keys = self.only if isinstance(self.only, list) else [self.only]
-        found = [positions_of(targets, key) for key in keys]
-        return [targets[at[0]] if len(at) == 1 else self.task.join([targets[i] for i in at]) for at in found]
+        return [self._joined(*(targets[at] for at in positions_of(targets, key))) for key in keys]
+
+    def _joined(self, first: Target, *more: Target) -> Target:
+        return self.task.join([first, *more]) if more else first
 
     def _made(
         self, view: View, query: Query, targets: Sequence[Target], drawn: _Drawn, rows: slice, method: AnyMethod, seam: str
     ) -> Explanation:
         """One picture's explanation by one method, out of a batch's rows."""
-        shown = zip(drawn.maps[rows].detach(), drawn.flat[rows].tolist(), drawn.lost[rows].tolist(), strict=True)
-        problems = [problem_of(*one) for one in shown]
+        problems = list(map(problem_of, drawn.maps[rows].detach(), drawn.flat[rows].tolist(), drawn.lost[rows].tolist()))
         about = About(
-            self.task.name or type(self.task).__name__, self.task.unit, name_of(method), seam, dict(query),
+            called(self.task), self.task.unit, name_of(method), seam, dict(query),
             image_name=view.name, remarks=tuple(self.task.remarks(targets)),
         )  # fmt: skip
         return Explanation(
@@ -159,7 +161,7 @@ class Explainer:
         with torch.no_grad():
             if self.task.unit == "log-probability":
                 own: Tensor | None = told
-                blind: Tensor | None = scores(self.task, self._blank(view), targets, self.memory)[0].float().cpu()
+                blind: Tensor | None = scores(self.task, self._blank(view), targets, self.memory).flatten().float().cpu()
             else:
                 own = self.task.likelihood(features, targets)
                 blind = None if own is None else self.task.likelihood(self._blank(view), targets)
@@ -183,14 +185,13 @@ class Explainer:
         for part in slopes(self.task, encoded, targets, self.memory):
             order += part.rows
             for method, into in zip(methods, maps, strict=True):
-                drawn = [self._map(method, a, g) for a, g in part.places]
-                made = drawn[0] if len(drawn) == 1 else self.fuse(drawn)
-                into.append(made.masked_fill(part.lost.to(made.device).view(-1, *[1] * (made.dim() - 1)), 0.0))
+                made = fused([self._map(method, a, g) for a, g in part.places], self.fuse)
+                into.append(_emptied(made, part.lost))
             scores.append(part.scores.float())
             flat.append(torch.stack([are_zero(g.detach()) for _, g in part.places]).all(0))
             lost.append(part.lost)
             if part.words is not None:
-                words.append(part.words.masked_fill(part.lost.to(part.words.device)[:, None], 0.0))
+                words.append(_emptied(part.words, part.lost))
         latest = {row: i for i, row in enumerate(order)}
         place = torch.tensor([latest[row] for row in sorted(latest)])
 
@@ -219,7 +220,7 @@ class Explainer:
                     raise ModelError(f"method {name_of(method)}: expected maps ({len(some)}, *grid), got {got}")
             first, second = drawn if isinstance(drawn, tuple) else (drawn, None)
             gone = torch.tensor([t in probe.lost - probe.kept for t in range(len(some))])
-            maps.append(first.float().cpu().masked_fill(gone.view(-1, *[1] * (first.dim() - 1)), 0.0))
+            maps.append(_emptied(first.float().cpu(), gone))
             lost.append(gone)
             scores.append(probe.base().cpu())
             if second is not None:
@@ -238,6 +239,11 @@ class Explainer:
         return drawn.float()
 
 
+def _emptied(rows: Tensor, lost: Tensor) -> Tensor:
+    """Rows (K, ...), all 0 where they are lost (K,)."""
+    return rows.masked_fill(lost.to(rows.device).view(-1, *[1] * (rows.dim() - 1)), 0.0)
+
+
 @dataclass(frozen=True)
 class Again:
     """The way an explanation was made, to make others like it."""
@@ -247,7 +253,8 @@ class Again:
     query: Query
 
     def __call__(self, target: Target) -> Explanation:
-        return self.how.explain([self.view], [self.query], lambda features, queries: [[target]])[0][0]
+        ((made,),) = self.how.explain([self.view], [self.query], lambda features, queries: [[target]])
+        return made
 
     def of(
         self, targets: Sequence[Sequence[Target]], pixels: Sequence[Tensor], how: Mapping[str, Any] = MappingProxyType({})

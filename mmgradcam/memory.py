@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -34,6 +34,11 @@ def halving(items: list[Item], size: int, work: Callable[[list[Item]], Iterable[
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an error says that the device's memory is full."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def fitting(tensors: Sequence[Tensor], copies: int, memory: int | None) -> int:
+    """How many items fit in so many bytes, by default those of `budget`, each with copies of these tensors; at least one."""
+    return max(1, (memory or min(map(budget, tensors))) // (copies * sum(x.nbytes for x in tensors)))
 
 
 def budget(features: Tensor) -> int:

@@ -70,14 +70,16 @@ def kept_in_range(
     """
     found = work(powers)
     halves = [i for i, g in enumerate(found[:leaves]) if g is not None and g.dtype == torch.float16]
+    if not halves:
+        return found, powers
     low, overflowed = 2.0**-8, torch.zeros_like(powers, dtype=torch.bool)  # 6 binary digits above where digits get lost
-    for _ in range(6 if halves else 0):
+    for _ in range(6):
         peaks = torch.stack([_peaks(g, powers.dim()).to(powers.device) for i in halves if (g := found[i]) is not None])
         over = ~torch.isfinite(peaks).all(0)
         overflowed |= over
         under = (peaks < low).any(0) & ~overflowed
         if not bool((over | under).any()):
-            break
+            return found, powers
         powers = (powers + 8 * under.float() - 8 * over.float()).clamp(max=126)
         found = work(powers)
     return found, powers
@@ -121,4 +123,4 @@ def rounded(log_probs: Tensor) -> Tensor:
     one = torch.finfo(wide.dtype)
     steps = -wide / (one.eps / 2)
     whole = (steps - steps.round()).abs() <= steps * min(6 * own, 2**-7)
-    return (whole & (steps > 0.5) & (steps <= 2 * ROUNDED)) | (wide.abs() < one.tiny)
+    return (whole & (steps <= 2 * ROUNDED)) | (wide.abs() < one.tiny)

@@ -146,7 +146,7 @@ class Probe:
 
     def fused(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps at each place, made one as the user wants it."""
-        return maps[0] if len(maps) == 1 else self.fuse(maps)
+        return fused(maps, self.fuse)
 
     def at(self, pictures: Tensor) -> Probe:
         """The same questions put to another picture (1, 3, h, w)."""
@@ -184,6 +184,12 @@ def places_of(encoded: Encoded, image: int | None = None) -> list[Tensor]:
         at = slice(None) if image is None else slice(image - runs[0].images.start, image - runs[0].images.start + 1)
         made.append(tap.grid(put[at]).float())
     return made
+
+
+def fused(maps: Sequence[Tensor], fuse: Fusion) -> Tensor:
+    """Maps of several places made one; a single place's map as it is."""
+    first, *more = maps
+    return fuse(maps) if more else first
 
 
 def gathered(parts: Iterable[Slopes]) -> list[tuple[Tensor, Tensor]]:

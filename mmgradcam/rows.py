@@ -30,11 +30,13 @@ def of_rows(features: Tensor, images: list[int]) -> Tensor:
 
 def joined(parts: Sequence[Tensor], order: Sequence[int]) -> Tensor:
     """Rows in order; a single part is in order already."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))[list(order)]
+    first, *more = parts
+    return torch.cat([first, *more])[list(order)] if more else first
 
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
     """One below the other, in memory in the order of dimensions that they have: a head may rely on it for a view."""
-    order = [0, *sorted(range(1, parts[0].dim()), key=parts[0].stride().__getitem__, reverse=True)]
+    first, *_ = parts
+    order = [0, *sorted(range(1, first.dim()), key=first.stride().__getitem__, reverse=True)]
     back = sorted(range(len(order)), key=order.__getitem__)
     return torch.cat([part.permute(order) for part in parts]).permute(back)

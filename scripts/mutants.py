@@ -76,6 +76,9 @@ OTHERS = [
 ]
 TESTS = {
     "mmgradcam/engine.py": "engine invariants graph probability arguments",
+    "mmgradcam/explainer.py": "explainer engine explanation text reliance resampled",
+    "mmgradcam/contract.py": "engine arguments",
+    "mmgradcam/rows.py": "engine",
     "mmgradcam/precision.py": "probability",
     "mmgradcam/probability.py": "probability",
     "mmgradcam/memory.py": "engine",

@@ -12,11 +12,12 @@ import torch
 from conftest import Bent, Classes, Encoder, tiny_captioner, tiny_vqa
 from torch import Tensor, nn
 
-from mmgradcam import InputError, ModelError, Tap, Target, compare, explain, gradcam, hirescam, layercam, rise
+from mmgradcam import InputError, ModelError, Tap, Target, Task, compare, explain, gradcam, hirescam, layercam, rise
 from mmgradcam.contract import check_finite
-from mmgradcam.engine import _importance, encode, paired, scores, slopes
+from mmgradcam.engine import _importance, _products, encode, paired, scores, slopes
 from mmgradcam.layouts import channels_last, tokens
-from mmgradcam.memory import budget, halving
+from mmgradcam.memory import budget, fitting, halving
+from mmgradcam.rows import joined, of_rows, stacked, turns_of
 from mmgradcam.seam import find_tap, left_as_found
 from mmgradcam.tasks import Layer
 
@@ -91,13 +92,14 @@ def test_chunks_are_the_whole(classes: Classes) -> None:
     several = pictures(3)
     whole = explain(classes, several)
     rows_at_once = max(classes.scored)
-    classes.scored.clear()
     row = 5 * 4 * 4 * 8 * 8
-    chunked = explain(classes, several, memory=2 * row)
     assert rows_at_once == 9
-    assert max(classes.scored) == 2
-    for a, b in zip(whole, chunked, strict=True):
-        torch.testing.assert_close(a.maps, b.maps)
+    for memory, most in ((2 * row, 2), (2 * row - 1, 1)):
+        classes.scored.clear()
+        chunked = explain(classes, several, memory=memory)
+        assert max(classes.scored) == most
+        for a, b in zip(whole, chunked, strict=True):
+            torch.testing.assert_close(a.maps, b.maps)
 
 
 def test_out_of_memory_halves_the_chunk(classes: Classes) -> None:
@@ -634,3 +636,214 @@ def test_on_a_cpu_pictures_with_layers_upstream_are_differentiated_one_by_one(cl
     with left_as_found(classes.modules()):
         assert encode(classes, several, []).runs == []
         assert len(encode(classes, several, [find_tap("bend", classes.modules())], graph=True).runs) == 1
+
+
+def test_the_first_of_the_layers_that_no_gradient_can_reach_is_named(classes: Classes) -> None:
+    encoder = classes.encoder
+    classes.encode = lambda images: encoder(images).detach()  # type: ignore[method-assign]
+    taps = [find_tap(name, classes.modules()) for name in ("second", "first")]
+    with pytest.raises(ModelError, match="no gradient can reach second: nothing after it"):
+        encode(classes, torch.stack(pictures(2)), taps, autocast=None)
+
+
+def test_a_score_that_is_not_finite_is_named_by_its_target_not_by_its_variant(classes: Classes) -> None:
+    spoiled = {(1, 1)}
+    score = classes.score
+
+    def spoil(features: Tensor, targets: Sequence[Target]) -> Tensor:
+        rows = [(int(f[0, 0, 0]), t.value) for f, t in zip(features, targets, strict=True)]
+        return score(features, targets) / torch.tensor([float(row not in spoiled) for row in rows])
+
+    classes.score = spoil  # type: ignore[method-assign]
+    features = torch.arange(3.0).double().view(3, 1, 1, 1).expand(3, 5, 4, 4).contiguous()
+    with pytest.raises(ModelError, match=r"the score of 'b' is -?inf"):
+        scores(classes, features, [Target("a", 0), Target("b", 1)])
+
+
+class Reader(Task):
+    """Scores of the picture, of a text of two tokens, or of both; in one forward for all targets where `shared`."""
+
+    def __init__(self, shared: bool, slope: float = 1.0, read: float = 1.0, dtype: torch.dtype = torch.float64) -> None:
+        self.embed = nn.Embedding(5, 3).to(dtype)
+        self.shared, self.slope, self.read, self.backwards = shared, slope, read, 0
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def targets(self, features: Tensor) -> list[Target]:
+        return [Target("seen", (1.0, 0.0)), Target("read", (0.0, 1.0)), Target("both", (1.0, 1.0))]
+
+    def words(self) -> nn.Module:
+        return self.embed
+
+    def _count(self, gradient: Tensor) -> None:
+        self.backwards += 1
+
+    def _score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        """(n,) of n features and targets."""
+        read = self.embed(torch.tensor([[3, 1]]).expand(len(features), -1)).sum((1, 2)) * self.read
+        seen = features * 1
+        if seen.requires_grad:
+            seen.register_hook(self._count)
+        seen = seen.flatten(1).sum(1) * self.slope
+        parts = [
+            [part for part, wanted in zip((s, r), t.value, strict=True) if wanted]
+            for s, r, t in zip(seen, read, targets, strict=True)
+        ]
+        return torch.stack([torch.stack(some).sum() for some in parts])
+
+    def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> list[Tensor] | None:
+        return [self._score(features, some)[None] for some in zip(*targets, strict=True)] if self.shared else None
+
+    def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+        assert not self.shared
+        return self._score(features, targets)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_scores_that_rest_on_the_picture_or_on_the_words_alone(shared: bool) -> None:
+    """What a score does not rest on has a gradient of exactly 0, in the shape of the others."""
+    task, x = Reader(shared), torch.stack(pictures(2))
+    word = task.embed.weight[[3, 1]].sum(1).detach().float()
+    for target, (seen, read) in ((t, t.value) for t in task.targets(x)):
+        (part,) = slopes(task, encode(task, x, []), [[target], [target]])
+        ((features, gradients),) = part.places
+        assert part.rows == [(0, 0), (1, 0)]
+        assert torch.equal(features, x.float())
+        assert torch.equal(gradients, torch.full_like(features, seen))
+        assert part.words is not None
+        torch.testing.assert_close(part.words, (word * read).expand(2, 2))
+        assert not any(t.requires_grad for t in (part.scores, features, gradients, part.words))
+
+
+@pytest.mark.parametrize(("slope", "read", "backwards"), [(1.0, 2.0**-12, 1), (2.0**-12, 1.0, 2)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_float16_gradients_of_the_features_are_kept_in_range_and_words_follow(
+    shared: bool, slope: float, read: float, backwards: int
+) -> None:
+    task = Reader(shared, slope, read, torch.float16)
+    x = torch.rand(1, 3, 2, 2).half()
+    (part,) = slopes(task, encode(task, x, []), [[task.targets(x)[2]]])
+    assert torch.equal(part.places[0][1], torch.full((1, 3, 2, 2), slope))
+    assert task.backwards == backwards
+    assert not part.lost.any()
+
+
+def test_float16_gradients_that_shrink_on_their_way_to_a_layer_are_kept_in_range() -> None:
+    """By a power of two of each row's own: two pictures of one run, and unlike numbers of targets."""
+
+    class Shrinking(Task):
+        def __init__(self) -> None:
+            self.tap = nn.Identity()
+
+        def encode(self, images: Tensor) -> Tensor:
+            return self.tap(images * 1) * 2.0**-14 + images.detach()
+
+        targets = Reader.targets
+
+        def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+            return features.flatten(1).sum(1) * torch.tensor([t.value for t in targets]).half()
+
+    task, x = Shrinking(), torch.rand(2, 3, 2, 2).half()
+    encoded = encode(task, x, [find_tap("", [task.tap])])
+    values = {(0, 0): 1.0, (0, 1): 2.0**-4, (1, 0): 8.0}
+    asked = [[Target("a", values[0, 0]), Target("b", values[0, 1])], [Target("c", values[1, 0])]]
+    for part in slopes(task, encoded, asked):
+        for row, gradient in zip(part.rows, part.places[0][1], strict=True):
+            assert torch.equal(gradient, torch.full_like(gradient, values[row] * 2.0**-14)), row
+
+
+def test_slopes_of_a_shared_forward_are_every_row_once_in_rounds_that_fit(classes: Classes) -> None:
+    asked = [[Target("t", c) for c in some] for some in ([2], [3, 0, 1], [], [1, 2])]
+    x = torch.stack(pictures(4))
+    features = classes.encode(x).detach().requires_grad_()
+    logits = classes.head(features)
+    alone = {(b, t): logits[b, target.value] for b, some in enumerate(asked) for t, target in enumerate(some)}
+    slope = {row: torch.autograd.grad(score, features, retain_graph=True)[0][row[0]] for row, score in alone.items()}
+
+    def shared(features: Tensor, targets: Sequence[Sequence[Target]]) -> list[Tensor]:
+        most = max(map(len, targets))
+        index = torch.tensor([[t.value for t in some] + [0] * (most - len(some)) for some in targets])
+        return list(torch.split(classes.head(features).gather(1, index).T, 2))
+
+    classes.scores, classes.score = shared, None  # type: ignore[assignment, method-assign]
+    row = 8 * features[0].nbytes
+    for memory, expected in (
+        (None, [[(0, 0), (1, 0), (3, 0), (1, 1), (3, 1)], [(1, 2)]]),
+        (6 * row, [[(0, 0), (1, 0), (3, 0), (1, 1), (3, 1)], [(1, 2)]]),
+        (6 * row - 1, [[(0, 0), (1, 0), (3, 0)], [(1, 1), (3, 1)], [(1, 2)]]),
+        (2 * row, [[(0, 0), (1, 0)], [(1, 1)], [(1, 2)], [(3, 0), (3, 1)]]),
+        (1, [[(0, 0)], [(1, 0)], [(1, 1)], [(1, 2)], [(3, 0)], [(3, 1)]]),
+    ):
+        parts = list(slopes(classes, encode(classes, x, []), asked, memory))
+        assert [part.rows for part in parts] == expected
+        for part in parts:
+            for at, score, gradient in zip(part.rows, part.scores, part.places[0][1], strict=True):
+                torch.testing.assert_close(score, alone[at].detach())
+                torch.testing.assert_close(gradient, slope[at].float())
+                assert (score.requires_grad, gradient.requires_grad) == (False, False)
+        encoded = encode(classes, x, [find_tap("second", classes.modules())])
+        for part, before in zip(slopes(classes, encoded, asked, memory), parts, strict=True):
+            assert (part.rows, part.places[0][0].shape) == (before.rows, (len(part.rows), 5, 4, 4))
+            for at, gradient in zip(part.rows, part.places[0][1], strict=True):
+                torch.testing.assert_close(gradient, upstream(classes, x, slope[at], at[0]))
+
+
+def upstream(task: Classes, x: Tensor, gradient: Tensor, image: int) -> Tensor:
+    """A gradient by the features of an image, as one by what the layer `second` puts out."""
+    kept: list[Tensor] = []
+    handle = task.encoder.second.register_forward_hook(lambda m, i, o: kept.append(o))
+    features = task.encoder(x)
+    handle.remove()
+    (found,) = torch.autograd.grad(features[image], kept, gradient)
+    return found[image].float()
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_backwards_of_several_vectors_run_as_one_where_that_can_be(looks: bool) -> None:
+    """One vector never takes that way; where a hook looks at numbers, each goes alone."""
+    seen: list[float] = []
+
+    def hook(gradient: Tensor) -> None:
+        seen.append(float(gradient.abs().max().item()) if looks else 1.0)
+
+    x, unused = torch.randn(3, 4).double().requires_grad_(), torch.randn(2).requires_grad_()
+    y = x * 1
+    y.register_hook(hook)
+    weight = torch.randn(3, 4).double()
+    for count, calls in ((1, 1), (2, 2 if looks else 1), (3, 3 if looks else 1)):
+        seen.clear()
+        vectors = torch.randn(count, 3, 4).double()
+        made, none = _products(y * weight, [x, unused], vectors)
+        assert made is not None
+        torch.testing.assert_close(made, vectors * weight)
+        assert (none, made.requires_grad) == (None, False)
+        assert len(seen) == calls
+    graphed, _ = _products(y * weight, [x, unused], torch.randn(2, 3, 4).double(), graph=True)
+    assert graphed is not None
+
+
+def test_so_many_items_fit() -> None:
+    tensors = [torch.zeros(2, 3), torch.zeros(5, dtype=torch.float64)]
+    size = 3 * (24 + 40)
+    told = [(size, 1), (2 * size - 1, 1), (2 * size, 2), (7 * size + 1, 7), (1, 1), (None, 2**28 // size)]
+    assert [fitting(tensors, 3, memory) for memory, _ in told] == [count for _, count in told]
+
+
+def test_rows_are_numbered_and_put_in_order() -> None:
+    assert turns_of([0, 0, 1, 0, 1]) == [0, 1, 0, 2, 1]
+    features = torch.arange(12.0).view(2, 3, 2)
+    assert torch.equal(of_rows(features, [1, 0, 1]), features[[1, 0, 1]])
+    assert of_rows(features[:1], [0, 0]).stride() == (0, 2, 1)
+    assert torch.equal(joined([features[:1], features[1:]], [1, 0]), features.flip(0))
+    assert joined([features], [0, 1]) is features
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 5), (2, 3, 4), (1, 6)])
+def test_stacked_parts_lie_in_memory_as_each_did(shape: tuple[int, ...]) -> None:
+    plain = torch.randn(2, *shape)
+    moved = plain.movedim(2, -1).contiguous().movedim(-1, 2) if len(shape) > 2 else plain
+    for parts in (plain, moved):
+        made = stacked([parts[0], parts[1].contiguous()])
+        assert torch.equal(made, torch.cat(list(plain)))
+        assert made.stride()[1:] == parts[0].stride()[1:]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmgradcam import Explanation, ModelError, Target, Task, explain, gradcam_pp, hirescam, log_prob, normgrad, rise, smooth
 from mmgradcam.engine import scores
-from mmgradcam.precision import ROUNDED, exponents, initial, kept_in_range, lost, rounded
+from mmgradcam.precision import exponents, initial, kept_in_range, lost, rounded, times
 from mmgradcam.tasks import Policy, load
 from mmgradcam.tasks.classes import likelihood_of
 from mmgradcam.tasks.vqa import Answered
@@ -112,14 +112,16 @@ def test_multiples_of_the_rounding_are_known_within_six_of_their_own(dtype: torc
     def known(count: float, off: float = 0.0) -> bool:
         return bool(rounded(torch.tensor(-count * own / 2 * (1 + off * own), dtype=dtype)))
 
-    for count in (1, 4, 2 * ROUNDED):
-        assert [known(count, off) for off in (0, -5.4, -7.2)] == [True, True, False], count
-    assert [known(count) for count in (0, 0.5, 2 * ROUNDED + 1)] == [True, False, False]
+    for count in (1, 4, 16):
+        assert [known(count, off) for off in (0, -5.5, -6.5)] == [True, True, False], count
+    assert [known(count) for count in (0, 0.5, 17, -1, -3)] == [True, False, False, False, False]
     assert not rounded(torch.tensor(-(2.0**-100), dtype=dtype))
-    assert rounded(torch.tensor(-torch.finfo(dtype).tiny / 2, dtype=dtype))
+    assert [rounded(torch.tensor(-torch.finfo(dtype).tiny * part, dtype=dtype)).item() for part in (0.5, 1)] == [True, False]
+    assert not rounded(torch.tensor([-torch.inf, torch.nan], dtype=dtype)).any()
     assert not rounded(torch.tensor(-0.0234, dtype=torch.bfloat16)), "no multiple within 2^-7"
-    assert rounded(torch.tensor(-4 * torch.finfo(torch.float32).eps / 2, dtype=torch.bfloat16))
-    assert not rounded(torch.tensor(-4.1 * torch.finfo(torch.float32).eps / 2, dtype=torch.bfloat16))
+    steps = torch.tensor([4, 4 * (1 - 2**-8), 4 * (1 - 2**-7), 4 * (1 + 2**-7), 4 * (1 + 2**-6), 4.1])
+    half = (-steps * torch.finfo(torch.float32).eps / 2).bfloat16()
+    assert rounded(half).tolist() == [True, True, False, True, False, False]
 
 
 def caption_of(head: str, lack: float, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Tensor, Tensor]:
@@ -210,7 +212,10 @@ def test_float16_gradients_are_brought_into_range() -> None:
     assert torch.isfinite(found).all()
     assert powers[4] == 0
     torch.testing.assert_close(found[:, 0].float() * torch.exp2(-powers), slopes, rtol=1e-3, atol=0)
-    assert len(runs) <= 7
+    assert powers.tolist() == [-8, 8, 24, 48, 0], "by 8 at a time, six times at most"
+    assert len(runs) == 7
+    runs.clear()
+    assert kept_in_range(work, torch.tensor([0.0, 0.0, 0.0, 122.0, 0.0]), 1)[1][3] == 126, "2^127 is the end of float32"
     runs.clear()
     kept_in_range(lambda powers: [work(powers)[0].float()], torch.zeros(5), 1)
     assert len(runs) == 1, "float32 needs no second backward"
@@ -557,6 +562,29 @@ def test_scores_that_are_not_finite_are_refused_without_a_gradient_too() -> None
     shared.scores = lambda features, targets: [group.log() for group in together(features, targets)]
     with pytest.raises(ModelError, match="the score of 'a', 'red', 'ball' is nan"):
         scores(shared, features, words)
+
+
+def test_a_log_probability_that_is_rounding_is_lost_where_the_features_move_it_little() -> None:
+    """By less than 2^-6 of the first place's features times gradients, all signs counted; other units are not subtracted from 1."""
+    moves = torch.tensor([2.0**-6, 2.0**-6 - 2.0**-20, 0.0, 2.0**-6 - 2.0**-20, 1.0])
+    x = torch.ones(5, 2, 1, 2) * torch.tensor([1.0, -1.0])
+    place = (x * 2, (moves / 8)[:, None, None, None].expand(5, 2, 1, 2).clone())
+    large = (x, torch.ones(5, 2, 1, 2))
+    scores = torch.tensor([0.0, 0.0, 0.0, -1.0, 0.0])
+    for places in ([place], [place, large]):
+        arrived = [gradients for _, gradients in places]
+        assert lost("log-probability", scores, arrived, places).tolist() == [False, True, True, False, False]
+        assert not lost("logit", scores, arrived, places).any()
+    assert not lost("log-probability", scores, [large[1], place[1]], [large, place]).any()
+
+
+def test_powers_of_two_that_bring_the_slope_of_a_log_probability_to_one() -> None:
+    told = {-3.0: 0, -200.0: 0, -0.4: 1, -1e-6: 19, -1e-40: 126, -1e-38: 126, 0.0: 0, 1e-6: 0, 2.0: 0}
+    assert exponents(torch.tensor(list(told))).tolist() == list(told.values())
+    rows = torch.ones(2, 3, 2)
+    assert torch.equal(
+        times(rows, torch.tensor([[0.0, 1.0, -2.0], [3.0, 0.0, 0.0]]))[..., 1], torch.tensor([[1, 2, 0.25], [8, 1, 1]])
+    )
 
 
 def test_gradients_that_are_all_negative_have_a_size() -> None:
