@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from mmgradcam.errors import one_line
-from mmgradcam.pictures import Box
+from mmgradcam.pictures import Box, of_tiles
 
 Array = npt.NDArray[np.float32]
 
@@ -43,8 +43,8 @@ def upsample(maps: Tensor, box: Box | Sequence[Box], size: tuple[int, int], at: 
     """
     maps = positive(maps)
     rows, columns = at or [torch.arange(side, device=maps.device) for side in size]
-    if isinstance(box[0], Sequence):
-        tiles = zip(maps.unbind(1), cast(Sequence[Box], box), strict=True)
+    if of_tiles(box):
+        tiles = zip(maps.unbind(1), box, strict=True)
         return torch.stack([upsample(tile, one, size, (rows, columns)) for tile, one in tiles]).sum(0)
     x0, y0, x1, y1 = cast(Box, box)
     across = _between(maps, -1, ((columns + 0.5) / size[1] - x0) / (x1 - x0))  # (K, H, W) -> (K, H, width)
@@ -105,7 +105,7 @@ def highest(
     Returns:
         For each map the value and (row, column), or (frame, row, column).
     """
-    boxes = cast(Sequence[Box], box if isinstance(box[0], Sequence) else (box,))
+    boxes = box if of_tiles(box) else (cast(Box, box),)
     rows = _next_to(maps.shape[-2], [(b[1], b[3]) for b in boxes], size[0]).to(maps.device)
     columns = _next_to(maps.shape[-1], [(b[0], b[2]) for b in boxes], size[1]).to(maps.device)
     if frames is None:
@@ -113,7 +113,7 @@ def highest(
         drawn = upsample(maps, box, size, (rows, columns))
     else:
         at = (_next_to(maps.shape[1], [(0.0, 1.0)], frames).to(maps.device), rows, columns)
-        drawn = over_time(maps, boxes[0], frames, size, at)
+        drawn = over_time(maps, cast(Box, box), frames, size, at)
     made = []
     for one in drawn.cpu().numpy():
         place = np.unravel_index(int(one.argmax()), one.shape)
@@ -186,7 +186,8 @@ def paint(picture: Tensor, heat: Tensor, opacity: float = 1.0) -> Tensor:
 
 def overlay(picture: Image.Image, heat: Array, opacity: float = 1.0) -> Image.Image:
     """An RGB picture, dimmed where there is no heat, with its (h, w) heat in 0..1 over it."""
-    return Image.fromarray(paint(torch.from_numpy(np.array(picture)), torch.from_numpy(heat)[None], opacity)[0].numpy())
+    (painted,) = paint(torch.from_numpy(np.array(picture)), torch.from_numpy(heat)[None], opacity)
+    return Image.fromarray(painted.numpy())
 
 
 @lru_cache
@@ -214,9 +215,9 @@ def sheet(
     """
     w, h = panel_size(picture, side)
     cells = [("", "the picture", picture), *panels]
-    columns = min(len(cells), max(3, min(6, round((len(cells) * (h + 56) / (w + 16) * 1.6) ** 0.5))))
-    rows = -(-len(cells) // columns)
     gap, under = 16, 52
+    columns = min(len(cells), max(3, min(6, round((len(cells) * (h + under) / (w + gap) * 1.6) ** 0.5))))
+    rows = -(-len(cells) // columns)
     width = max(columns * (w + gap) + gap, 560)
     heading = _wrap(title, font(26, True), width - 2 * gap)
     small = _wrap(note, font(15), width - 2 * gap)

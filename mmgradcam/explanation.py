@@ -20,7 +20,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.files import is_folder, path_of
 from mmgradcam.film import Film, Track
 from mmgradcam.lookup import listing, positions_of
-from mmgradcam.pictures import Box
+from mmgradcam.pictures import Box, of_tiles
 from mmgradcam.record import About, Verdict
 from mmgradcam.regions import PixelBox, segment_boxes
 from mmgradcam.task import Target, Task, spelled
@@ -217,7 +217,7 @@ class Explanation:
 
     def _grids(self) -> Tensor:
         """The maps, if their grid is one of a picture or a clip."""
-        many = self.clip is not None or not isinstance(self.box[0], (int, float))
+        many = self.clip is not None or of_tiles(self.box)
         if self.maps.dim() != (4 if many else 3):
             raise InputError(f"expected a map over height and width, got a grid of {self.maps.dim() - 1} dimensions")
         return self.maps.cpu()

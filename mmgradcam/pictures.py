@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,12 @@ SMALLEST_SIDE = 8
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 as fractions of a picture's width and height; below 0 or above 1 where the model's picture was padded."""
+
+
+def of_tiles(box: Box | Sequence[Box]) -> TypeGuard[Sequence[Box]]:
+    """Whether there are several boxes, of the tiles of a picture, and not the one of a picture seen whole."""
+    first, *_ = box
+    return isinstance(first, Sequence)
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ def _grey(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise InputError(f"expected an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}")
-    array = array[..., 0] if array.shape[2:] == (1,) else array
+    array = array.squeeze(2) if array.shape[2:] == (1,) else array
     kind, wanted = array.dtype.kind, "expected an array of uint8, of integers in 0..255, or of floats in 0..1"
     if kind not in "biuf":
         raise InputError(f"{wanted}, got {array.dtype}")
@@ -290,7 +296,7 @@ class Seen:
     def _traced(self, width: int, height: int) -> Box | tuple[Box, ...]:
         x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
         planes = [
-            Image.fromarray((255 * plane).round().astype(np.uint8)).convert("RGB")
+            Image.fromarray((np.iinfo(np.uint8).max * plane).round().astype(np.uint8)).convert("RGB")
             for plane in (np.zeros_like(x), np.ones_like(x), x, y, x)
         ]
         for _ in range(TRIES):
@@ -325,7 +331,7 @@ def _rectangles(low: Tensor, high: Tensor, ramps: Sequence[Tensor]) -> Box | tup
     tiles = [_rectangle(*one) for one in zip(*(x.view(-1, *x.shape[-2:]) for x in (low, spread, shown, *ramps)), strict=True)]
     if all(tile == NOWHERE for tile in tiles):
         raise UnknownGeometry(f"the preprocessing makes the same of a black and of a white picture; {OWN_BOX}")
-    return tiles[0] if low.dim() == 2 else tuple(tiles)
+    return tuple(tiles) if low.dim() > 2 else tiles.pop()
 
 
 OWN_BOX = "return Prepared(pixels, box) from a prepare of your own, with the part of the picture that they show"

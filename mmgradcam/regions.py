@@ -25,7 +25,7 @@ def fill_holes(mask: Mask) -> Mask:
     x0, y0, x1, y1 = mask_box(mask)
     inside = filled[y0:y1, x0:x1]
     runs, segments = _segments(np.pad(~inside, 1, constant_values=True), diagonal=False)
-    for y, left, right in runs[segments != segments[0]].tolist():
+    for y, left, right in runs[segments != 0].tolist():
         inside[y - 1, left - 1 : right - 1] = True
     return filled
 

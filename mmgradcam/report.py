@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from PIL import Image
 from mmgradcam import draw
 from mmgradcam.errors import unicode_text
 from mmgradcam.inlined import CANVAS_SIDE, canvas_size, data_uri, fitted, heat_data, heat_script, picture_uri
+from mmgradcam.pictures import of_tiles
 
 if TYPE_CHECKING:
     from mmgradcam.explanation import Explanation
@@ -132,7 +132,7 @@ def page(explanation: Explanation) -> str:
         told += f" {checked.CAVEAT} r is the rank correlation of two maps; a nat is a factor of 2.7 in probability."
     h, w = explanation.picture.height, explanation.picture.width
     name = f", {escape(about.image_name)}" if about.image_name else ""
-    tiled = isinstance(explanation.box[0], Sequence)
+    tiled = of_tiles(explanation.box)
     heats = explanation.scaled()
     data = heat_data(heats if tiled else heats[:, None], explanation.box if tiled else (explanation.box,))  # type: ignore[arg-type]
     across, down = canvas_size(w, h, CANVAS_SIDE)

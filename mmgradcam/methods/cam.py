@@ -156,9 +156,9 @@ def normgrad(features: Tensor, gradients: Tensor) -> Tensor:
     """
     largest = gradients.detach().abs().amax(tuple(range(1, gradients.dim())), keepdim=True)
     scale = torch.where(largest > 0, largest, torch.ones_like(largest))  # squares of small gradients would be 0
-    norms = torch.linalg.vector_norm(gradients / scale, dim=1) * scale[:, 0]
-    drawn: Tensor = torch.linalg.vector_norm(features, dim=1) * norms
-    return drawn
+    norms = torch.linalg.vector_norm(gradients / scale, dim=1, keepdim=True) * scale
+    drawn: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True) * norms
+    return drawn.squeeze(1)
 
 
 def eigencam(features: Tensor, gradients: Tensor) -> Tensor:
@@ -204,12 +204,12 @@ def _first_component(channels: Tensor) -> Tensor:
     flat = flat / scale
     if flat.shape[1] <= flat.shape[2]:
         direction = torch.linalg.eigh(flat @ flat.mT).eigenvectors[..., -1:]
-        found = (flat.mT @ direction)[..., 0]
+        found = (flat.mT @ direction).squeeze(-1)
     else:
         values, vectors = torch.linalg.eigh(flat.mT @ flat)
         found = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
     sign = torch.where((found * flat.sum(1)).sum(1, keepdim=True) < 0, -1.0, 1.0)
-    maps: Tensor = (found * sign * scale[:, 0]).unflatten(1, channels.shape[2:])
+    maps: Tensor = (found * sign * scale.flatten(1)).unflatten(1, channels.shape[2:])
     return maps
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
+from mmgradcam.methods.cam import divided
 from mmgradcam.probe import Probe, gathered
 from mmgradcam.seam import Tap, find_tap, ran
 
@@ -35,7 +36,7 @@ def cam(probe: Probe) -> Tensor:
         cells = tuple(range(2, gradients.dim()))
         if not _same(gradients, gradients.mean(cells, keepdim=True).expand_as(gradients)):
             raise _unfit("its gradient is not the same at every cell")
-        if features[0, 0].numel() == 1:
+        if features.shape[2:].numel() == 1:
             raise _unfit("there is a single cell, and so no map; take it before the pooling")
         ((_, elsewhere),) = gathered(probe.slopes_changed(place, torch.zeros_like(probe.places[place])))
         if not _same(gradients, elsewhere):
@@ -83,8 +84,8 @@ def _psi(contribution: Tensor, size: tuple[int, int]) -> Tensor:
     """(n, C, H, W) -> (n, h, w)."""
     x = contribution.abs()
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-    x = (x - low) / torch.where(high > low, high - low, torch.ones_like(high))
-    return F.interpolate(x.sum(1, keepdim=True), size=size, mode="bilinear", align_corners=False)[:, 0]
+    x = divided(x - low, high - low)
+    return F.interpolate(x.sum(1, keepdim=True), size=size, mode="bilinear", align_corners=False).squeeze(1)
 
 
 def biases(probe: Probe) -> list[tuple[Tap, Tensor]]:

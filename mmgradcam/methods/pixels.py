@@ -23,7 +23,7 @@ def gradient_x_input(probe: Probe) -> Tensor:
     Returns:
         (K, h, w), of either sign.
     """
-    pixels, gradients = gathered(probe.slopes(at_pixels=True, taps=[]))[0]
+    ((pixels, gradients),) = gathered(probe.slopes(at_pixels=True, taps=[]))
     return (pixels * gradients).sum(1)
 
 
@@ -55,7 +55,8 @@ def integrated_gradients(probe: Probe, steps: int = 32, baseline: float = 0.0) -
         new = [i for i, row in enumerate(part.rows) if row not in done]
         done.update(part.rows)
         index = torch.tensor([part.rows[i][1] for i in new], device=way.device)
-        total.index_add_(0, index, part.places[0][1][new])
+        ((_, gradients),) = part.places
+        total.index_add_(0, index, gradients[new])
     return (way.float() * total / steps).sum(1)
 
 
@@ -97,7 +98,8 @@ def deconvnet(probe: Probe) -> Tensor:
 
 
 def _ruled(probe: Probe, rule: str) -> Tensor:
-    return gathered(probe.slopes(at_pixels=True, taps=[], rule=rule))[0][1].abs().amax(1)
+    ((_, gradients),) = gathered(probe.slopes(at_pixels=True, taps=[], rule=rule))
+    return gradients.abs().amax(1)
 
 
 def guided_gradcam(probe: Probe) -> Tensor:

@@ -147,8 +147,8 @@ def smooth_gradcam_pp(
                 sums.extend(a.new_zeros(3, len(probe.targets), *a.shape[1:]) for a, _ in part.places)
             new = [i for i, row in enumerate(part.rows) if row not in seen]
             seen.update(part.rows)
-            index = torch.tensor([part.rows[i][1] for i in new], device=sums[0].device)
             for (_, g), powers in zip(part.places, sums, strict=True):
+                index = torch.tensor([part.rows[i][1] for i in new], device=g.device)
                 for p in range(3):
                     powers[p].index_add_(0, index, g[new].pow(p + 1))
             yield part.rows, probe.fused([rule(a, g, g.square(), g.pow(3)) for a, g in part.places])
@@ -198,7 +198,7 @@ def score_cam(probe: Probe) -> Tensor:
     for a in probe.places:
         if a.dim() != 4:
             raise InputError(f"score_cam: expected features over height and width, got a grid of {a.dim() - 2} dimensions")
-        channels = a[0]
+        channels = a.squeeze(0)
         low, high = channels.amin((1, 2)), channels.amax((1, 2))
         useful = (high > low).nonzero().flatten()
         weights = channels.new_zeros(len(probe.targets), len(channels))
@@ -236,7 +236,7 @@ def ablation_cam(probe: Probe) -> Tensor:
             changed[torch.arange(len(some)), some] = 0
             drops.append(y - probe.score_changed(place, changed))
         weights = divided(torch.cat(drops), y.abs().expand(count, -1))
-        drawn.append(torch.relu(torch.einsum("ck,c...->k...", weights.to(a), a[0])))
+        drawn.append(torch.relu(torch.einsum("ck,c...->k...", weights.to(a), a.squeeze(0))))
     return probe.fused(drawn)
 
 
@@ -331,6 +331,6 @@ def random_masks(pixels: Tensor, count: int, cells: int, share: float, seed: int
     ys, xs = (torch.randint(0, side, (count,), generator=draw).tolist() for side in (high, wide))
     size = ((cells + 1) * high, (cells + 1) * wide)
     for at in range(0, count, batch):
-        large = F.interpolate(grids[at : at + batch], size=size, mode="bilinear", align_corners=False)[:, 0]
+        large = F.interpolate(grids[at : at + batch], size=size, mode="bilinear", align_corners=False).squeeze(1)
         corners = zip(large, ys[at : at + batch], xs[at : at + batch], strict=True)
         yield torch.stack([m[y : y + h, x : x + w] for m, y, x in corners]).to(pixels)

@@ -141,7 +141,7 @@ def _averaged(values: AnyMap, side: int) -> Values:
     return _shares(values.shape[0], side) @ values.astype(np.float64) @ _shares(values.shape[1], side).T
 
 
-@lru_cache(maxsize=64)
+@lru_cache
 def _shares(size: int, side: int) -> Values:
     """(side, size): the share of each of `side` equal cells that each of `size` pixels takes up."""
     cells, pixels = np.arange(side)[:, None] * size, np.arange(size)[None] * side

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,7 +50,7 @@ def box_of(heat: Heat, share: float = 0.15) -> PixelBox | None:
     """
     if not 0 <= share <= 1:
         raise InputError(f"expected a share of the maximum in 0..1, got {share}")
-    mask = (heat >= share * float(heat.max(initial=0.0))) & (heat > 0)
+    mask = (heat >= share * float(heat.max())) & (heat > 0)
     x0, y0, x1, y1 = mask_box(mask)
     if x1 == 0:
         return None
@@ -108,10 +109,7 @@ def localization_error(right: Sequence[Sequence[bool]], located: Sequence[Sequen
             f"expected one row of predictions per picture in both lists and a top of 1 or more, got {len(right)} and "
             f"{len(located)} pictures and top {top}; give each prediction its class and its box"
         )
-    good = [
-        any(named and boxed for named, boxed in zip(classes[:top], boxes[:top], strict=True))
-        for classes, boxes in zip(right, located, strict=True)
-    ]
+    good = [any(map(operator.and_, classes[:top], boxes[:top])) for classes, boxes in zip(right, located, strict=True)]
     return 100 * (1 - sum(good) / len(good))
 
 
@@ -147,8 +145,9 @@ def loc_delta(heat: Heat, where: Mask | PixelBox, delta: float, picture: npt.NDA
     low, high = float(heat.min()), float(heat.max())
     lit = heat - low > delta * (high - low)
     if picture is not None:
-        alike(heat, picture[..., 0])
-        lit &= picture.any(-1)
+        coloured = np.asarray(picture.any(-1))
+        alike(heat, coloured)
+        lit &= coloured
     inside = int((lit & mask).sum())
     whole = int(mask.sum()) + int(lit.sum()) - inside
     return inside / whole if whole else 0.0

@@ -86,7 +86,7 @@ def cider(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
     """
     _check(captions, references)
     scored = CiderD(references)
-    return 100 * sum(scored.of(i, caption) for i, caption in enumerate(captions)) / max(len(captions), 1)
+    return 100 * _mean([scored.of(i, caption) for i, caption in enumerate(captions)])
 
 
 def meteor(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> float | None:
@@ -103,7 +103,11 @@ def meteor(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
     except LookupError:
         return None
     each = [meteor_score([list(r) for r in rs], list(c)) for c, rs in zip(captions, references, strict=True)]
-    return 100 * float(sum(each)) / max(len(each), 1)
+    return 100 * _mean(each)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def _check(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:

@@ -66,18 +66,20 @@ def defocus_blur(pixels: Array, severity: int, rng: np.random.Generator) -> Arra
     """A lens out of focus: the mean over a disc with a softened rim."""
     radius, rim = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))[severity - 1]
     wide = max(1.0, radius * _scale(pixels))
-    reach = int(np.ceil(wide)) + 2
+    margin = 1 if radius <= 8 else 2
+    reach = int(wide) + margin
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     disc = (x * x + y * y <= wide * wide).astype(np.float64)
-    soft = _bell(1 if radius <= 8 else 2, rim)
-    return _filtered(pixels, _filtered((disc / disc.sum())[..., None], np.outer(soft, soft), "reflect")[..., 0], "reflect")
+    soft = _bell(margin, rim)
+    kernel = _filtered((disc / disc.sum())[..., None], np.outer(soft, soft), "constant").squeeze(2)
+    return _filtered(pixels, kernel, "reflect")
 
 
 def brightness(pixels: Array, severity: int, rng: np.random.Generator) -> Array:
     """More light: the value of HSV grows, hue and saturation stay."""
     value = pixels.max(-1, keepdims=True)
     grown = np.minimum(value + (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1], 1)
-    made: Array = np.where(value > 0, pixels * grown / np.where(value > 0, value, 1), grown)
+    made: Array = np.divide(pixels, value, out=np.ones_like(pixels), where=value > 0) * grown
     return made
 
 

@@ -58,14 +58,14 @@ def made_up(explanations: Explanation | Sequence[Explanation], fitted: Calibrati
         InputError: there is no calibration for the model, its targets have no log-probability, or the explanation was loaded
             from a file.
     """
-    many = not isinstance(explanations, Explanation)
-    given: list[Explanation] = list(explanations) if many else [explanations]  # type: ignore[list-item]
-    by = [fitted or _fitted(one) for one in given]
-    made = [
+    if isinstance(explanations, Explanation):
+        (made,) = made_up([explanations], fitted)
+        return made
+    by = [fitted or _fitted(one) for one in explanations]
+    return [
         np.where([target.asserted for target in one.targets], chances(told, x), np.nan)
-        for one, told, x in zip(given, by, evidence(given), strict=True)
+        for one, told, x in zip(explanations, by, evidence(explanations), strict=True)
     ]
-    return made if many else made[0]
 
 
 def flagged(explanation: Explanation, fitted: Calibration | None = None) -> npt.NDArray[np.bool_]:

@@ -100,7 +100,7 @@ def _levels(matrix: Matrix, unknown: Mask) -> tuple[list[_Level], Any]:
     import scipy.sparse.linalg
 
     levels = []
-    while matrix.shape[0] > _COARSEST:
+    while unknown.sum() > _COARSEST:
         ys, xs = np.nonzero(unknown)
         ys, xs = ys // _SIDE, xs // _SIDE
         unknown = np.zeros((ys.max() + 1, xs.max() + 1), np.bool_)
@@ -121,9 +121,9 @@ def _cycle(levels: list[_Level], coarsest: Any, right: Values) -> Values:
     if not levels:
         solved: Values = coarsest.solve(right)
         return solved
-    level = levels[0]
+    level, *coarser = levels
     made = _DAMPING * level.inverse * right
-    made = made + level.prolong @ _cycle(levels[1:], coarsest, level.restrict @ (right - level.matrix @ made))
+    made = made + level.prolong @ _cycle(coarser, coarsest, level.restrict @ (right - level.matrix @ made))
     smoothed: Values = made + _DAMPING * level.inverse * (right - level.matrix @ made)
     return smoothed
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmgradcam.errors import InputError
+from mmgradcam.methods.cam import divided
 
 Floats = npt.NDArray[np.float64]
 WINDOW, SPREAD, K1, K2 = 11, 1.5, 0.01, 0.03
@@ -70,7 +71,7 @@ def to_grid(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
         return maps
     if maps.dim() != 3 or len(grid) != 2:
         raise InputError(f"expected maps over height and width, got grids {tuple(maps.shape[1:])} and {tuple(grid)}")
-    return F.adaptive_avg_pool2d(maps.float()[None], grid)[0]
+    return F.adaptive_avg_pool2d(maps.float(), grid)
 
 
 def _rows(maps: Tensor, fellows: Tensor) -> Floats:
@@ -103,7 +104,7 @@ def correlation(one: Floats, other: Floats) -> float:
 def _scaled(maps: Tensor) -> Tensor:
     flat = torch.nan_to_num(maps.detach().cpu().double()).flatten(1)
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
-    return ((flat - low) / torch.where(high > low, high - low, torch.ones_like(high))).view(maps.shape)
+    return divided(flat - low, high - low).view(maps.shape)
 
 
 def _planes(maps: Tensor) -> Tensor:

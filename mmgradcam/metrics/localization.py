@@ -72,7 +72,7 @@ def random_in(mask: Mask) -> float:
 
 def inside_outside(heat: Heat, mask: Mask) -> tuple[float, float]:
     """Mean heat inside and outside a (H, W) mask, with the heat scaled to a maximum of 1."""
-    scaled = heat / top if (top := float(heat.max(initial=0.0))) > 0 else heat
+    scaled = heat / top if (top := float(heat.max())) > 0 else heat
     inside = float(scaled[mask].mean()) if mask.any() else 0.0
     outside = float(scaled[~mask].mean()) if not mask.all() else 0.0
     return inside, outside

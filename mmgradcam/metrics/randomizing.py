@@ -90,7 +90,7 @@ def randomized(explanation: Explanation, seed: int = 0, how: str = "cascading", 
         some = [layers[i] for i in part]
         before = [{k: v.clone() for k, v in layer.own().items()} for layer in some]
         anew = sum(reset(layer.module, seed, int(i)) for i, layer in zip(part, some, strict=True))
-        other = again.of([explanation.targets], [again.view.pixels], {"task": task, "taps": taps})[0]
+        (other,) = again.of([explanation.targets], [again.view.pixels], {"task": task, "taps": taps})
         names = tuple(layer.name for layer in some)
         pairs = [(part_of(explanation.maps), part_of(other.maps)) for part_of in (torch.abs, torch.relu)]
         absolute, positive = (spearman(*pair) for pair in pairs)
@@ -122,7 +122,7 @@ def unlearned(explanation: Explanation, seeds: Sequence[int] = (0, 1, 2)) -> Flo
         for number, (layer, kept) in enumerate(zip(layers, learned, strict=True)):
             layer.put(kept)
             reset(layer.module, seed, number)
-        other = again.of([explanation.targets], [again.view.pixels], {"task": task, "taps": taps})[0]
+        (other,) = again.of([explanation.targets], [again.view.pixels], {"task": task, "taps": taps})
         made.append(spearman(torch.relu(explanation.maps), torch.relu(other.maps)))
     return np.stack(made)
 

@@ -17,7 +17,7 @@ from mmgradcam.clips import Clip
 from mmgradcam.engine import encode, scores
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
-from mmgradcam.metrics.variants import Seen
+from mmgradcam.metrics.variants import Seen, task_of
 from mmgradcam.pictures import open_picture
 from mmgradcam.seam import left_as_found
 from mmgradcam.task import Target, Task, device_of
@@ -55,13 +55,13 @@ def reliance(
 
     Source: the pointwise mutual information of target and picture (Fano 1961), the model's marginal being that without it.
     """
-    many = not isinstance(explanations, Explanation)
-    given: list[Explanation] = list(explanations) if many else [explanations]  # type: ignore[list-item]
-    noted = [_noted(one) if isinstance(without, str) and without == "grey" else None for one in given]
-    asked = [one for one, known in zip(given, noted, strict=True) if known is None]
-    found = iter([rows[0] - rows[1] for rows in likelihoods(asked, [without], batch)])
-    made = [next(found) if known is None else known for known in noted]
-    return made if many else made[0]
+    if isinstance(explanations, Explanation):
+        (made,) = reliance([explanations], without, batch)
+        return made
+    noted = [_noted(one) if isinstance(without, str) and without == "grey" else None for one in explanations]
+    asked = [one for one, known in zip(explanations, noted, strict=True) if known is None]
+    found = (given - instead for given, instead in likelihoods(asked, [without], batch))
+    return [next(found) if known is None else known for known in noted]
 
 
 def likelihoods(explanations: Sequence[Explanation], without: Sequence[Any], batch: int = 32) -> list[Floats]:
@@ -139,7 +139,7 @@ def language_prior(explanation: Explanation, others: Sequence[Any] = (), top: in
         for row in features[1:]:
             for target in task.targets(row[None], **query):
                 candidates.setdefault(target.label, target)
-    given = np.exp(_likely(task, features, first.targets)[:, 0])
+    given = np.exp(_likely(task, features, first.targets).squeeze(1))
     found = np.exp(_likely(task, features[1:], list(candidates.values())))
 
     def likeliest(p: Floats) -> tuple[tuple[str, float], ...]:
@@ -160,9 +160,7 @@ def _features(explanations: Sequence[Explanation], without: Sequence[Any], batch
     """(1 + V, C, *grid) features of each explanation's picture and of what is shown instead, encoded in batches."""
     if not explanations:
         return
-    task, size = explanations[0].task, max(1, batch // (1 + len(without)))
-    if any(one.task is not task for one in explanations):
-        raise InputError("expected explanations of one model, got several models'")
+    task, size = task_of(explanations), max(1, batch // (1 + len(without)))
     instead = [_opened(other) for other in without]
     device = device_of(task)
     at = 0

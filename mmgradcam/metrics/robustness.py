@@ -134,10 +134,10 @@ def adversarial(
             if aim is not None:
                 with redirect_stdout(io.StringIO()):  # it tells of its mode
                     made.set_mode_targeted_by_function(lambda images, labels: torch.full_like(labels, aim))
-            found = made(start[None], torch.tensor([true], device=device))[0].detach()
+            found = made(start[None], torch.tensor([true], device=device)).squeeze(0).detach()
         found = torch.where(model.free, (found * 255).round() / 255, start)
         with torch.no_grad():
-            was, now = (model(one[None])[0].float().softmax(-1) for one in (start, found))
+            was, now = (model(one[None]).squeeze(0).float().softmax(-1) for one in (start, found))
     best = int(now.argmax())
     pixels = model.pixels(found).cpu()
     seen = explain(task, pixels, classes=labels, **how)
@@ -187,8 +187,8 @@ class _Logits(nn.Module):
             self.features = features
 
     def index(self, label: int | str) -> int:
-        asked = self.task.targets(self.features, classes=[label])[0].value
-        return [target.value for target in self.every].index(asked)
+        (asked,) = self.task.targets(self.features, classes=[label])
+        return [target.value for target in self.every].index(asked.value)
 
     def unit(self, pixels: Tensor) -> Tensor:
         """Prepared pixels as 0..1; what is padding is 0."""

@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,10 +53,11 @@ def swapped_pictures(explanations: Sequence[Explanation]) -> list[Floats]:
         InputError: fewer than two, or by several models.
     """
     agains = [again_of(one) for one in explanations]
-    if len(agains) < 2 or any(again.how.task is not agains[0].how.task for again in agains):
+    if len(agains) < 2 or len({id(again.how.task) for again in agains}) > 1:
         raise InputError(f"swapped_pictures: expected explanations of 2 pictures or more by one model, got {len(agains)}")
-    others = [again.view.pixels for again in [*agains[1:], agains[0]]]
-    made = agains[0].of([one.targets for one in explanations], others)
+    first, *rest = agains
+    others = [again.view.pixels for again in [*rest, first]]
+    made = first.of([one.targets for one in explanations], others)
     return [
         spearman(torch.relu(one.maps), torch.relu(to_grid(other.maps, tuple(one.maps.shape[1:]))))
         for one, other in zip(explanations, made, strict=True)
@@ -114,12 +115,12 @@ def seed_sensitivity(explanation: Explanation, seeds: Sequence[int] = (1, 2, 3))
         InputError: the method has no seed.
     """
     again = again_of(explanation)
-    method: Callable[..., Any] = again.how.methods[0]
+    (method,) = cast(tuple[Callable[..., Any]], again.how.methods)
     if "seed" not in inspect.signature(method).parameters:
         raise InputError(f"seed_sensitivity: {explanation.about.method} draws nothing at random; give one that has a seed")
     pixels = [again.view.pixels]
-    made = [again.of([explanation.targets], pixels, {"methods": (functools.partial(method, seed=seed),)})[0] for seed in seeds]
-    return _likeness(explanation, made)
+    made = [again.of([explanation.targets], pixels, {"methods": (functools.partial(method, seed=seed),)}) for seed in seeds]
+    return _likeness(explanation, [one for (one,) in made])
 
 
 def methods_agree(explanations: Sequence[Explanation]) -> Floats:

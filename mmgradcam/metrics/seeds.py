@@ -40,8 +40,9 @@ def seed_mask(heats: Sequence[Heat], classes: Sequence[int], share: float = 0.2)
     """
     if len(heats) != len(classes) or not heats or not all(1 <= label <= 254 for label in classes):
         raise InputError(f"expected one class in 1..254 per map, got {len(heats)} maps and classes {list(classes)}")
-    for heat in heats[1:]:
-        alike(heats[0], heat)
+    first, *others = heats
+    for heat in others:
+        alike(first, heat)
     maps = np.stack(heats)
     tops = maps.max((1, 2), keepdims=True)
     maps = np.where((maps >= np.float32(share) * tops) & (maps > 0), maps, 0)
@@ -78,7 +79,7 @@ def class_ious(seeds: Iterable[Labels], truths: Iterable[Labels], classes: int, 
             kept = truth != ignore
             said = np.where(seed == NOBODY, classes, seed.astype(np.int64))[kept]
             true = truth[kept].astype(np.int64)
-            if true.max(initial=0) >= classes or said.max(initial=0) > classes:
+            if (true >= classes).any() or (said > classes).any():
                 top = max(int(true.max()), int(said.max()))
                 raise InputError(
                     f"expected labels below {classes}, got {top}; say how many classes there are, background included"
@@ -90,7 +91,8 @@ def class_ious(seeds: Iterable[Labels], truths: Iterable[Labels], classes: int, 
         raise InputError("expected as many seeds as truths; give one truth per seed") from None
     hit = np.diagonal(counts).astype(np.float64)
     union = counts.sum(1) + counts.sum(0)[:classes] - hit
-    return np.where(union > 0, hit / np.maximum(union, 1), np.nan)
+    shares: npt.NDArray[np.float64] = np.divide(hit, union, out=np.full(classes, np.nan), where=union > 0)
+    return shares
 
 
 def mean_iou(seeds: Iterable[Labels], truths: Iterable[Labels], classes: int, ignore: int = 255) -> float:

@@ -15,6 +15,7 @@ from mmgradcam import draw
 from mmgradcam.engine import encode, paired
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
+from mmgradcam.pictures import of_tiles
 from mmgradcam.seam import left_as_found
 from mmgradcam.task import Target, Task, device_of
 from mmgradcam.views import View, blank_of
@@ -43,7 +44,7 @@ class Seen:
     @property
     def tiled(self) -> bool:
         """Whether the model sees it in tiles."""
-        return not isinstance(self.view.box[0], (int, float))
+        return of_tiles(self.view.box)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -104,9 +105,7 @@ class Variants:
         if not explanations:
             raise InputError("expected at least one explanation, got none")
         self.explanations, self.batch, self.memory = list(explanations), batch, memory
-        self.task = explanations[0].task
-        if any(one.task is not self.task for one in explanations):
-            raise InputError("expected explanations of one model, got several models'")
+        self.task = task_of(explanations)
         self.rows = [(e, k) for e, one in enumerate(explanations) for k in range(len(one))]
         of_picture: dict[tuple[int, int], Seen] = {}
         self.seen: list[Seen] = []
@@ -142,7 +141,7 @@ class Variants:
             made = torch.stack([draw.upsample(tile, whole, (h, w)) for tile in raw.unbind(1)], 1)
         else:
             made = draw.over_time(raw, whole, shape[0], (h, w))
-        return draw.normalize(made)[0]
+        return draw.normalize(made).squeeze(0)
 
     def base(self) -> Tensor:
         """(R,) scores of the pictures themselves."""
@@ -209,6 +208,18 @@ def variants_of(explained: Explained) -> Variants:
     if isinstance(explained, Variants):
         return explained
     return Variants([explained] if isinstance(explained, Explanation) else explained)
+
+
+def task_of(explanations: Sequence[Explanation]) -> Task:
+    """The task of explanations, one at least.
+
+    Raises:
+        InputError: they are of several models, or one was loaded from a file.
+    """
+    task, *others = (one.task for one in explanations)
+    if any(other is not task for other in others):
+        raise InputError("expected explanations of one model, got several models'")
+    return task
 
 
 def _blur(planes: Tensor, sigma: float) -> Tensor:

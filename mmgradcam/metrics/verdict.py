@@ -112,7 +112,7 @@ def showing(explanation: Explanation, area: float = 0.25, count: int = RANDOM, s
 def _told(explanation: Explanation, area: float, count: int, seed: int, *, only: bool) -> tuple[Floats, Floats, Floats]:
     """(K,) each, of no part, the hottest and the mean of random ones: log-probabilities with it hidden, or `only` it shown."""
     variants, likely = Variants([explanation]), has_likelihood(explanation.task)
-    seen = variants.seen[0]
+    (seen,) = variants.seen
     inside = torch.ones(seen.shape, dtype=torch.bool) if seen.tiled else within(seen.view.box, seen.shape)  # type: ignore[arg-type]
     rows = range(len(explanation))
     heats = [variants.heat(k) * inside for k in rows]
@@ -146,7 +146,7 @@ def random_parts(inside: Tensor, size: int, count: int, seed: int) -> list[Tenso
     draw = torch.Generator().manual_seed(seed)
     fields = F.interpolate(
         torch.rand(count, 1, 6, 6, generator=draw), size=inside.shape[-2:], mode="bicubic", align_corners=False
-    )[:, 0]
+    ).squeeze(1)
     return [hottest(field.expand(inside.shape).masked_fill(~inside, -1e9), size) for field in fields]
 
 
