@@ -85,6 +85,38 @@ def test_as_many_are_drawn_as_asked_for_a_bounded_number_at_a_time(
     assert made.tolist() == [float(n) for n in sizes for _ in range(n)]
 
 
+def test_the_limits_of_what_is_sure_and_what_is_found() -> None:
+    """Below 0.05, with 0 outside the interval, and no less than what counts."""
+
+    def row(low: float, high: float, adjusted: float, least: float = 0.0) -> groups.Difference:
+        return groups.Difference("x", 0.75, 0.25, (3, 4), low, high, 0.01, adjusted, least=least)
+
+    cases = [
+        (row(0.1, 0.9, 0.049), True),
+        (row(0.1, 0.9, 0.05), False),
+        (row(-0.9, -0.1, 0.01), True),
+        (row(-0.1, 0.9, 0.01), False),
+    ]
+    cases += [(row(0.0, 0.9, 0.01), False), (row(-0.9, 0.0, 0.01), False)]
+    assert [one.sure for one, _ in cases] == [sure for _, sure in cases] == [one.found for one, _ in cases]
+    assert row(0.1, 0.9, 0.01, least=0.5).found
+    assert not row(0.1, 0.9, 0.01, least=0.51).found
+    assert not row(0.1, 0.9, 0.06, least=0.5).found
+    assert row(0.1, 0.9, 0.01).difference == 0.5
+
+
+def test_a_row_has_means_counts_and_quantiles_of_what_was_drawn() -> None:
+    """p is one more than those as large, over one more than all (Phipson and Smyth 2010); rounding makes none larger."""
+    drawn, chance = np.arange(1000.0), np.array([2.0, -2.0, 1.9, 0.0, 2 - 1e-13, 2 - 1e-11, -2 - 1e-13])
+    made = groups._made("x", 3.0, 1.0, (5, 6), 2.0, drawn, chance, True, False)
+    assert made == groups.Difference("x", 3.0, 1.0, (5, 6), 24.975, 974.025, 5 / 8, 5 / 8, paired=True, share=False)
+    same = between("x", [1.0, 1.0], [1.0, 1.0, 1.0], share=True, resamples=3)
+    assert (same.p, same.counts, same.share, same.paired, same.low, same.high) == (1.0, (2, 3), True, False, 0.0, 0.0)
+    pair = within("x", [1.0, 2.0], [1.0, 2.0], share=True, resamples=3)
+    assert (pair.p, pair.counts, pair.share, pair.paired) == (1.0, (2, 2), True, True)
+    assert within("x", [1.0, 2.0, 4.0], [0.0, 0.0, 0.0], seed=1) != within("x", [1.0, 2.0, 4.0], [0.0, 0.0, 0.0], seed=2)
+
+
 def test_what_is_sure_but_less_than_counts_is_not_found() -> None:
     first, second = [0.5, 0.51] * 50, [0.505, 0.515] * 50
     for least, found in ((0.004, True), (0.006, False)):

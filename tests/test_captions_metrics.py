@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,6 +37,13 @@ def test_bleu_is_the_geometric_mean_of_clipped_precisions_with_brevity() -> None
             made[n - 1] += len(mine)
     precision = math.exp(sum(math.log(m / k) for m, k in zip(matched, made, strict=True)) / 4)
     assert bleu4(words(SAID), list(map(words, PEOPLE))) == pytest.approx(100 * precision * min(1.0, math.exp(1 - near / own)))
+
+
+def test_bleu_counts_where_four_words_in_a_row_are_shared() -> None:
+    """As nltk gives it: 100 for one shared run of four and no more, and 0 where three words are the longest run."""
+    assert bleu4(words(["a red ball rolls"]), [words(["a red ball rolls"])]) == pytest.approx(100)
+    assert bleu4(words(["so a red ball rolls"]), [words(["now a red ball rolls on"])]) > 30
+    assert bleu4(words(["a red ball rolls"]), [words(["a red ball sleeps", "one ball rolls"])]) == 0.0
 
 
 def test_bleu_of_nothing_in_common_is_zero_and_says_nothing() -> None:
@@ -71,6 +79,13 @@ def test_cider_of_a_corpus_is_the_mean_of_its_captions() -> None:
     assert alone.of(1, words(["a red ball rolls"])[0]) == 0
 
 
+def test_captions_of_few_pictures() -> None:
+    """What all pictures of one say tells none apart; none say nothing."""
+    one = [words(["a red ball rolls"])]
+    assert cider(one[0], one) == CiderD(one).of(0, one[0][0]) == 0.0
+    assert cider([], []) == bleu4([], []) == 0.0
+
+
 def test_a_caption_people_wrote_themselves_scores_highest() -> None:
     people = list(map(words, PEOPLE))
     assert cider([p[0] for p in people], people) > cider(words(SAID), people) > cider(words(SAID[::-1]), people)
@@ -79,6 +94,22 @@ def test_a_caption_people_wrote_themselves_scores_highest() -> None:
 def test_meteor_needs_wordnet_and_is_none_without() -> None:
     found = meteor(words(SAID), list(map(words, PEOPLE)))
     assert found is None or 0 < found < 100
+
+
+def test_meteor_is_the_mean_over_captions_of_what_nltk_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where WordNet is: nltk's score is stood in for by the share of words that the best reference has, too."""
+    import nltk.corpus
+    from nltk.translate import meteor_score
+
+    monkeypatch.setattr(nltk.corpus, "wordnet", SimpleNamespace(ensure_loaded=lambda: None))
+    monkeypatch.setattr(
+        meteor_score, "meteor_score", lambda people, said: max(len(set(p) & set(said)) for p in people) / len(said)
+    )
+    assert meteor(words(SAID), list(map(words, PEOPLE))) == pytest.approx(100 * (5 / 5 + 5 / 6 + 5 / 6) / 3)
+    assert meteor(words(SAID[1:2]), [words(PEOPLE[1])]) == pytest.approx(100 * 5 / 6)
+    assert meteor([], []) == 0.0
+    with pytest.raises(InputError, match="got 1 captions and 0 lists"):
+        meteor(words(["a"]), [])
 
 
 def test_references_must_be_there_for_each_caption() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
+from dataclasses import is_dataclass
 from typing import Any
 
 import pytest
 
+import mmgradcam
 from mmgradcam import methods, metrics
-from mmgradcam.metrics import flag, seeds, verdict
+from mmgradcam.metrics import flag, groups, imputation, seeds, verdict
 from mmgradcam.metrics.corruptions import CORRUPTIONS
 
 TENTHS = tuple(n / 10 for n in range(11))
@@ -98,3 +102,28 @@ def test_settings_within_are_those_of_the_published_figures() -> None:
     assert seeds.NOBODY == 255
     assert flag.calibrations() is flag.calibrations(), "read once"
     assert verdict.examine is metrics.examine
+    solver = imputation._COARSEST, imputation._SIDE, imputation._DAMPING, imputation._MOST, imputation.TOLERANCE
+    assert solver == (500, 3, 0.8, 100, 1e-4), "the times in `impute` are of these"
+    assert (groups.LEVEL, groups._AT_ONCE) == (0.05, 2_000_000)
+    assert (verdict.ALIKE, verdict.HOLDS, verdict.NEEDED, verdict.SOMEWHAT, verdict.ENOUGH) == (0.8, 0.5, 0.3, 0.05, 1.0)
+    assert (verdict.AREAS, verdict.RANDOM, verdict.MODELS) == ({"tenth": 0.1, "quarter": 0.25}, 8, 3)
+
+
+CHANGING = {
+    "mmgradcam.bulk.audit.Audit", "mmgradcam.bulk.bias.Kept", "mmgradcam.checking._Trial", "mmgradcam.data.captions.Judgement",
+    "mmgradcam.engine.Encoded", "mmgradcam.engine.Run", "mmgradcam.engine.Slopes", "mmgradcam.engine._Part",
+    "mmgradcam.locks._Claim", "mmgradcam.metrics.variants.Seen", "mmgradcam.seam.Tap", "mmgradcam.seam._Keeper",
+}  # fmt: skip
+"""Records that are filled as they go."""
+
+
+def test_records_do_not_change() -> None:
+    """Nobody may edit a figure, a picture or a setting that others hold, too."""
+    found = {}
+    for part in pkgutil.walk_packages(mmgradcam.__path__, "mmgradcam."):
+        if not part.name.endswith("__main__"):
+            for one in vars(importlib.import_module(part.name)).values():
+                if isinstance(one, type) and is_dataclass(one) and one.__module__ == part.name:
+                    found[f"{part.name}.{one.__name__}"] = one.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert len(found) > 60
+    assert {name for name, frozen in found.items() if not frozen} == CHANGING

@@ -215,6 +215,11 @@ def test_wrapped_lines_are_as_full_as_fits() -> None:
     assert draw._wrap("", face, 50) == []
 
 
+def test_a_cut_title_ends_in_one_ellipsis() -> None:
+    face: Any = Even()
+    assert draw._wrap(" ".join(["mm"] * 40), face, 49) == ["mm"] * 11 + ["mm…"]
+
+
 class Even:
     """A font whose letters are all as wide."""
 

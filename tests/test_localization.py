@@ -16,6 +16,7 @@ from mmgradcam import InputError
 from mmgradcam.data.records import mask_of
 from mmgradcam.metrics import (
     Localization,
+    agreement,
     agreement_with_attention,
     agreement_with_boxes,
     agreement_with_clicks,
@@ -41,6 +42,7 @@ from mmgradcam.metrics import (
     reject_threshold,
     save_seed,
     seed_mask,
+    seeds,
     widened,
 )
 from mmgradcam.regions import fill_holes, mask_box, segment_boxes
@@ -120,6 +122,7 @@ def test_where_points_lie_by_hand() -> None:
     assert inside_outside(heat, np.ones((2, 2), bool)) == (7 / 16, 0.0)
     assert inside_outside(heat, np.zeros((2, 2), bool)) == (0.0, 7 / 16)
     assert inside_outside(0 * heat, np.array([[1, 1], [0, 0]], bool)) == (0.0, 0.0)
+    assert inside_outside(heat / 16, np.array([[1, 1], [0, 0]], bool)) == (0.75, 0.125)
 
 
 def test_figures_over_many_maps_by_hand() -> None:
@@ -226,6 +229,14 @@ def test_boxes_and_their_overlap() -> None:
     assert not localized(0 * HEAT, [BOX])
 
 
+def test_the_box_is_that_of_the_largest_segment_wherever_it_lies() -> None:
+    two = np.array([[9, 0, 0, 5], [0, 0, 0, 0], [4, 0, 5, 5], [0, 0, 0, 0]], np.float32)
+    assert box_of(two) == (2, 2, 4, 3)
+    assert box_of(two[:, :2]) == (0, 0, 1, 1), "the first of equally large ones"
+    assert box_of(two[:3, :1]) == (0, 0, 1, 1)
+    assert box_of(two[:, 1:]) == (1, 2, 3, 3)
+
+
 def test_ilsvrc_localization_error() -> None:
     right = [[True, False, False], [False, True, False], [False, False, True], [True, False, False]]
     located = [[True, False, False], [True, True, False], [True, True, False], [False, True, True]]
@@ -273,6 +284,11 @@ def test_token_activation_map_measures() -> None:
     assert f1_iou(0.0, 0.0) == 0.0
 
 
+def test_the_mean_of_both_token_activation_measures_is_harmonic() -> None:
+    assert f1_iou(0.2, 0.3) == pytest.approx(0.24)
+    assert f1_iou(0.0, 0.5) == 0.0
+
+
 def test_seeds_by_hand() -> None:
     other = np.array([[0.3, 0.2, 0.0], [0.0, 0.4, 1.0], [0.0, 0.0, 0.1]], np.float32)
     seeds = seed_mask([HEAT, other], [5, 9])
@@ -299,6 +315,26 @@ def test_mean_iou_written_out_slowly() -> None:
     pairs = [(int(s), int(t)) for a, b in zip(seeds, truths, strict=True) for s, t in zip(a.ravel(), b.ravel(), strict=True)]
     ious = [sum(s == t == c for s, t in pairs) / sum(c in (s, t) for s, t in pairs) for c in range(4)]
     assert class_ious(seeds, truths, 4).tolist() == pytest.approx(ious)
+
+
+def test_labels_at_the_ends_are_counted_and_void_is_not() -> None:
+    nothing = np.zeros((2, 2), np.uint8)
+    assert class_ious([nothing], [nothing], 1).tolist() == [1.0]
+    assert class_ious([nothing + 255], [nothing], 1).tolist() == [0.0], "what is nobody's is wrong where there is a class"
+    assert np.isnan(class_ious([nothing], [nothing + 255], 2)).all()
+    assert np.isnan(class_ious([nothing], [nothing + 7], 2, ignore=7)).all()
+    assert seed_mask([HEAT, 3 * HEAT.T], [1, 254]).tolist() == [[0, 1, 0], [254, 254, 1], [0, 254, 0]]
+
+
+def test_colours_are_those_of_the_kit_of_voc() -> None:
+    """Bits 0, 3 and 6 of a label are the top three bits of red, 1, 4 and 7 of green, 2 and 5 of blue (VOCdevkit's colormap)."""
+    for label in range(256):
+        bits = [label >> n & 1 for n in range(8)]
+        red, green = (128 * bits[n] + 64 * bits[n + 3] + 32 * bits[n + 6] for n in (0, 1))
+        assert seeds.voc_colour(label) == (red, green, 128 * bits[2] + 64 * bits[5])
+        assert seeds._palette()[3 * label : 3 * label + 3] == list(seeds.voc_colour(label))
+    assert len(seeds._palette()) == 768
+    assert seeds._palette() is seeds._palette(), "made once"
 
 
 def test_a_seed_is_saved_with_the_colours_of_voc(tmp_path: Path) -> None:
@@ -332,6 +368,23 @@ def test_maps_that_rank_nothing_correlate_with_nothing() -> None:
     halves = np.where(np.arange(30)[:, None] < 15, 0.1, 0.7) * np.ones((30, 23))
     rows = np.repeat([0.0, 1.0], [7, 7])[:, None] * np.ones((14, 14))
     assert rank_correlation(halves, rows) == pytest.approx(1.0)
+
+
+def test_what_rounding_sets_apart_is_tied_and_what_is_larger_is_not() -> None:
+    """To 12 digits of the largest value."""
+    other = np.array([[1.0, 2.0, 3.0]])
+    assert rank_correlation(np.array([[0.0, 1 - 4e-12, 1.0]]), other) == pytest.approx(1.0)
+    assert rank_correlation(np.array([[0.0, 1 - 4e-13, 1.0]]), other) == pytest.approx(1.5 / math.sqrt(1.5 * 2))
+
+
+def test_maps_of_one_size_no_larger_than_the_side_are_compared_as_they_are() -> None:
+    one, other = np.random.default_rng(4).random((2, 4, 3))
+    ranks = [np.argsort(np.argsort(values.ravel())) for values in (one, other)]
+    for side in (4, 5, 14):
+        assert rank_correlation(one, other, side) == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert rank_correlation(one, other, 3) != pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert rank_correlation(one, other, side=1) == 0.0
+    assert agreement._shares(5, 3) is agreement._shares(5, 3), "made once"
 
 
 def test_cells_are_means_of_equal_areas() -> None:
@@ -373,6 +426,29 @@ def test_agreement_with_clicks_by_hand() -> None:
     assert agreement_with_clicks(0 * HEAT, [(0, 0)]) == {"nss": 0.0, "hit": 0.0, "area": 0.0}
 
 
+@pytest.mark.parametrize(
+    "points", [[], [(1.01, 0.5)], [(0.5, 1.01)], [(-0.01, 0.5)], [(0.5, -0.01)], [(0.5, 0.5)] * 3 + [(2.0, 0.0)]]
+)
+def test_points_lie_on_the_picture(points: list[tuple[float, float]]) -> None:
+    with pytest.raises(InputError, match=r"points in fractions 0..1 of the picture, one at least, got") as caught:
+        agreement_with_clicks(HEAT, points)
+    assert str(caught.value).endswith(f"got {points[:3]}")
+
+
+def test_agreement_does_not_depend_on_the_scale_of_the_heat() -> None:
+    points = [(0.5, 0.5), (1.0, 1.0), (0.0, 0.0)]
+    for scale in (7.0, 0.01):
+        heat = (scale * HEAT).astype(np.float32)
+        assert agreement_with_clicks(heat, points) == pytest.approx(agreement_with_clicks(HEAT, points))
+        assert agreement_with_boxes(heat, [(0, 0, 0.5, 0.5)]) == pytest.approx(agreement_with_boxes(HEAT, [(0, 0, 0.5, 0.5)]))
+        assert agreement_with_attention(heat, HEAT) == pytest.approx({"rank": 1.0, "linear": 1.0, "overlap": 1.0})
+    assert agreement_with_boxes(0 * HEAT, [(0, 0, 1, 1)]) == {"peak": 0.0, "energy": 0.0, "area": 1.0, "iou": 0.0}
+    point = np.array([[0, 0], [0, 3]], np.float32)
+    assert agreement_with_attention(point, point) == pytest.approx({"rank": 1.0, "linear": 1.0, "overlap": 1.0})
+    faint = 1e-14 * np.arange(12.0).reshape(3, 4)
+    assert rank_correlation(faint, np.arange(12.0).reshape(3, 4)) == pytest.approx(1.0)
+
+
 def test_agreement_with_attention_by_hand() -> None:
     found = agreement_with_attention(np.array([[1, 0], [0, 1]], np.float32), np.array([[6, 2], [0, 0]]))
     assert found == pytest.approx({"rank": 1 / math.sqrt(4 * 4.5), "linear": 2 / math.sqrt(24), "overlap": 0.5})
@@ -399,6 +475,16 @@ def test_agreement_with_attention_by_hand() -> None:
         (lambda: mean_iou([], [], 4), "got none"),
         (lambda: save_seed(SEED, "seed.jpg"), "ends in .png"),
         (lambda: rank_correlation(HEAT, HEAT[0]), "two maps over height and width"),
+        (lambda: rank_correlation(HEAT[0], HEAT), "two maps over height and width"),
+        (lambda: rank_correlation(HEAT, HEAT[:0]), r"side of 1 or more, got \(3, 3\), \(0, 3\), 14"),
+        (lambda: rank_correlation(HEAT, HEAT, side=0), "side of 1 or more"),
+        (lambda: box_of(HEAT, -0.1), "in 0..1, got -0.1"),
+        (lambda: box_of(HEAT, 1.1), "in 0..1, got 1.1"),
+        (lambda: seed_mask([HEAT], [0]), "1..254"),
+        (lambda: seed_mask([], []), "got 0 maps"),
+        (lambda: seed_mask([HEAT, HEAT[:2]], [1, 2]), "mask of the heat's size"),
+        (lambda: mean_iou([TRUTH], [SEED], 2), "labels below 2, got 2"),
+        (lambda: class_ious([SEED], [TRUTH[:2]], 4), "mask of the heat's size"),
         (lambda: agreement_with_boxes(HEAT, []), "got none"),
         (lambda: agreement_with_clicks(HEAT, [(12, 40)]), "in fractions"),
         (lambda: agreement_with_attention(HEAT, -HEAT), "maps >= 0"),

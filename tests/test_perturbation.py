@@ -108,6 +108,8 @@ def test_equal_pixels_go_in_an_order_that_is_random_and_the_same_for_every_map()
     assert sorted(even) == list(range(42))
     assert even not in (list(range(42)), list(range(41, -1, -1)))
     assert even == _ranks(torch.zeros(6, 7)).flatten().tolist()
+    drawn = torch.randperm(42, generator=torch.Generator().manual_seed(0)).tolist()
+    assert [even[at] for at in drawn] == list(range(42)), "published figures rest on this order"
     heat = torch.tensor([0.5, 0.0, 0.5, 1.0, 0.0, 0.5]).repeat(7)
     ranks = _ranks(heat.view(6, 7)).flatten().tolist()
     slow = sorted(range(42), key=lambda i: (-heat[i], even[i]))  # the hottest first, and ties as of an even map
@@ -383,6 +385,18 @@ def test_pictures_of_unlike_sizes_are_asked_in_any_order(batch: int) -> None:
     assert [len(part) for part in variants.split(told[:6])] == [2, 2, 2]
     assert variants.ask([], blacked).tolist() == []
     assert [variants.target(3).value, len(variants)] == [-2, 6]
+
+
+def test_masks_are_taken_up_sixteen_batches_at_a_time() -> None:
+    variants, taken, known = Variants([explain(Weighing(), white(), method=own)], batch=2), [], []
+
+    def asked() -> Any:
+        for n in range(40):
+            taken.append(n)
+            yield 0, torch.zeros(3, 3)
+
+    variants.ask(asked(), lambda seen, mask: known.append(len(taken)) or blacked(seen, mask))
+    assert known == [32, 40]
 
 
 def example() -> Image.Image:

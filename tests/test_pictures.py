@@ -23,7 +23,19 @@ from PIL import Image
 from mmgradcam import InputError, Target, Task, explain, hirescam
 from mmgradcam.clips import Clip
 from mmgradcam.draw import highest, over_time, scaled, upsample
-from mmgradcam.pictures import MOST_PIXELS, NOWHERE, Fit, Seen, iou, open_picture, picture_hash, whole, within_limits
+from mmgradcam.pictures import (
+    MOST_PIXELS,
+    NOWHERE,
+    Fit,
+    Seen,
+    _within,
+    iou,
+    of_tiles,
+    open_picture,
+    picture_hash,
+    whole,
+    within_limits,
+)
 from mmgradcam.views import blank_of, view_of
 
 
@@ -598,6 +610,10 @@ def test_fit_is_its_definition_written_out(how: str, size: tuple[int, int], want
     assert made.size is None
 
 
+def test_fit_by_default_pads_with_middle_grey() -> None:
+    assert Fit((3, 4)) == Fit((3, 4), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "pad", Image.Resampling.BILINEAR)
+
+
 def test_fit_uses_the_filter_it_is_given() -> None:
     image = Image.fromarray(np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((4, 4), np.uint8))).convert("RGB")
     fits = {f: Fit((16, 16), (0, 0, 0), (1, 1, 1), resample=f)(image).pixels for f in (Image.Resampling.NEAREST, Image.Resampling.BILINEAR)}  # fmt: skip
@@ -671,6 +687,22 @@ def test_the_box_of_a_picture_of_few_pixels_is_found_to_a_fraction_of_one() -> N
         assert Seen(lambda image: whole(image).pixels).box(size) == pytest.approx((0, 0, 1, 1), abs=0.005)
         cut = Seen(lambda image: whole(image.crop((2, 3, 11, 12))).pixels).box(size)
         assert cut == pytest.approx((2 / size[0], 3 / size[1], 11 / size[0], 12 / size[1]), abs=0.005)
+
+
+@pytest.mark.parametrize(("lines", "cut"), [(1, 0), (4, 0), (5, 1), (6, 1), (31, 1), (32, 2), (47, 2), (48, 3)])
+def test_the_outermost_lines_may_be_mixed_with_padding_and_are_left_out(lines: int, cut: int) -> None:
+    """A sixteenth of them on either side, one at least, if more than two are left."""
+    shown = torch.zeros(60, 50, dtype=torch.bool)
+    shown[7 : 7 + lines, 3] = True
+    assert _within(shown, 0).nonzero().flatten().tolist() == list(range(7 + cut, 7 + lines - cut))
+    assert _within(shown, 1).nonzero().flatten().tolist() == [3]
+    assert _within(shown.T, 1).nonzero().flatten().tolist() == list(range(7 + cut, 7 + lines - cut))
+
+
+def test_boxes_are_of_tiles_if_they_are_several() -> None:
+    assert not of_tiles((0.0, 0, 1.0, 1.0))
+    assert of_tiles(((0.0, 0.0, 1.0, 1.0),))
+    assert of_tiles([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]])  # type: ignore[list-item]
 
 
 def test_the_box_is_found_from_four_rows_and_columns_on() -> None:
@@ -757,8 +789,12 @@ def test_nothing_to_see_is_what_a_grey_becomes_even_where_all_greys_become_the_s
     assert view.pixels.mean() > 0.1
     assert not blank_of(task, view).any()
     fixed = torch.rand(3, 64, 64)
-    task.prepare = lambda image: replace(plain(image), pixels=fixed)  # type: ignore[method-assign]
+    shown: list[Any] = []
+    task.prepare = lambda image: shown.append(image) or replace(plain(image), pixels=fixed)  # type: ignore
     assert torch.equal(blank_of(task, view_of(task, image)), fixed.mean((1, 2), keepdim=True).expand(3, 64, 64))
+    assert [grey.getpixel((0, 0)) for grey in shown[1:]] == [(128,) * 3, (0,) * 3], "told by a grey half the range away"
+    blank_of(task, view_of(task, image), 200)
+    assert [grey.getpixel((0, 0)) for grey in shown[-2:]] == [(200,) * 3, (72,) * 3]
     task.prepare = plain  # type: ignore[method-assign]
     grey = Image.new("RGB", (48, 32), (128, 128, 128))
     assert torch.equal(blank_of(task, view_of(task, grey)), plain(grey).pixels), "a picture that is that grey itself"

@@ -215,6 +215,16 @@ def test_cam_of_one_cell_is_refused(pixels: Tensor) -> None:
         explain(Classes(pooled, nn.Sequential(nn.Flatten(), nn.Linear(5, 4)).double()), pixels, method=cam)
 
 
+@pytest.mark.parametrize("grid", [(3, 1), (1, 3), (2, 2)])
+def test_cam_of_a_grid_of_one_row_or_column(grid: tuple[int, int], pixels: Tensor) -> None:
+    pooled = nn.Sequential(Encoder(), nn.AdaptiveAvgPool2d(grid)).double().eval()
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)).double()
+    made = explain(Classes(pooled, head), pixels, method=cam)
+    with torch.no_grad():
+        expected = torch.einsum("kc,chw->khw", head[2].weight, pooled(pixels[None])[0])
+    torch.testing.assert_close(made.maps, expected[: len(made)].float())
+
+
 def test_cam_of_words_is_refused() -> None:
     with pytest.raises(InputError, match="cam: expected a head"):
         explain(tiny_captioner("lstm"), torch.randn(3, 16, 16).double(), method=cam, caption="a red ball")

@@ -64,6 +64,13 @@ def test_smooth_is_the_mean_and_deviation_over_noisy_copies(classes: Classes, pi
     assert float((copies - pixels).std()) == pytest.approx(0.2 * float(pixels.max() - pixels.min()), rel=0.1)
 
 
+def test_a_method_with_a_spread_of_its_own_is_smoothed_by_its_maps(classes: Classes, pixels: Tensor) -> None:
+    drawn = partial(rise, count=6, cells=2)
+    made = explain(classes, pixels, method=smooth(drawn, count=3, sigma=0.2, seed=1))
+    maps = torch.stack([explain(classes, copy, method=drawn).maps for copy in noisy(pixels[None], 3, 0.2, 1)])
+    torch.testing.assert_close(made.maps, maps.mean(0))
+
+
 def test_more_copies_than_memory_holds_are_refused(classes: Classes, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     for method in (smooth(gradcam, count=10**9), partial(smooth_gradcam_pp, count=10**9)):
         with pytest.raises(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +15,8 @@ from conftest import data, tiny_vqa
 from PIL import Image
 from torch import nn
 
-from mmgradcam import InputError, explain, hirescam, layercam
-from mmgradcam.metrics import corruptions
+from mmgradcam import InputError, Target, Task, explain, hirescam, layercam
+from mmgradcam.metrics import corruptions, robustness
 from mmgradcam.metrics.corruptions import (
     CORRUPTIONS,
     SEVERITIES,
@@ -128,7 +131,7 @@ def test_a_lens_out_of_focus_is_a_disc_blurred_at_its_rim(
     middle = side // 2
     half = min(40, middle - 1)
     np.testing.assert_allclose(
-        made[middle - half : middle + half, middle - half : middle + half], kernel[40 - half : 40 + half, 40 - half : 40 + half], atol=1e-5
+        made[middle - half : middle + half, middle - half : middle + half], kernel[40 - half : 40 + half, 40 - half : 40 + half], atol=1e-12
     )  # fmt: skip
 
 
@@ -155,6 +158,38 @@ def test_jpeg_is_pillows_at_the_published_quality(monkeypatch: pytest.MonkeyPatc
     errors = [float(np.abs(jpeg(pixels, s, RNG) - pixels).mean()) for s in SEVERITIES]
     assert asked == [25, 18, 15, 10, 7]
     assert errors[0] < errors[-1]
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_jpeg_and_boxes_are_those_of_the_picture_itself(severity: int) -> None:
+    picture = Image.fromarray(np.random.default_rng(severity).integers(0, 256, (24, 16, 3), dtype=np.uint8))
+    pixels, data, share = np.asarray(picture) / 255, io.BytesIO(), (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
+    picture.save(data, "JPEG", quality=(25, 18, 15, 10, 7)[severity - 1])
+    np.testing.assert_allclose(jpeg(pixels, severity, RNG), np.asarray(Image.open(data)) / 255)
+    for one in (picture, picture.crop((0, 0, 16, 3)), picture.crop((0, 0, 3, 24))):
+        small = one.resize((max(1, int(one.width * share)), max(1, int(one.height * share))), Image.Resampling.BOX)
+        expected = np.asarray(small.resize(one.size, Image.Resampling.BOX)) / 255
+        np.testing.assert_allclose(pixelate(np.asarray(one) / 255, severity, RNG), expected)
+
+
+def test_what_a_corruption_is_given_and_what_is_kept_of_it() -> None:
+    """Values in 0..1, the severity and noise of the seed; what comes out is cut to 0..1 and rounded to 8 bits."""
+    picture = Image.fromarray(np.random.default_rng(4).integers(0, 256, (9, 11, 3), dtype=np.uint8))
+    asked = []
+
+    def shifting(by: float) -> Any:
+        return lambda pixels, severity, rng: asked.append((severity, rng.random())) or pixels + by
+
+    values = np.asarray(picture).astype(int)
+    for by in (0, 7, -7, 300, -300):
+        made = np.asarray(corrupted(picture, shifting(by / 255), 4, seed=3))
+        assert (made == np.clip(values + by, 0, 255)).all()
+    assert (np.asarray(corrupted(picture, shifting(0.6 / 255), 1)) == np.clip(values + 1, 0, 255)).all()
+    assert asked == [(4, np.random.default_rng(3).random())] * 5 + [(1, np.random.default_rng(0).random())]
+    grey = corrupted(picture.convert("L"), shifting(0), 1)
+    assert (np.asarray(grey) == np.asarray(picture.convert("L"))[..., None]).all()
+    with pytest.raises(InputError, match="expected 1 to 5, got 6"):
+        corrupted(picture, shifting(0), 6)
 
 
 def test_corrupted_is_repeatable_and_refuses_other_severities() -> None:
@@ -248,6 +283,75 @@ def test_maps_before_and_after_are_compared_target_by_target() -> None:
     assert made.after.box == made.before.box
     with pytest.raises(InputError, match="expected one per true class, 2, got 1"):
         adversarial(halves(), picture, ["left", "right"], masks=[left])
+
+
+def test_attacks_are_those_of_torchattacks_with_the_settings_of_their_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    stub = SimpleNamespace(
+        PGD=lambda model, **how: asked.append((model, how)), FGSM=lambda model, **how: asked.append((model, how))
+    )
+    monkeypatch.setitem(sys.modules, "torchattacks", stub)
+    model = nn.Identity()
+    pgd(model, 0.08, 5)
+    fgsm(model, 0.08, 5)
+    assert asked == [(model, {"eps": 0.08, "alpha": pytest.approx(2.5 * 0.08 / 5), "steps": 5}), (model, {"eps": 0.08})]
+
+
+def test_overlaps_are_of_the_boxes_of_the_largest_segments_and_0_where_there_is_none() -> None:
+    def stub(*boxes: list[tuple[int, ...]]) -> Any:
+        maps = torch.arange(4.0).view(1, 2, 2).expand(len(boxes), 2, 2)
+        parts = [SimpleNamespace(boxes=lambda found=found: found) for found in boxes]
+        return type("Stub", (list,), {"maps": maps})(parts)
+
+    one = stub([(0, 0, 4, 2), (6, 6, 7, 7)], [(0, 0, 1, 1)], [], [])
+    other = stub([(2, 0, 4, 2), (0, 0, 4, 2)], [], [(0, 0, 1, 1)], [])
+    assert robustness.compared(one, other) == (pytest.approx((1, 1, 1, 1)), (0.5, 0.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="zip"):
+        robustness.compared(one, stub([]))
+
+
+@pytest.mark.parametrize(
+    ("probability", "wrong", "fooled"), [(0.991, "cat", True), (0.99, "cat", False), (0.991, "dog", False)]
+)
+def test_a_model_is_fooled_that_is_surer_than_99_percent_of_what_is_not_there(
+    probability: float, wrong: str, fooled: bool
+) -> None:
+    before: Any = SimpleNamespace(labels=["dog", "man"])
+    pixels = torch.zeros(3, 1, 1)
+    made = robustness.Adversarial(pixels, lit(0, 0), wrong, probability, 0.9, 0.1, 0.0, before, before, (), ())
+    assert made.fooled is fooled
+    assert made.peaks == ()
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "count"),
+    [((2, 3, 3), None, 0), ((1,), None, 1), ((2,), None, 2), ((2, 1, 1), ["a", "b", "c"], 3), ((3,), ["a"], 1)],
+)
+def test_what_knows_fewer_than_two_classes_cannot_be_attacked(
+    features: tuple[int, ...], labels: list[str] | None, count: int
+) -> None:
+    """By its labels, else by how many numbers its features have, if they are a row."""
+
+    class Known(Task):
+        name = "known"
+
+        def encode(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(1, *features)
+
+        def targets(self, features: torch.Tensor, classes: list[int]) -> list[Target]:
+            return [Target(str(c), c) for c in classes]
+
+        def score(self, features: torch.Tensor, targets: Sequence[Target]) -> torch.Tensor:
+            raise AssertionError("it is never asked")
+
+    task, pixels = Known(), torch.zeros(3, 2, 2)
+    if labels:
+        task.labels = labels  # type: ignore[attr-defined]
+    if count < 2:
+        with pytest.raises(InputError, match=r"known: expected a classifier, asked with classes=\[...\]"):
+            robustness._Logits(task, pixels, pixels + 1, pixels)
+    else:
+        assert [t.value for t in robustness._Logits(task, pixels, pixels + 1, pixels).every] == list(range(count))
 
 
 def test_padding_is_not_attacked_and_the_seed_decides() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from mmgradcam import Explanation, InputError, ModelError, Target, Task, explain, gradcam, hirescam, layercam, rise, smooth
-from mmgradcam.metrics.likeness import ranks, spearman, ssim, to_grid
+from mmgradcam.metrics.likeness import correlation, ranks, spearman, ssim, to_grid
 from mmgradcam.metrics.randomizing import layers_of, randomized, reset, unlearned
 from mmgradcam.metrics.sanity import (
     methods_agree,
@@ -75,6 +75,50 @@ def test_maps_are_brought_to_a_coarser_grid_by_means() -> None:
     assert to_grid(maps, (2, 2)).tolist() == [[[2.5, 4.5], [10.5, 12.5]]]
     with pytest.raises(InputError, match="over height and width"):
         to_grid(torch.zeros(1, 2, 4, 4), (2, 2))
+
+
+def test_maps_of_other_grids_than_of_a_picture_are_only_taken_as_they_are() -> None:
+    clip = torch.rand(1, 2, 4, 4)
+    assert to_grid(clip, (2, 4, 4)) is clip
+    for maps, grid in (
+        (clip, (2, 2)),
+        (torch.rand(1, 4, 4), (4,)),
+        (torch.rand(1, 4, 4), (1, 4, 4)),
+        (torch.rand(1, 4), (2, 2)),
+    ):
+        with pytest.raises(InputError, match="over height and width, got grids"):
+            to_grid(maps, grid)
+    for wrong in ((torch.rand(4), torch.rand(4)), (torch.rand(1, 4), torch.rand(1, 5))):
+        with pytest.raises(InputError, match="two stacks of maps"):
+            spearman(*wrong)
+    one = torch.tensor([[1.0, float("nan"), 3.0]])
+    assert spearman(one, torch.tensor([[2.0, 1.0, 3.0]])).tolist() == [1.0], "what is no number is 0"
+
+
+@pytest.mark.parametrize("side", range(1, 14))
+def test_the_window_is_the_largest_odd_one_that_fits_up_to_eleven(side: int) -> None:
+    """Written out: Gaussian weights of deviation 1.5 that sum to 1, over all places where the window lies in the map."""
+    size = max(n for n in range(1, 12, 2) if n <= side)
+    line = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / 1.5) ** 2)
+    line /= line.sum()
+    maps = torch.rand(2, 1, side, dtype=torch.float64) if side > 1 else torch.ones(2, 1, 1, dtype=torch.float64)
+    a, b = ((m - m.min()) / max(m.max() - m.min(), 1e-9) for m in maps.numpy()[:, 0])
+    found = []
+    for at in range(side - size + 1):
+        x, y = a[at : at + size], b[at : at + size]
+        mx, my = line @ x, line @ y
+        vx, vy, xy = line @ (x - mx) ** 2, line @ (y - my) ** 2, line @ ((x - mx) * (y - my))
+        found.append((2 * mx * my + 1e-4) * (2 * xy + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
+    np.testing.assert_allclose(ssim(maps[:1], maps[1:]), [np.mean(found)], atol=1e-12)
+
+
+def test_a_correlation_is_no_larger_than_1() -> None:
+    """Rounding would make some of them 1.0000000000000002."""
+    draw = np.random.default_rng(0)
+    made = [correlation(one, sign * one) for one in draw.random((200, 7)) for sign in (1, -1)]
+    assert max(made) == 1.0
+    assert min(made) == -1.0
+    assert made == pytest.approx([1.0, -1.0] * 200)
 
 
 class Plain(Task):
