@@ -52,7 +52,7 @@ class Archive:
             size = dtype.itemsize
             for side in shape:
                 size *= side
-            if min(shape, default=0) < 0 or entry.tell() + size != info.file_size:
+            if any(side < 0 for side in shape) or entry.tell() + size != info.file_size:
                 raise ValueError(f"{info.filename} is not as long as its header says")
         return shape, dtype
 

@@ -126,24 +126,23 @@ def frames_of(folder: Path) -> list[Path]:
     return files
 
 
-def _in_order(path: Path) -> tuple[list[tuple[int, int | str]], str]:
+def _in_order(path: Path) -> tuple[list[tuple[bool, int | str]], str]:
     pieces = re.findall(r"\d+|\D+", path.stem)
-    return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces], path.name
+    return [(not piece.isdecimal(), int(piece) if piece.isdecimal() else piece) for piece in pieces], path.name
 
 
 def _every(count: int) -> int:
     """The power of 2 by which frames are taken so that at most `MOST_FRAMES` of `count` remain."""
     every = 1
-    while -(-count // every) > MOST_FRAMES:
+    while count > MOST_FRAMES * every:
         every *= 2
     return every
 
 
 def _small(frame: Image.Image) -> Image.Image:
-    if max(frame.size) > SIDE:
-        frame = frame.copy()
-        frame.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return frame
+    made = frame.copy()
+    made.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)  # which leaves small ones as they are
+    return made
 
 
 def _animated(picture: Image.Image, path: Path) -> Clip:
@@ -155,8 +154,7 @@ def _animated(picture: Image.Image, path: Path) -> Clip:
     waits = []
     for frame in ImageSequence.Iterator(picture):
         frame.load()  # only then WebP tells how long it stays
-        wait = frame.info.get("duration")
-        waits.append(min(float(wait), LONGEST_WAIT) if wait and wait > 0 else 1000 / RATE)
+        waits.append(min(float(frame.info.get("duration") or 1000 / RATE), LONGEST_WAIT))
     shortest = min(waits)  # a frame that stays longer stands for several
     ends = list(accumulate(round(wait / shortest) for wait in waits))
     every = _every(ends[-1])
@@ -175,17 +173,21 @@ def _film(path: Path) -> Clip:
             if not container.streams.video:
                 raise InputError(f"{path}: there is no picture in the file, only sound or text")
             stream = container.streams.video[0]
-            rate = float(stream.average_rate or RATE)
             if stream.width * stream.height > MOST_PIXELS:
                 raise InputError(
                     f"{path}: {stream.width} x {stream.height} is over {MOST_PIXELS:,} pixels; make it smaller first"
                 )
-            return _gathered(container.decode(stream), rate if 0 < rate <= 1000 else RATE, path)
+            return _gathered(container.decode(stream), _rate_of(stream.average_rate), path)
     except (av.FFmpegError, ArithmeticError, AttributeError, *DAMAGED) as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise InputError(f"{path}: the file is damaged or no film ({reason}); save or download it again") from None
+
+
+def _rate_of(told: Fraction | None) -> float:
+    """Frames per second, of which some films say nothing or nonsense."""
+    return float(told) if told is not None and 0 < told <= 1000 else RATE
 
 
 def _gathered(frames: Iterable[Any], rate: float, path: Path) -> Clip:
@@ -221,14 +223,14 @@ def encoded(frames: Sequence[Image.Image], rate: float, suffix: str) -> bytes:
     rate = max(rate, 1000 / LONGEST_WAIT)
     if suffix in (".gif", ".webp"):
         more: dict[str, Any] = {"save_all": True, "append_images": rest, "duration": round(1000 / rate), "loop": 0}
-        first.save(data, suffix[1:].upper(), **more, **({"optimize": False} if suffix == ".gif" else {"quality": 80}))
+        first.save(data, suffix[1:].upper(), **more, optimize=False)
         return data.getvalue()
     if suffix != ".mp4":
         raise InputError(f"{suffix}: expected a film as .gif, .webp or .mp4")
     av = _av("to write MP4")
     with av.open(data, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000), options={"crf": "18"})
-        stream.width, stream.height = first.width + first.width % 2, first.height + first.height % 2
+        stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(), options={"crf": "18"})
+        stream.width, stream.height = next(_even([first])).size
         stream.pix_fmt = "yuv420p"
         for frame in _even(frames):
             container.mux(stream.encode(av.VideoFrame.from_image(frame)))

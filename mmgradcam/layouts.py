@@ -51,10 +51,10 @@ def tokens_of(count: int, aspect: float) -> Callable[[Tensor], Tensor]:
     >>> tokens_of(197, 1.0)(torch.zeros(5, 197, 8)).shape
     torch.Size([5, 8, 14, 14])
     """
-    for skip in SKIPS:
-        columns = round(math.sqrt(max(count - skip, 0) / aspect))
+    for skip in (some for some in SKIPS if some < count):
+        columns = round(math.sqrt((count - skip) / aspect))
         rows = round(columns * aspect)
-        if rows and rows * columns == count - skip:
+        if rows * columns == count - skip:
             return tokens((rows, columns), skip)
     raise InputError(
         f"{count} tokens are no grid of a picture {aspect:.3g} times as tall as it is wide; "

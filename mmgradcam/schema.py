@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -137,7 +138,7 @@ def read_saved(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         _same(text, folder / "explanation.json")
     for key, expected, got in _contradictions(made, arrays):
         raise InputError(f"{file}: {key}: expected {expected}, got {got}; {ANEW}")
-    return made, {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
+    return made, {name: np.asarray(array, array.dtype.newbyteorder("=")) for name, array in arrays.items()}
 
 
 def _text(archive: Archive) -> str:
@@ -160,25 +161,27 @@ def _claimed(made: Mapping[str, Any], claims: Mapping[str, Claim], file: Path) -
     image, clip, count = made["image"], made["clip"], len(made["targets"])
     size = (image["height"], image["width"], 3)
     maps = (count, *made["seam"]["grid"])
-    read = claims["words"][0][-1:] if "words" in claims else ()
     expected: dict[str, tuple[tuple[int, ...], str]] = {
-        "maps": (maps, "f"), "scores": ((count,), "f"), "picture": (size, "u"), "words": ((count, *read), "f"),
-        "spread": (maps, "f"), "frames": ((0 if clip is None else clip["frames"], *size), "u"),
+        "maps": (maps, "f"), "scores": ((count,), "f"), "picture": (size, "u"),
     }  # fmt: skip
-    if clip is None and "frames" in claims:
+    if "words" in claims:
+        expected["words"] = (count, *claims["words"][0][-1:]), "f"
+    if "spread" in claims:
+        expected["spread"] = maps, "f"
+    if clip is not None:
+        expected["frames"] = (clip["frames"], *size), "u"
+    elif "frames" in claims:
         raise InputError(f"{file}: clip: expected its frames and rate, as there is an array of frames, got none; {ANEW}")
-    needed = ["maps", "scores", "picture"] + ["frames"] * (clip is not None)
-    names = needed + [name for name in ("words", "spread") if name in claims]
-    for name in names:
+    for name, (wanted, kind) in expected.items():
         if name not in claims:
             raise InputError(f"{file}: {name}: expected an array of that name, got none; {ANEW}")
-        (shape, dtype), (wanted, kind) = claims[name], expected[name]
+        shape, dtype = claims[name]
         if shape != wanted or dtype.kind != kind or dtype.itemsize not in ((1,) if kind == "u" else (2, 4, 8)):
             of = "uint8" if kind == "u" else "floats"
             raise InputError(f"{file}: {name}: expected {wanted} of {of}, got {shape} of {dtype}; {ANEW}")
     if image["height"] * image["width"] > MOST_PIXELS:
         raise InputError(f"{file}: image: {image['width']} x {image['height']} is over {MOST_PIXELS:,} pixels")
-    return names
+    return list(expected)
 
 
 def _contradictions(made: Mapping[str, Any], arrays: Mapping[str, Array]) -> Iterator[tuple[str, str, str]]:
@@ -195,9 +198,9 @@ def _contradictions(made: Mapping[str, Any], arrays: Mapping[str, Array]) -> Ite
     if (found := picture_hash(Image.fromarray(picture))) != image["sha256"]:
         yield "image.sha256", f"the picture's, {found}", image["sha256"]
     for name in ("scores", "words"):
-        if not np.isfinite(arrays.get(name, 0)).all():
+        if name in arrays and not np.isfinite(arrays[name]).all():
             yield name, "finite numbers", "others"
-    if (arrays.get("spread", np.zeros(1)) < 0).any():
+    if "spread" in arrays and (arrays["spread"] < 0).any():
         yield "spread", "no standard deviation below 0", "one"
     if clip is not None and not np.array_equal(arrays["frames"][clip["frames"] // 2], picture):
         yield "frames", "the picture as their middle one", "another"
@@ -224,9 +227,7 @@ def _of_target(
             repr(target["problem"]),
         )
     limits = (image["width"], image["height"], *(() if clip is None else (clip["frames"],)))
-    if (peak := target["peak"]) is not None and (
-        len(peak) != len(limits) or any(at >= limit for at, limit in zip(peak, limits, strict=True))
-    ):
+    if (peak := target["peak"]) is not None and (len(peak) != len(limits) or any(map(operator.ge, peak, limits))):
         yield "peak", f"a place within {' x '.join(map(str, limits))}", str(peak)
     for n, word in enumerate(target["reads"]):
         if word["first"] > word["last"]:
@@ -256,8 +257,7 @@ def _difference(one: Any, other: Any, at: str = "") -> str | None:
     if isinstance(one, dict) and isinstance(other, dict):
         steps = [(f"{at}.{key}".removeprefix("."), one.get(key, ...), other.get(key, ...)) for key in {**one, **other}]
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        steps = [(f"{at}[{i}]", *pair) for i, pair in enumerate(zip(one, other, strict=True))]
+        steps = [(f"{at}[{i}]", part, other[i]) for i, part in enumerate(one)]
     else:
-        same = type(one) is type(other) and (one == other or one != one)
-        return None if same else at
+        return None if repr(one) == repr(other) else at  # which tells 1 from 1.0 and from true, and not NaN from NaN
     return next((found for found in (_difference(a, b, key) for key, a, b in steps) if found is not None), None)

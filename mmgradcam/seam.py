@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +131,8 @@ class _CuDNN:
     """cuDNN's switch, which is the process's: off for as long as any thread wants it off, then as it was."""
 
     def __init__(self) -> None:
-        self._lock, self._wanted_off, self._was = threading.Lock(), 0, True
+        self._lock, self._wanted_off = threading.Lock(), 0
+        self._was = torch.backends.cudnn.enabled
 
     def off(self) -> None:
         with self._lock:
@@ -218,7 +219,7 @@ class _Keeper:
     tap: Tap
     stack: ExitStack
     given: list[tuple[Tensor, int, int]] = field(default_factory=list)
-    version: int = 0
+    version: int = field(init=False)
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and not x.is_inference()]
@@ -254,7 +255,8 @@ class _Keeper:
             raise ModelError(
                 f"layer {name} ran {len(outputs)} times in one forward, expected once; name a layer that runs once"
             )
-        if outputs[0]._version != self.version:
+        (output,) = outputs
+        if output._version != self.version:
             raise ModelError(
                 f"what layer {name} puts out is overwritten in place, by another name, later in the forward; name the layer "
                 "after it, or do that operation out of place"
@@ -354,8 +356,7 @@ def kept_bytes() -> Iterator[dict[int, int]]:
         yield kept
 
 
-@dataclass(frozen=True)
-class Put:
+class Put(NamedTuple):
     """What a layer put out: its dotted name, and the shape of its tensor."""
 
     name: str

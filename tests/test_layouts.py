@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmgradcam import InputError
-from mmgradcam.layouts import alike, channels_last, of_picture, tokens_of
+from mmgradcam.layouts import alike, channels_last, of_picture, tokens, tokens_of
 
 FITS = [  # rows and columns of the grid, height and width of the picture
     ((7, 7), (224, 224), True),
@@ -60,3 +60,14 @@ def test_tokens_before_the_grid_are_left_out(count: int, skip: int) -> None:
 def test_tokens_that_are_no_grid_of_the_picture_are_said() -> None:
     with pytest.raises(InputError, match=r"12 tokens are no grid of a picture 1 times as tall"):
         tokens_of(12, 1.0)
+    for count, aspect in ((0, 1.0), (0, 2.0), (3, 1e-3), (15, 1.0)):
+        with pytest.raises(InputError, match=f"^{count} tokens are no grid of a picture"):
+            tokens_of(count, aspect)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (1, 5, 2, 2), (5, 4, 3), (1, 4, 5)])
+def test_what_is_not_so_many_tokens_is_said(shape: tuple[int, ...]) -> None:
+    assert tokens((2, 2))(torch.zeros(1, 4, 3)).shape == (1, 3, 2, 2)
+    with pytest.raises(InputError) as refusal:
+        tokens((2, 2), skip=1)(torch.zeros(shape))
+    assert str(refusal.value) == f"tokens(grid=(2, 2), skip=1): expected (B, 5, C) tokens, got {shape}"

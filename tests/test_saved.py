@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
-from mmgradcam import Explanation, InputError, Target, draw, schema
+from mmgradcam import Explanation, InputError, Target, draw, files, schema
 from mmgradcam.explanation import About, Verdict
 
 SAVED = Path(__file__).parent / "saved"
@@ -154,6 +155,10 @@ DESCRIBED: list[tuple[str, str, Any, str]] = [
     (ANSWERS, "targets.0.reads.1.text", 1, r"targets\[0\].reads\[1\].text"),
     (ANSWERS, "targets.0.reads.1.first", ..., r"targets\[0\].reads\[1\].first: field required"),
     (ANSWERS, "targets.0.reads.1.first", 3, r"targets\[0\].reads\[1\].last: expected at least first, 3, got 1"),
+    (ANSWERS, "targets.0.peak", [0, 24], r"targets\[0\].peak: expected a place within 32 x 24, got \[0, 24\]"),
+    (ANSWERS, "seam.box", [0, 0.5, 1, 0.5], "seam.box: expected a rectangle with an area, got .0.0, 0.5, 1.0, 0.5."),
+    (TILES, "seam.box.1", [0, 0, 0, 1], r"seam.box\[1\]: expected a rectangle with an area"),
+    (ANSWERS, "schema", ..., "expected mmgradcam/explanation version 1, got None version 1; upgrade mmgradcam"),
     (ANSWERS, "targets.0.reads.4.last", 5, r"targets\[0\].reads\[4\].last: expected a column of words, 0 to 4"),
     (ANSWERS, "targets.0.reads.4.first", -1, r"targets\[0\].reads\[4\].first"),
     (ANSWERS, "targets.0.reads.1.importance", 7.0, r"targets\[0\].reads\[1\].importance: expected the sum"),
@@ -212,6 +217,7 @@ ARRAYS: list[tuple[str, str, Callable[[Any], Any], str]] = [
     (ANSWERS, "words", lambda a: nan_at(a, 0, 0), "words: expected finite numbers"),
     (ANSWERS, "picture", lambda a: a[::-1], "image.sha256"),
     (ANSWERS, "picture", lambda a: a.astype(np.int16), "picture"),
+    (ANSWERS, "picture", lambda a: a.astype(np.uint16), "picture: expected .24, 32, 3. of uint8, got .24, 32, 3. of uint16"),
     (ANSWERS, "picture", lambda a: a[..., 0], "picture"),
     (ANSWERS, "picture", lambda a: np.concatenate([a, a[..., :1]], -1), "picture"),
     (WORDS, "spread", lambda a: a[:, :3], "spread"),
@@ -235,7 +241,7 @@ def test_edited_arrays_are_refused(tmp_path: Path, name: str, key: str, change: 
 def test_what_later_versions_may_add_is_passed_over(tmp_path: Path) -> None:
     made, arrays = contents(ANSWERS)
     made["new"] = made["targets"][0]["new"] = made["image"]["new"] = {"a": [1]}
-    given = {**arrays, "maps": arrays["maps"].astype(">f4"), "more": np.zeros(3)}
+    given = {**arrays, "maps": arrays["maps"].astype(">f4"), "more": np.zeros(3), "none": np.zeros((0, 2))}
     np.savez(tmp_path / "a.npz", description=np.array(json.dumps(made)), **given)
     assert torch.equal(Explanation.load(tmp_path / "a.npz").maps, Explanation.load(SAVED / "answers").maps)
 
@@ -255,6 +261,169 @@ def test_a_description_that_is_not_that_of_the_arrays_beside_it_is_refused(tmp_p
         refused(tmp_path / "a", "description: differs|cannot be read|mmgradcam: differs|schema: differs", file)
     file.unlink()
     assert len(Explanation.load(tmp_path / "a")) == 3
+
+
+def changed(path: Path, name: str, keys: dict[str, Any], arrays: dict[str, Callable[[Any], Any]]) -> Path:
+    """A saved explanation with parts of its description and its arrays put otherwise."""
+    made, kept = contents(name)
+    for key, value in keys.items():
+        put(made, key, value)
+    kept |= {key: change(kept[key]) for key, change in arrays.items()}
+    np.savez(path, description=np.array(json.dumps(made)), **kept)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+def test_floats_of_every_size_and_a_spread_of_0_load(kind: str, tmp_path: Path) -> None:
+    file = changed(tmp_path / "a.npz", WORDS, {}, {"maps": lambda a: a.astype(kind), "spread": lambda a: (a * 0).astype(kind)})
+    made = Explanation.load(file)
+    torch.testing.assert_close(made.maps.double(), Explanation.load(SAVED / WORDS).maps.double(), rtol=1e-2, atol=1e-3)
+    assert made.spread is not None
+    assert not made.spread.any()
+
+
+def test_a_word_s_importance_is_the_sum_of_its_tokens_within_rounding(tmp_path: Path) -> None:
+    """By a thousandth of itself, or by 1e-5 of the largest in the row where it cancels."""
+    row = np.array([[2.0, -2.0, 0.5, 300.0, 0.25]])
+    reads = [
+        {"text": "a", "first": 0, "last": 1, "importance": 0.0},
+        {"text": "b", "first": 2, "last": 4, "importance": 300.75},
+        {"text": "c", "first": 2, "last": 2},
+    ]
+    keys = {"targets.0.reads": reads, "targets.1.reads": reads, "targets.2.reads": []}
+    for place, importance, right in (
+        (0, 0.0, True), (0, 0.0029, True), (0, -0.0029, True), (0, 0.0031, False), (0, -0.0031, False), (0, 2.0, False),
+        (1, 300.75 * 1.0009, True), (1, 300.75 / 1.0009, True), (1, 300.75 * 1.0012, False), (1, 300.5, True), (1, 300.0, False),
+    ):  # fmt: skip
+        kept = {**keys, f"targets.0.reads.{place}.importance": importance}
+        file = changed(tmp_path / "a.npz", ANSWERS, copy.deepcopy(kept), {"words": lambda a: np.repeat(row, 3, 0)})
+        if right:
+            assert len(Explanation.load(file)) == 3
+        else:
+            refused(file, rf"targets\[0\].reads\[{place}\].importance: expected the sum of its columns of words\[0\]")
+    wide = {**keys, "targets.0.reads.1.last": 5}
+    refused(
+        changed(tmp_path / "a.npz", ANSWERS, copy.deepcopy(wide), {"words": lambda a: np.repeat(row, 3, 0)}),
+        r"targets\[0\].reads\[1\].last: expected a column of words, 0 to 4, got 5",
+    )
+
+
+def test_tiles_are_as_many_as_the_first_side_of_the_grid(tmp_path: Path) -> None:
+    maps = {"maps": lambda a: np.repeat(np.where(np.isfinite(a), a, 0)[:, :1, :1, :1], 2, 1).repeat(3, 2).repeat(4, 3)}
+    keys = {"seam.grid": [2, 3, 4], "targets.1.problem": None}
+    assert Explanation.load(changed(tmp_path / "a.npz", TILES, dict(keys), maps)).maps.shape == (2, 2, 3, 4)
+    refused(
+        changed(tmp_path / "b.npz", TILES, {**keys, "seam.box": [[0, 0, 1, 1]] * 3}, maps),
+        "seam.box: expected 2 boxes.*, got 3",
+    )
+
+
+def test_pictures_and_arrays_at_the_limit_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmgradcam import archives
+
+    size = 24 * 32
+    for most, loads in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(schema, "MOST_PIXELS", most)
+        if loads:
+            Explanation.load(SAVED / "answers")
+        else:
+            refused(SAVED / "answers", "image: 32 x 24 is over 767 pixels", SAVED / ANSWERS)
+    with archives.opened(SAVED / ANSWERS) as archive:
+        names = ["maps", "scores"]
+        total = sum(archive._file.getinfo(f"{name}.npy").file_size for name in names)
+        monkeypatch.setattr(archives, "MOST_BYTES", total)
+        assert set(archive.read(names)) == set(names)
+        monkeypatch.setattr(archives, "MOST_BYTES", total - 1)
+        with pytest.raises(InputError, match=rf"come to {total:,} bytes; expected at most {total - 1:,}$"):
+            archive.read(names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [
+        (schema.Count, [1, 2**31], [0, 2**31 + 1, 1.5]),
+        (schema.Index, [0, 2**31], [-1, 2**31 + 1]),
+        (schema.Share, [0, 0.5, 1.00001], [-1e-9, 1.00002]),
+        (schema.Edge, [-1e6, 0, 1e6], [-1000000.5, 1000000.5]),
+    ],
+)
+def test_numbers_of_a_description_have_limits(kind: Any, right: list[float], wrong: list[float]) -> None:
+    adapter = TypeAdapter(kind)
+    for value in right:
+        assert adapter.validate_python(value) == value
+    for value in wrong:
+        with pytest.raises(ValidationError):
+            adapter.validate_python(value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "where"),
+    [
+        ({"a": [1, {"b": NAN}]}, {"a": [1, {"b": NAN}]}, None),
+        ({"a": 1, "c": 2}, {"a": 1, "c": 3}, "c"),
+        ({"a": 1}, {}, "a"),
+        ({}, {"a": None}, "a"),
+        ({"a": {"b": [0, {"c": 1}]}}, {"a": {"b": [0, {"c": 2}]}}, "a.b[1].c"),
+        ([1, 2], [1, 3], "[1]"),
+        ([1], [1, 2], ""),
+        ([], {}, ""),
+        ({"a": {}}, {"a": []}, "a"),
+        ("ab", ["a", "b"], ""),
+        (1, 1.0, ""),
+        (True, 1, ""),
+        (NAN, 1.0, ""),
+        ("x", "x", None),
+        (None, None, None),
+        ({"a": [[1], [2]]}, {"a": [[1], [3]]}, "a[1][0]"),
+    ],
+)
+def test_two_descriptions_differ_where_they_do(one: Any, other: Any, where: str | None) -> None:
+    assert schema._difference(one, other) == where
+    assert (schema._difference(other, one) is None) == (where is None)
+
+
+def test_a_description_beside_the_arrays_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "explanation.json"
+    file.write_text('{"a": 1}')
+    monkeypatch.setattr(schema, "LONGEST_DESCRIPTION", 8)
+    schema._same('{"a":1}', file)
+    with pytest.raises(InputError, match=r"explanation\.json: description: differs from"):
+        schema._same("[]", file)
+    monkeypatch.setattr(schema, "LONGEST_DESCRIPTION", 7)
+    with pytest.raises(InputError, match=r"explanation\.json: cannot be read \(it is over 7 bytes long\)"):
+        schema._same('{"a":1}', file)
+    monkeypatch.undo()
+
+    def denied(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(InputError, match=r"cannot be read \(.*Permission denied"):
+        schema._same("{}", file)
+
+
+def test_paths_that_are_no_regular_files_are_said_by_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    whole = {
+        tmp_path / "none": "no such file; give the path of it",
+        tmp_path / "file" / "in": "no such file; give the path of it",
+        tmp_path / ("x" * 256): "cannot be opened (File name too long); give the path of it",
+        Path("a\0"): "cannot be opened (embedded null byte); give the path of it",
+        tmp_path: f"expected it, got a folder; name the files in it, as in {tmp_path}/*",
+        tmp_path / "pipe": "expected it, got a pipe; save what it holds to a file first",
+        Path("/dev/null"): "expected it, got a device; save what it holds to a file first",
+    }
+    for path, said in whole.items():
+        with pytest.raises(InputError) as refusal:
+            files.regular(path, "it")
+        assert str(refusal.value) == f"{path}: {said}".replace("\0", "\\x00")
+    assert files.regular(tmp_path / "file", "it") == tmp_path / "file"
+    found = {path: (files.exists(path), files.is_folder(path)) for path in whole}
+    assert list(found.values()) == [(False, False)] * 4 + [(True, True), (True, False), (True, False)]
+    with pytest.raises(InputError, match="expected a path, as a str or a Path, got 3"):
+        files.path_of(3)  # type: ignore[arg-type]
+    assert files.path_of("a") == files.path_of(Path("a")) == Path("a")
 
 
 def entry(path: Path, name: str, data: bytes, *, append: bool = True) -> None:
@@ -291,10 +460,12 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
     from mmgradcam import archives
 
     read: list[str] = []
+    given: list[dict[str, Any]] = []
     real = archives.npy.read_array
 
     def watched(file: Any, **settings: Any) -> Any:
         read.append(file.name)
+        given.append(settings)
         return real(file, **settings)
 
     monkeypatch.setattr(archives.npy, "read_array", watched)
@@ -303,13 +474,14 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
     arrays.pop(array, None)
     np.savez(tmp_path / "a.npz", description=np.array(json.dumps(made)), **arrays)
     claiming(tmp_path / "a.npz", array, shape)
-    read.clear()
+    read.clear(), given.clear()
     if not named:
         assert len(Explanation.load(tmp_path / "a.npz")) == 3
         assert "more.npy" not in read
         return
     refused(tmp_path / "a.npz", named)
     assert read == ["description.npy"]
+    assert given == [{"allow_pickle": False}]
 
 
 def huge_description(path: Path) -> None:

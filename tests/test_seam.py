@@ -155,6 +155,35 @@ def test_a_view_overwritten_in_place_after_it_was_read_keeps_its_map(pixels: Ten
     torch.testing.assert_close(made.map, expected.map)
 
 
+def test_a_layer_that_hands_its_input_on_is_told_from_the_inputs_other_users(pixels: Tensor) -> None:
+    """The gradient at it is by way of it alone, though its output and its input are one tensor; and what was kept stays."""
+
+    class Through(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.through, self.head, self.other = nn.Conv2d(3, 5, 2, 2), nn.Identity(), Bent(), Bent()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            scores = self.head(self.through(y)) + self.other(y)
+            y.zero_()
+            return scores
+
+    model = Through().double().eval()
+    made = explain(Layer(model, "through"), pixels, method=hirescam, classes=[0])
+    leaf = model.conv(pixels[None]).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(model.head(leaf)[0, 0], leaf)
+    torch.testing.assert_close(made.map, (gradient * leaf).sum(1)[0].detach().float())
+
+
+def test_what_a_tap_kept_is_no_part_of_what_it_is() -> None:
+    module = nn.Identity()
+    tap = Tap(module, name="here", outputs=[torch.zeros(3)], change=torch.relu)
+    assert tap == Tap(module, name="here")
+    assert repr(tap) == repr(Tap(module, name="here"))
+    assert tap != Tap(module, name="there")
+
+
 @pytest.mark.parametrize("then", ["scales", "overwrites"])
 def test_a_second_layer_overwritten_through_another_name_is_said(then: str, pixels: Tensor) -> None:
     with pytest.raises(ModelError, match=r"what layer relu puts out is overwritten in place"):

@@ -7,6 +7,9 @@ import json
 import os
 import struct
 import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +273,122 @@ def test_a_rate_that_is_none_is_refused(rate: float) -> None:
         Clip((Image.new("RGB", (9, 9)),), rate, "a.gif")
 
 
+def test_what_is_no_clip_in_memory_is_said_by_its_name_where_it_has_one() -> None:
+    sizes = [Image.new("RGB", (9 + i, 9)) for i in (3, 0, 2, 1)]
+    for name, called_so in (("", "the clip"), ("a.gif", "a.gif")):
+        for given, rate, said in (
+            (sizes, 8.0, "expected frames of one size, got 9 x 9, 10 x 9, 11 x 9; resize them first"),
+            ([], 8.0, "expected at least one frame, got none"),
+            (sizes[:1], -0.5, "expected a rate of frames per second above 0, got -0.5"),
+        ):
+            with pytest.raises(InputError) as refusal:
+                Clip(tuple(given), rate, name)
+            assert str(refusal.value) == f"{called_so}: {said}"
+    made = Clip(tuple(sizes[:1]), 0.5)
+    assert (made.size, made.rate, len(made)) == ((12, 9), 0.5, 1)
+    with pytest.raises(FrozenInstanceError):
+        made.rate = -1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "height", "read"),
+    [(20_000, 1000, 500, True), (20_001, 9, 9, False), (200, 7071, 7071, True), (200, 7072, 7072, False)],
+)
+def test_animations_may_have_20_000_frames_and_ten_thousand_million_pixels(
+    count: int, width: int, height: int, read: bool
+) -> None:
+    class Claiming:
+        n_frames, size = count, (width, height)
+
+        def seek(self, frame: int) -> None:
+            raise EOFError("read")
+
+    picture: Any = Claiming()
+    picture.width, picture.height = picture.size
+    with pytest.raises(
+        ValueError if read else InputError, match="min" if read else "frames of .* are more than can be read in a while"
+    ):
+        clips._animated(picture, Path("a.gif"))
+
+
+@pytest.mark.parametrize(
+    ("told", "rate"),
+    [(None, 8.0), (0, 8.0), (-5, 8.0), (Fraction(1, 2), 0.5), (1000, 1000.0), (Fraction(2001, 2), 8.0), (25, 25.0)],
+)
+def test_a_films_rate_is_taken_where_it_makes_sense(told: Any, rate: float) -> None:
+    assert clips._rate_of(None if told is None else Fraction(told)) == rate
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ZeroDivisionError("by 0"), "by 0"),
+        (AttributeError("no\nsuch thing"), "no such thing"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (InputError("as it is"), None),
+    ],
+)
+def test_what_reading_a_film_raises_is_said_in_one_line(
+    error: Exception, reason: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    (tmp_path / "a.mp4").write_bytes(encoded(clip(2).frames, 8, ".mp4"))
+
+    def broken(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(clips, "_gathered", broken)
+    with pytest.raises(InputError) as refusal:
+        open_clip(tmp_path / "a.mp4")
+    whole = f"{tmp_path}/a.mp4: the file is damaged or no film ({reason}); save or download it again"
+    assert str(refusal.value) == ("as it is" if reason is None else whole)
+
+
+def test_films_over_the_limit_of_pixels_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    (tmp_path / "a.mp4").write_bytes(encoded(clip(2, (32, 16)).frames, 8, ".mp4"))
+    monkeypatch.setattr(clips, "MOST_PIXELS", 512)
+    assert len(open_clip(tmp_path / "a.mp4")) == 2
+    monkeypatch.setattr(clips, "MOST_PIXELS", 511)
+    monkeypatch.setattr(clips, "_gathered", None)
+    with pytest.raises(InputError, match="32 x 16 is over 511 pixels; make it smaller first"):
+        open_clip(tmp_path / "a.mp4")
+
+
+def test_without_pyav_films_are_refused_and_animations_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "a.mp4").write_bytes(b"film" * 100)
+    with pytest.raises(InputError, match=r"a\.mp4: to read films, PyAV is needed: pip install av"):
+        open_clip(tmp_path / "a.mp4")
+    with pytest.raises(InputError, match=r"^to write MP4, PyAV is needed"):
+        encoded(clip(2).frames, 8, ".mp4")
+    with pytest.raises(InputError, match=r"\.avi: expected a film as \.gif, \.webp or \.mp4"):
+        encoded(clip(2).frames, 8, ".avi")
+    assert len(open_clip(animation(tmp_path / "a.gif", [10] * 2))) == 2
+
+
+@pytest.mark.parametrize("rate", [30_000 / 1001, 2.001, 1 / 3, 1000.0])
+def test_rates_of_films_come_back_as_they_were(rate: float, tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    (tmp_path / "a.mp4").write_bytes(encoded(clip(3).frames, rate, ".mp4"))
+    assert open_clip(tmp_path / "a.mp4").rate == pytest.approx(rate, rel=1e-6)
+
+
+def test_of_several_films_in_a_file_the_first_is_read(tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        streams = [container.add_stream("libx264", rate=8) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        for stream, color in zip(streams, ("white", "black"), strict=True):
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (32, 16), color))))
+            container.mux(stream.encode())
+    (frame,) = open_clip(tmp_path / "a.mp4").frames
+    assert np.asarray(frame).mean() > 240
+
+
 def test_a_film_is_read_by_what_it_holds_and_opens_nothing_else(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="PyAV is not installed")
     frames = [Image.new("RGB", (32, 16), (i * 20,) * 3) for i in range(8)]
@@ -344,7 +463,11 @@ def test_a_film_that_was_taken_sideways_is_upright(tmp_path: Path) -> None:
 
 
 def test_frames_are_taken_at_even_distances() -> None:
-    assert [f.getpixel((0, 0)) for f in clip(5).sampled(3).frames] == [clip(5).frames[i].getpixel((0, 0)) for i in (0, 2, 4)]
+    whole = clip(5)
+    for count, expected in ((1, [0]), (2, [0, 4]), (3, [0, 2, 4]), (4, [0, 1, 3, 4])):
+        made = whole.sampled(count)
+        assert [next(i for i, f in enumerate(whole.frames) if f is frame) for frame in made.frames] == expected
+        assert (made.rate, made.name) == (10.0 * count / 5, "square")
     few = clip(2).sampled(4)
     assert len(few) == 4
     assert few.frames[0] is few.frames[1]
@@ -463,7 +586,10 @@ document.title=JSON.stringify(log)});</script>"""
 
 def test_a_clip_model_of_torchvision_is_explained_at_its_last_grid() -> None:
     torch.manual_seed(0)
-    model = models.get_model("mc3_18", weights=None)
+    resnet = models.video.resnet
+    model = resnet.VideoResNet(  # mc3_18 with one block a stage instead of two
+        resnet.BasicBlock, [resnet.Conv3DSimple] + [resnet.Conv3DNoTemporal] * 3, [1, 1, 1, 1], resnet.BasicStem
+    )
     transform = models.get_model_weights("mc3_18").DEFAULT.transforms()
     task = frames.of_model(model, transform, [f"sport {i}" for i in range(400)])
     made = explain(task, clip(20, (64, 48)), classes=["sport 3"])
