@@ -10,8 +10,7 @@ Source of the system: Rong et al., "A Consistent and Efficient Evaluation Strate
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -85,8 +84,7 @@ def _system(planes: Values, known: Mask) -> tuple[Matrix, Values]:
     return scipy.sparse.csr_array(entries, shape=(count, count)), pull[:, ~known].T
 
 
-@dataclass(frozen=True)
-class _Level:
+class _Level(NamedTuple):
     """A matrix, the inverse of its diagonal, and how values of the next coarser level become its own."""
 
     matrix: Matrix

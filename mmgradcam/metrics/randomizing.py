@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmgradcam.contract import called
 from mmgradcam.engine import encode, scores
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explainer import Again
@@ -155,10 +157,10 @@ def copied(task: Task, taps: Sequence[Any]) -> tuple[Task, tuple[Any, ...]]:
         with task.exclusive():
             made: tuple[Task, tuple[Any, ...]] = copy.deepcopy((task, tuple(taps)))
     except (TypeError, RuntimeError) as error:
-        raise ModelError(f"{task.name or type(task).__name__}: cannot be copied to make its weights random: {error}") from error
+        raise ModelError(f"{called(task)}: cannot be copied to make its weights random: {error}") from error
     shared = {id(p) for root in task.modules() for p in root.parameters()}
     if any(id(p) in shared for root in made[0].modules() for p in root.parameters()):
-        raise ModelError(f"{task.name or type(task).__name__}: its copy shares weights with it; let copy.deepcopy copy them")
+        raise ModelError(f"{called(task)}: its copy shares weights with it; let copy.deepcopy copy them")
     return made
 
 
@@ -179,14 +181,13 @@ def layers_of(task: Task, pixels: Tensor, targets: Sequence[Target]) -> list[Wei
         for name, module in every.items():
             if module in found or not any(True for _ in module.parameters(recurse=False)):
                 continue
-            path = name.split(".") if name else []
-            around = [every[".".join(path[:n])] for n in range(len(path), -1, -1)]
-            inside = [[at[m] for m in outer.modules() if m in at] for outer in around]
+            around = [root, *(every[path] for path in accumulate(name.split("."), "{}.{}".format) if path)]
+            inside = [[at[m] for m in outer.modules() if m in at] for outer in reversed(around)]
             children = [at[m] for m in module.modules() if m in at and m is not module]
             place = min(children) if children else next((max(some) for some in inside if some), len(order))
             found[module] = place, Weights(name or type(root).__name__, module)
     if not found:
-        raise InputError(f"{task.name or type(task).__name__} has no weights to make random")
+        raise InputError(f"{called(task)} has no weights to make random")
     return [layer for _, layer in sorted(found.values(), key=lambda pair: -pair[0])]
 
 

@@ -14,6 +14,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from mmgradcam.clips import Clip
+from mmgradcam.contract import called
 from mmgradcam.engine import encode, scores
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
@@ -24,6 +25,8 @@ from mmgradcam.task import Target, Task, device_of
 from mmgradcam.views import view_of
 
 Floats = npt.NDArray[np.float64]
+BATCH = 32
+"""Pictures encoded together."""
 
 
 @overload
@@ -35,7 +38,7 @@ def reliance(explanations: Sequence[Explanation], without: Any = ..., batch: int
 
 
 def reliance(
-    explanations: Explanation | Sequence[Explanation], without: Any = "grey", batch: int = 32
+    explanations: Explanation | Sequence[Explanation], without: Any = "grey", batch: int = BATCH
 ) -> Floats | list[Floats]:
     """How much more likely the picture makes each target: log p(target | picture) - log p(target | what is shown instead).
 
@@ -64,7 +67,7 @@ def reliance(
     return [next(found) if known is None else known for known in noted]
 
 
-def likelihoods(explanations: Sequence[Explanation], without: Sequence[Any], batch: int = 32) -> list[Floats]:
+def likelihoods(explanations: Sequence[Explanation], without: Sequence[Any], batch: int = BATCH) -> list[Floats]:
     """Log-probabilities of each explanation's targets given its picture, and given each of V things shown instead.
 
     Args:
@@ -133,7 +136,7 @@ def language_prior(explanation: Explanation, others: Sequence[Any] = (), top: in
         raise InputError("language_prior: expected an explanation of one question's answer, explain(..., question=...)")
     task, size = first.task, first.again.view.size
     query = {"question": question, "top": top, **({} if size is None else {"size": size})}
-    (features,) = list(_features([first], ["grey", *others], 32))
+    (features,) = _features([first], ["grey", *others])
     candidates: dict[str, Target] = {}
     with left_as_found(task.modules()), torch.no_grad():
         for row in features[1:]:
@@ -156,7 +159,7 @@ def _noted(one: Explanation) -> Floats | None:
     return np.array(noted) if len(noted) == len(one) else None
 
 
-def _features(explanations: Sequence[Explanation], without: Sequence[Any], batch: int) -> Iterator[Tensor]:
+def _features(explanations: Sequence[Explanation], without: Sequence[Any], batch: int = BATCH) -> Iterator[Tensor]:
     """(1 + V, C, *grid) features of each explanation's picture and of what is shown instead, encoded in batches."""
     if not explanations:
         return
@@ -209,8 +212,7 @@ def _likely(task: Task, features: Tensor, targets: Sequence[Target]) -> Floats:
             rows = [task.likelihood(row[None], targets) for row in features]
     known = [row for row in rows if row is not None]
     if len(known) < len(rows):
-        name = task.name or type(task).__name__
         raise InputError(
-            f"{name}: reliance needs log-probabilities of its targets, and it has none; give the task a `likelihood`"
+            f"{called(task)}: reliance needs log-probabilities of its targets, and it has none; give the task a `likelihood`"
         )
     return np.asarray(torch.stack(known).double().cpu().numpy())

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mmgradcam.contract import called
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.explanation import Explanation
@@ -182,7 +183,7 @@ class _Logits(nn.Module):
             names = getattr(task, "labels", None)
             count = len(names) if names else features.shape[1] if features.dim() == 2 else 0
             if count < 2:
-                raise InputError(f"{task.name or type(task).__name__}: expected a classifier, asked with classes=[...]")
+                raise InputError(f"{called(task)}: expected a classifier, asked with classes=[...]")
             self.every = list(task.targets(features, classes=list(range(count))))
             self.features = features
 
@@ -205,7 +206,7 @@ class _Logits(nn.Module):
 def _prepared(task: Task, image: Image.Image) -> Tensor:
     pixels = task.prepare(image).pixels
     if pixels.dim() != 3:
-        raise InputError(f"{task.name or type(task).__name__} sees the picture in tiles; attack a model that sees it whole")
+        raise InputError(f"{called(task)} sees the picture in tiles; attack a model that sees it whole")
     return pixels
 
 
