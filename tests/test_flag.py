@@ -110,6 +110,9 @@ def test_many_are_as_each_alone_and_are_encoded_together() -> None:
     task.encode = lambda images: (sizes.append(len(images)), images)[1]  # type: ignore[func-returns-value, method-assign]
     together = likelihoods(made, ["grey", "blur"], batch=9)
     assert sizes == [9, 3, 6]
+    sizes.clear()
+    likelihoods(made, ["grey", "blur"], batch=1)
+    assert sizes == [3] * 6, "of one picture, at least"
     np.testing.assert_allclose(np.array(together), np.array(alone), atol=1e-6)
     np.testing.assert_allclose(reliance(made, "blur"), np.array(alone)[:, 0] - np.array(alone)[:, 2], atol=1e-6)
 

@@ -32,7 +32,7 @@ from mmgradcam.metrics.corruptions import (
 )
 from mmgradcam.metrics.robustness import adversarial, fgsm, pgd
 from mmgradcam.metrics.sweeps import asking, corruption_sweep
-from mmgradcam.pictures import Fit
+from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.tasks import Layer, load
 
 
@@ -352,6 +352,28 @@ def test_what_knows_fewer_than_two_classes_cannot_be_attacked(
             robustness._Logits(task, pixels, pixels + 1, pixels)
     else:
         assert [t.value for t in robustness._Logits(task, pixels, pixels + 1, pixels).every] == list(range(count))
+
+
+def test_pixels_and_the_0_to_1_of_an_attack_are_each_others_inverse_and_padding_is_fixed() -> None:
+    low, high = torch.tensor([-1.0, 0.0, 3.0, 2.0]).view(1, 2, 2), torch.tensor([1.0, 0.5, 3.0 + 5e-7, 0.0]).view(1, 2, 2)
+    task = halves()
+    clean = torch.tensor([0.5, 0.125, 3.0, 0.5]).view(1, 2, 2)
+    task.encode = lambda pixels: torch.zeros(1, 3)  # type: ignore[method-assign]
+    task.targets = lambda features, classes: [Target(str(c), c) for c in classes]  # type: ignore[method-assign, assignment, misc]
+    made = robustness._Logits(task, low, high, clean)
+    assert made.free.tolist() == [[[True, True], [False, True]]]
+    assert made.unit(clean).tolist() == [[[0.75, 0.25], [0.0, 0.75]]]
+    assert torch.equal(made.pixels(made.unit(clean)), clean)
+    assert made.unit(clean + torch.tensor([9.0, -9.0]).view(2, 1)).tolist() == [[[1.0, 1.0], [0.0, 1.0]]]
+    assert made.pixels(torch.ones(1, 2, 2)).tolist() == [[[1.0, 0.5], [3.0, 0.0]]]
+    assert made.every[1].value == 1
+
+
+def test_what_is_seen_in_tiles_cannot_be_attacked() -> None:
+    task = halves()
+    task.prepare = lambda image: Prepared(torch.zeros(2, 3, 8, 8), ((0, 0, 1, 1),) * 2)  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="sees the picture in tiles; attack a model that sees it whole"):
+        robustness._prepared(task, lit(0, 0))
 
 
 def test_padding_is_not_attacked_and_the_seed_decides() -> None:
