@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmgradcam.arguments import AnyMethod, method_of, name_of, queries_of
-from mmgradcam.contract import called, check_finite
+from mmgradcam.contract import called, check_finite, check_scores
 from mmgradcam.engine import Encoded, encode, scores, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explanation import Explanation, problem_of
@@ -167,6 +167,8 @@ class Explainer:
                 blind = None if own is None else self.task.likelihood(self._blank(view), targets)
         if own is None or blind is None:
             return targets
+        for likely in (own, blind):
+            check_scores(self.task, likely, targets)
         return [replace(t, reliance=gained) for t, gained in zip(targets, (own - blind).tolist(), strict=True)]
 
     def _blank(self, view: View) -> Tensor:

@@ -76,7 +76,7 @@ OTHERS = [
 ]
 TESTS = {
     "mmgradcam/engine.py": "engine invariants graph probability arguments",
-    "mmgradcam/explainer.py": "explainer engine explanation text reliance resampled",
+    "mmgradcam/explainer.py": "explainer engine explanation reliance resampled",
     "mmgradcam/contract.py": "engine arguments",
     "mmgradcam/rows.py": "engine",
     "mmgradcam/precision.py": "probability",

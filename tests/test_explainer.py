@@ -91,6 +91,13 @@ def test_a_grey_picture_that_has_no_probabilities_gives_no_reliance() -> None:
     assert task.encodes == [1], "no grey is encoded for nothing"
 
 
+def test_a_likelihood_that_is_not_one_for_each_target_is_said() -> None:
+    task = Shares()
+    task.likelihood = lambda features, targets: torch.zeros(2)  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match=r"expected \(3,\) scores, one per target, got \(2,\)"):
+        explain(task, PICTURES[0], reliance=True)
+
+
 def test_a_method_that_asks_is_given_one_picture_and_its_targets() -> None:
     given: list[Probe] = []
 
