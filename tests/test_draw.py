@@ -245,6 +245,29 @@ def test_text_is_cut_only_where_it_is_too_wide() -> None:
     assert draw._wrap("a" * 20 + " b", narrow, 22) == ["a" * 20 + " b"]
 
 
+def test_pictures_are_encoded_as_pillow_does_of_these_settings() -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    settings: list[tuple[str, int | None, dict[str, int]]] = [
+        (".png", None, {"compress_level": 1}), (".png", 30, {"compress_level": 1}), (".jpg", None, {}), (".jpg", 30, {"quality": 30}), (".webp", 0, {"quality": 0}),
+    ]  # fmt: skip
+    for suffix, quality, more in settings:
+        data = io.BytesIO()
+        picture.save(data, draw.FORMATS[suffix], **more)
+        assert encoded(picture, suffix, quality) == data.getvalue()
+
+
+def test_colors_are_made_once_in_steps_that_no_eye_tells_apart() -> None:
+    assert draw.palette() is draw.palette()
+    assert draw.palette().shape == (2**14, 4)
+
+
+def test_a_pixel_whose_middle_lies_on_the_edge_of_the_box_is_in_it() -> None:
+    maps = torch.ones(1, 2, 2)
+    assert upsample(maps, (0.125, 0.25, 0.875, 0.75), (2, 4)).tolist() == [[[1.0] * 4] * 2]
+    assert upsample(maps, (0.126, 0.26, 0.874, 0.74), (2, 4)).any() == torch.tensor(False)
+    assert upsample(maps, (0.126, 0.25, 0.874, 0.75), (2, 4)).tolist() == [[[0.0, 1.0, 1.0, 0.0]] * 2]
+
+
 @pytest.mark.parametrize(("suffix", "wanted"), [(".png", "PNG"), (".jpg", "JPEG"), (".JPEG", "JPEG"), (".webp", "WEBP")])
 def test_pictures_are_encoded_by_their_ending(suffix: str, wanted: str) -> None:
     picture = Image.new("RGB", (9, 8), (200, 30, 40))

@@ -387,6 +387,14 @@ def test_pictures_of_unlike_sizes_are_asked_in_any_order(batch: int) -> None:
     assert [variants.target(3).value, len(variants)] == [-2, 6]
 
 
+def test_a_probability_is_1_at_most_but_for_rounding() -> None:
+    told = torch.tensor([-3.0, 0.0, 0.0009])
+    assert perturbation._probable(told) is told
+    for much in (0.0011, 0.9):
+        with pytest.raises(InputError, match=r"one of them is exp\(0.*a contrast \(against=\)"):
+            perturbation._probable(torch.tensor([-3.0, much]))
+
+
 def test_masks_are_taken_up_sixteen_batches_at_a_time() -> None:
     variants, taken, known = Variants([explain(Weighing(), white(), method=own)], batch=2), [], []
 

@@ -29,6 +29,7 @@ from mmgradcam.pictures import (
     Fit,
     Seen,
     _within,
+    formats,
     iou,
     of_tiles,
     open_picture,
@@ -745,6 +746,30 @@ def test_a_tile_that_shows_nothing_lies_beside_the_picture_and_brings_no_heat() 
 def test_a_preprocessing_that_cannot_be_traced_says_so(prepare: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Seen(prepare)(Image.new("RGB", (100, 80)))
+
+
+@pytest.mark.parametrize("draws", [0, 5, 10, 11])
+def test_a_preprocessing_is_traced_anew_while_chance_is_drawn_three_times_at_most(draws: int) -> None:
+    """It need not be what draws: another thread may. Of five pictures each time, all must be made without."""
+    left = [draws]
+
+    def prepare(image: Image.Image) -> torch.Tensor:
+        left[0] -= 1
+        return whole(image).pixels + 0 * (torch.rand(()) if left[0] >= 0 else 0)
+
+    if draws > 10:
+        with pytest.raises(InputError, match="the preprocessing is random"):
+            Seen(prepare).box((20, 16))
+    else:
+        assert Seen(prepare).box((20, 16)) == pytest.approx((0, 0, 1, 1), abs=0.005)
+        assert left == [min(draws - 5 * (1 + draws // 5), -5)]
+
+
+def test_constants_that_files_and_messages_hold() -> None:
+    assert NOWHERE == (2.0, 2.0, 3.0, 3.0)
+    assert formats() is formats()
+    assert not {"EPS", "WMF"} & set(formats())
+    assert {"PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"} <= set(formats())
 
 
 def test_a_prepared_tensor_is_drawn_with_its_range_stretched() -> None:

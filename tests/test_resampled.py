@@ -360,7 +360,7 @@ def test_phrases_are_joint_for_asking_methods_too() -> None:
 
 WRONG: dict[str, tuple[Any, str]] = {
     "one copy": (smooth(gradcam, count=1), "at least 2 copies"),
-    "negative noise": (smooth(gradcam, sigma=-1), "sigma >= 0"),
+    "negative noise": (smooth(gradcam, sigma=-0.1), "sigma >= 0"),
     "no such map": (partial(smooth_gradcam_pp, count=2, maps=[9]), r"feature maps in 0\.\.4, got \[9\]"),
     "other neurons": (partial(smooth_gradcam_pp, count=2, neurons=torch.ones(2, 2)), r"a mask of shape \(4, 4\)"),
     "a huge square": (partial(occlusion, size=9), r"size in 1\.\.8"),

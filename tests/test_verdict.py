@@ -69,6 +69,23 @@ def test_a_map_that_passes_says_what_hiding_costs() -> None:
         ({"hot_tenth": 0.34, "hot_quarter": 0.94, "shown_quarter": 9.0}, WEAK, "hardly more"),
         ({"hot_tenth": 0.36, "hot_quarter": 0.9, "shown_quarter": 1.19}, WEAK, "hardly more"),
         ({"hot_tenth": 0.36, "hot_quarter": 0.9, "shown_quarter": 1.21, "shown_other": 0.3}, WEAK, "hardly more"),
+        ({"hot_tenth": 0.3, "hot_quarter": 0.9}, WEAK, "hottest tenth costs .30 nats, no more than a random tenth (.30)"),
+        (
+            {"hot_tenth": 0.05, "other_tenth": 0.0, "hot_quarter": 0.0, "shown_quarter": 1.5, "shown_other": 0.5},
+            PASSES,
+            "costs .05 nats, a random tenth 0;",
+        ),
+        (
+            {"hot_tenth": 0.05, "other_tenth": 0.0, "hot_quarter": 0.0, "shown_quarter": 1.4, "shown_other": 0.5},
+            WEAK,
+            "costs .05 nats",
+        ),
+        ({"weights": 0.004}, PASSES, "made random (r 0),"),
+        ({"weights": -0.006}, PASSES, "made random (r -.01),"),
+        ({"hot_tenth": 0.95, "hot_quarter": 0.9}, PASSES, "costs 0.9 nats"),
+        ({"hot_tenth": 0.949, "hot_quarter": 0.9}, PASSES, "costs .95 nats"),
+        ({"hot_tenth": 10.06}, PASSES, "costs 10.1 nats"),
+        ({"hot_tenth": -0.004, "hot_quarter": 0.2}, WEAK, "costs 0 nats, no more"),
         ({"hot_tenth": 0.1, "hot_quarter": 0.4}, WEAK, "hottest tenth costs .10 nats, no more than a random tenth (.30)"),
     ],
 )

@@ -135,7 +135,7 @@ def methods_agree(explanations: Sequence[Explanation]) -> Floats:
     Raises:
         InputError: they are of different targets.
     """
-    if not explanations or any(one.labels != explanations[0].labels for one in explanations):
+    if len({tuple(one.labels) for one in explanations}) != 1:
         raise InputError("methods_agree: expected explanations of the same targets by several methods")
     grid = min((tuple(one.maps.shape[1:]) for one in explanations), key=np.prod)
     maps = [torch.relu(to_grid(one.maps, grid)) for one in explanations]

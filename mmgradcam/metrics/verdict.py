@@ -182,7 +182,7 @@ def verdict_of(problem: str | None, unit: str, figures: dict[str, float]) -> Ver
 
 
 def _r(value: float) -> str:
-    return "0" if abs(value) < 0.005 else f"{value:.2f}".replace("0.", ".", 1)
+    return "0" if abs(value) < 0.005 else f"{value:.2f}".replace("0.", ".")
 
 
 def _n(value: float) -> str:
