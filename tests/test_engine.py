@@ -847,3 +847,18 @@ def test_stacked_parts_lie_in_memory_as_each_did(shape: tuple[int, ...]) -> None
         made = stacked([parts[0], parts[1].contiguous()])
         assert torch.equal(made, torch.cat(list(plain)))
         assert made.stride()[1:] == parts[0].stride()[1:]
+
+
+def test_backwards_to_a_layer_are_as_many_as_fit_and_no_more(classes: Classes, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[int, ...]] = []
+
+    def products(outputs: Tensor, inputs: Any, vectors: Tensor, *more: Any) -> Any:
+        given.append(tuple(vectors.shape[:2]))
+        return _products(outputs, inputs, vectors, *more)
+
+    monkeypatch.setattr("mmgradcam.engine._products", products)
+    two = 2 * 8 * 6 * 8 * 8 * 8  # of what `first` puts out
+    for memory, turns in ((None, [5]), (two, [2, 2, 1]), (two - 1, [1] * 5), (3 * two // 2, [3, 2])):
+        given.clear()
+        explain(classes, pictures(1)[0], taps=["first"], classes=[0, 1, 2, 3, 0], memory=memory)
+        assert given == [(count, 1) for count in turns]
