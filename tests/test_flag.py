@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmgradcam import Explanation, InputError, Target, Task, explain, hirescam
+from mmgradcam.clips import Clip
 from mmgradcam.data.captions import judge
 from mmgradcam.data.render import render
 from mmgradcam.data.scenes import make_scene
@@ -36,10 +37,13 @@ from mmgradcam.metrics.flag import (
     made_up,
     shifted,
 )
-from mmgradcam.metrics.relying import Prior, language_prior, likelihoods, reliance
+from mmgradcam.metrics.relying import Prior, _shown, language_prior, likelihoods, reliance
+from mmgradcam.metrics.variants import Seen
+from mmgradcam.pictures import Prepared, to_tensor
 from mmgradcam.report import page
 from mmgradcam.show import show_answers, show_words
 from mmgradcam.tasks import load
+from mmgradcam.views import view_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 try:
@@ -123,6 +127,28 @@ def test_what_explain_noted_needs_no_model(tmp_path: Path) -> None:
     assert reliance(Explanation.load(tmp_path / "made.npz")) == pytest.approx(
         reliance(explain(Colors(), plain(204, 51, 102))), abs=1e-5
     )
+
+
+def test_what_explain_noted_is_of_grey_and_of_nothing_else() -> None:
+    made = explain(Colors(), plain(204, 51, 102), reliance=True)
+    assert reliance(made, "blur") == pytest.approx([0, 0, 0], abs=1e-5)
+    assert reliance(made, plain(51, 51, 204)) == pytest.approx([math.log(4), 0, -math.log(2)], abs=1e-5)
+
+
+def test_of_a_clip_every_frame_is_another_picture_cut_to_its_aspect() -> None:
+    class Films(Colors):
+        def prepare(self, clip: Any) -> Prepared:
+            assert clip.rate == 5.0
+            return Prepared(torch.stack([to_tensor(frame) for frame in clip.frames], 1), (0.0, 0.0, 1.0, 1.0))
+
+    frames = [plain(10 * n, 0, 0, size=(12, 8)) for n in range(3)]
+    seen = Seen(Films(), view_of(Films(), Clip(tuple(frames), 5.0, "film")))
+    other = plain(255, 0, 0, size=(8, 24))
+    other.paste((0, 0, 255), (0, 10, 8, 14))
+    shown = _shown(seen, other)
+    assert shown.shape == (3, 3, 8, 12)
+    assert torch.equal(shown, to_tensor(ImageOps.fit(other, (12, 8)))[:, None].expand(3, 3, 8, 12))
+    assert shown[2].mean() > 0.5, "of the middle"
 
 
 def test_of_a_prepared_tensor_it_is_the_mean_color() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from functools import partial
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_maps_of_other_grids_than_of_a_picture_are_only_taken_as_they_are() -> N
         (torch.rand(1, 4, 4), (1, 4, 4)),
         (torch.rand(1, 4), (2, 2)),
     ):
-        with pytest.raises(InputError, match="over height and width, got grids"):
+        with pytest.raises(InputError, match=re.escape(f"over height and width, got grids {tuple(maps.shape)[1:]} and {grid}")):
             to_grid(maps, grid)
     for wrong in ((torch.rand(4), torch.rand(4)), (torch.rand(1, 4), torch.rand(1, 5))):
         with pytest.raises(InputError, match="two stacks of maps"):
@@ -365,6 +366,21 @@ def test_at_most_eight_stages_by_default() -> None:
     task.head = nn.Sequential(*(nn.Linear(2, 2) for _ in range(9)))
     stages = randomized(explain(task, torch.rand(3, 8, 8)))
     assert [len(stage.layers) for stage in stages] == [2, 2, 2, 2, 1, 1, 1, 1]
+    for few in (1, 0):
+        assert [len(stage.layers) for stage in randomized(explain(task, torch.rand(3, 8, 8)), stages=few)] == [12]
+
+
+def test_layers_inside_a_layer_keep_their_weights() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own, self.inner = nn.Parameter(torch.arange(4.0)), nn.Linear(2, 3)
+
+    module = Outer()
+    inner, own = module.inner.weight.detach().clone(), module.own.detach().clone()
+    assert reset(module, 1, 2) is False
+    assert torch.equal(module.inner.weight, inner)
+    assert not torch.equal(module.own, own)
 
 
 def test_a_single_number_becomes_a_normal_one_of_its_size() -> None:

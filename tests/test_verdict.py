@@ -221,6 +221,12 @@ def test_of_the_hottest_part_only_what_has_heat_is_hidden() -> None:
     assert other[0] == pytest.approx(cost(*random_parts(torch.ones(16, 16, dtype=torch.bool), 26, 8, 0)), abs=1e-5)
 
 
+def test_pixels_whose_middle_lies_on_the_edge_of_the_picture_are_padding() -> None:
+    for low, high, kept in ((-0.125, 0.875, [0, 1, 1, 1]), (0.125, 1.125, [1, 1, 1, 0]), (-0.12, 0.88, [1, 1, 1, 1])):
+        assert within((low, 0.0, high, 1.0), (2, 4)).int().tolist() == [kept] * 2
+        assert within((0.0, low, 1.0, high), (3, 4, 2)).int().tolist() == [[[one] * 2 for one in kept]] * 3
+
+
 def test_parts_by_hand() -> None:
     ties = torch.tensor([[1.0, 2.0, 1.0], [2.0, 1.0, 0.0]])
     assert hottest(ties, 3).tolist() == [[True, True, False], [True, False, False]]  # of equals the first
