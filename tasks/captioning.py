@@ -210,7 +210,7 @@ class Captioning(Task):
         return self._rounds(features, [[target] for target in targets], _each_alone)[0].float()
 
     def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor]:
-        rounds = self._rounds(features, targets, self._chooser(_all_at_once))
+        rounds = self._rounds(features, targets, self._chooser(_all_at_once), getattr(self.head, "steps_once", self.head.steps))
         size = self.head.together or len(rounds)
         return [torch.stack(rounds[at : at + size]) for at in range(0, len(rounds), size)]
 
@@ -222,6 +222,7 @@ class Captioning(Task):
         features: Tensor,
         targets: Sequence[Sequence[Target]],
         choose: Choose,
+        predict: Callable[[Tensor, Tensor], Sequence[Tensor]] | None = None,
     ) -> list[Tensor]:
         captions = [list(dict.fromkeys(t.value.tokens for t in row)) for row in targets]
         each = max(1, *map(len, captions))  # of every picture as many, so that they share what its head makes of the grid
@@ -232,7 +233,7 @@ class Captioning(Task):
             part = said[: longest + 1]
             tokens[row, : len(part)] = torch.tensor(part)
         tokens = tokens.to(features.device)
-        steps = self.head.steps(features, tokens[:, :-1])
+        steps = (predict or self.head.steps)(features, tokens[:, :-1])
         needed = sorted({p for row in targets for t in row for p in t.value.positions})
         chosen = choose(self.head.out, [steps[p - 1] for p in needed], [tokens[:, p] for p in needed])
         logp = dict(zip(needed, chosen, strict=True))
@@ -278,7 +279,8 @@ def _each_alone(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> li
 
 def _logits(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:
     """Logits (R,) of a token after each step (R, width)."""
-    return [out(step).gather(1, token[:, None])[:, 0] for step, token in zip(steps, tokens, strict=True)]
+    of = getattr(out, "of", lambda step, token: out(step).gather(1, token[:, None])[:, 0])
+    return [of(step, token) for step, token in zip(steps, tokens, strict=True)]
 
 
 def _all_at_once(out: nn.Module, steps: list[Tensor], tokens: list[Tensor]) -> list[Tensor]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import Tensor, nn
 
-from mmgradcam.tasks.nets.evidence import Detectors, EvidenceAnswerer
+from mmgradcam.tasks.nets.attention import GridTokens, Readings
+from mmgradcam.tasks.nets.captioners import LSTMCaptioner
+from mmgradcam.tasks.nets.evidence import Detectors, EvidenceAnswerer, EvidenceCaptioner, Say
 
 CELLS = 9
 
@@ -77,3 +81,71 @@ def test_evidence_is_the_soft_maximum_of_what_the_cells_say() -> None:
     far = Detectors(4, 8, 10, 3, sharpness=500.0).eval()
     _, evidence, said = far.found(far.neck(features))
     torch.testing.assert_close(evidence, said.amax(2), atol=0.01, rtol=0)
+
+
+def test_evidence_with_a_cheaper_backward_is_the_same_with_the_same_gradient() -> None:
+    torch.manual_seed(0)
+    detectors = Detectors(4, 8, 10, 3, sharpness=4.0).eval()
+    grid, told, weighed = torch.randn(2, 8, 3, 4), torch.randn(2, 8, 3, 4), torch.randn(2, 3)
+    for each in zip(*(_told(detectors, grid, told, weighed, once) for once in (False, True)), strict=True):
+        torch.testing.assert_close(*each, atol=1e-5, rtol=1e-5)
+
+
+def _told(detectors: Detectors, grid: Tensor, told: Tensor, weighed: Tensor, once: bool) -> tuple[Tensor, ...]:
+    leaf = grid.clone().requires_grad_()
+    seen, evidence = detectors(leaf, once=once)
+    (gradient,) = torch.autograd.grad((seen * told).sum() + (evidence * weighed).sum(), leaf)
+    return seen, evidence, gradient
+
+
+def captioners() -> list[nn.Module]:
+    torch.manual_seed(0)
+    evidence = EvidenceCaptioner("lstm", vocabulary=12, channels=4, width=8, looked_for=5)
+    return [each.eval() for each in (LSTMCaptioner(12, 8, 8), LSTMCaptioner(12, 8, 8, patch=2), evidence)]
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_steps_that_defer_the_grid_s_gradient_are_the_steps_with_the_same_gradient(which: int) -> None:
+    head = captioners()[which]
+    features, tokens = torch.randn(2, 8, 4, 4), torch.tensor([[1, 5, 6, 7], [1, 8, 9, 4], [1, 4, 4, 5], [1, 11, 10, 2]])
+    found = []
+    for steps in (head.steps, head.steps_once):
+        leaf = features.clone().requires_grad_()
+        said = torch.stack(list(steps(leaf, tokens)))  # (L, R, width)
+        score = said.sum(-1).transpose(0, 1).flatten()  # one of each row and step
+        each = torch.eye(len(score))
+        (gradient,) = torch.autograd.grad(score, leaf, each, is_grads_batched=True, retain_graph=True)
+        (alone,) = torch.autograd.grad(score, leaf, each[6])
+        torch.testing.assert_close(gradient[6], alone, atol=1e-5, rtol=1e-4)
+        found.append((said, gradient))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+    assert found[0][1].abs().amax((1, 2, 3, 4)).min() > 0
+
+
+def test_the_readings_of_all_turns_reach_the_tokens_in_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, ...]] = []
+    multiply = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda a, b: made.append(tuple(a.shape)) or multiply(a, b))
+    tokens = torch.randn(2, 5, 8, requires_grad=True)
+    readings = Readings(tokens, turns=3, rows=4)
+    read = sum(readings(torch.randn(2, 2, 8)) for _ in range(3))
+    assert made == []
+    read.sum().backward()
+    assert made == [(2, 5, 6), (2, 5, 6)]  # of each picture 5 cells by 3 turns of 2 rows: by the queries, and by what was read
+
+
+@pytest.mark.parametrize(("side", "patch"), [((4, 6), 1), ((4, 6), 2), ((5, 7), 2)])
+def test_tokens_are_what_a_convolution_makes_of_patches(side: tuple[int, int], patch: int) -> None:
+    torch.manual_seed(0)
+    tokens, features = GridTokens(3, 8, patch), torch.randn(2, 3, *side)
+    seen: list[Tensor] = []
+    tokens.norm.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
+    tokens.place.weight.data.zero_()
+    tokens(features)
+    torch.testing.assert_close(seen[0], tokens.content(features).flatten(2).transpose(1, 2))
+
+
+def test_one_token_s_logit_is_that_among_all() -> None:
+    torch.manual_seed(0)
+    say, hidden, token = Say(8, 12), torch.randn(3, 20), torch.tensor([0, 11, 5])
+    torch.testing.assert_close(say.of(hidden, token), say(hidden)[range(3), token])

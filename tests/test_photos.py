@@ -81,12 +81,12 @@ def captioner(kind: str = "lstm", beam: int = 1) -> Captioning:
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_what_words_share_runs_once_per_photo(parquet: Path, kind: str) -> None:
     task, photos = captioner(kind), Photos(parquet)
-    ran: dict[str, list[int]] = {"neck": [], "look": []}
-    for name, module in (("neck", task.head.per_picture), ("look", task.head.detectors.look)):
-        module.register_forward_hook(lambda m, i, out, name=name: ran[name].append(len(out)))
+    ran: dict[str, list[int]] = {"neck": [], "detectors": []}
+    for name, module in (("neck", task.head.per_picture), ("detectors", task.head.detectors)):
+        module.register_forward_hook(lambda m, given, out, name=name: ran[name].append(len(given[0])))
     said = [(["a", "red", "ball"], 1, 2), (["a", "dog", "in", "grass"], 1, 1), (["a", "man"], 0, 1)]
     made = explain(task, [photos[0].image, photos[1].image], method=hirescam, each=[{"phrases": said}, {"phrases": said[:2]}])
-    assert ran == {"neck": [2], "look": [2]}
+    assert ran == {"neck": [2], "detectors": [2]}
     assert made[0].about.seam == "features"
     assert made[0].maps.shape[1:] == made[1].maps.shape[1:]
     for photo, one, phrases in ((0, made[0], said), (1, made[1], said[:2])):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def positions(grid: tuple[int, ...], like: Tensor) -> Tensor:
@@ -30,10 +32,76 @@ class GridTokens(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, features: Tensor) -> Tensor:
-        content = self.content(features)  # (B, width, h, w)
-        place = self.place(positions(tuple(content.shape[2:]), content))
-        tokens: Tensor = self.norm(content.flatten(2).transpose(1, 2) + place)
+        if isinstance(self.content, nn.Conv2d):
+            patches, grid = _patches(features, self.content.kernel_size[0])
+            content = nn.functional.linear(patches, self.content.weight.flatten(1), self.content.bias)
+        else:
+            content, grid = features.flatten(2).transpose(1, 2), tuple(features.shape[2:])
+        tokens: Tensor = self.norm(content + self.place(positions(grid, content)))
         return tokens
+
+
+def _patches(features: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
+    """(B, C, h, w) -> what a convolution of that side and stride sees, (B, rows * columns, C * side * side); rows and columns.
+
+    A product of matrices reads it as the convolution would, and has a vmapped backward, where a convolution runs row by row.
+    """
+    rows, columns = features.shape[2] // side, features.shape[3] // side
+    if features.shape[2:] != (rows * side, columns * side):
+        features = features[:, :, : rows * side, : columns * side]
+    cells = torch.unflatten(torch.unflatten(features, 3, (columns, side)), 2, (rows, side))
+    return cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2), (rows, columns)
+
+
+class Readings:
+    """One-headed attention to a grid in several turns, each by the keys and values that the tokens themselves are.
+
+    A turn's gradient at the tokens is of rank one for each row: it is kept as what it is the product of, and those of all turns
+    reach the tokens as one product, where autograd would add up a (B, cells, width) for every turn. It can be differentiated
+    once.
+
+    Args:
+        tokens: (B, cells, width) of B images.
+        turns: how many there are.
+        rows: R queries in each, a multiple of B.
+    """
+
+    def __init__(self, tokens: Tensor, turns: int, rows: int) -> None:
+        self.images, self._tokens, self._scale = len(tokens), tokens.detach(), 1 / math.sqrt(tokens.shape[-1])
+        self._queries: list[Tensor] = []
+        self._weights: list[Tensor] = []
+        fits, seen = _Deferred.apply(tokens, self._scale, turns, rows // len(tokens), self._queries, self._weights)
+        self._fits, self._seen = fits.unbind(1), seen.unbind(1)
+
+    def __call__(self, query: Tensor) -> Tensor:
+        """The next turn's (B, R / B, width) queries -> what they read, the same shape."""
+        turn = len(self._queries)
+        weights = torch.softmax(query @ self._tokens.transpose(1, 2) * self._scale + self._fits[turn], -1)
+        self._queries.append(query.detach())
+        self._weights.append(weights.detach())
+        return weights @ self._tokens + self._seen[turn]
+
+
+class _Deferred(torch.autograd.Function):
+    """Zeros to add to each turn's fits, (B, turns, R / B, cells), and readings; their gradients make that of the tokens."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tokens: Tensor, scale: float, turns: int, rows: int, queries: list[Tensor], weights: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        ctx.scale, ctx.queries, ctx.weights = scale, queries, weights
+        images, cells, width = tokens.shape
+        return tokens.new_zeros(images, turns, rows, cells), tokens.new_zeros(images, turns, rows, width)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, fits: Tensor, seen: Tensor) -> tuple[Tensor | None, ...]:
+        queries, weights = (
+            torch.stack(turns, 1).flatten(1, 2) for turns in (ctx.queries, ctx.weights)
+        )  # (B, turns * R / B, .)
+        fits, seen = fits.reshape(*weights.shape), seen.reshape(*queries.shape)
+        tokens = torch.bmm(fits.transpose(1, 2), queries * ctx.scale) + torch.bmm(weights.transpose(1, 2), seen)
+        return tokens, None, None, None, None, None
 
 
 class Attention(nn.Module):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.tasks.nets.attention import Cell, GridTokens, Layer, layers_of
+from mmgradcam.tasks.nets.attention import Cell, GridTokens, Layer, Readings, layers_of
+
+WIDE = 512
+"""Width of a state from which on a step takes its time for arithmetic: vmapped, early words' backwards add up zeros there."""
 
 
 class LSTMCaptioner(nn.Module):
@@ -35,7 +39,7 @@ class LSTMCaptioner(nn.Module):
         self, vocabulary: int, channels: int, width: int = 192, attention: bool = True, memory: int = 64, patch: int = 1
     ) -> None:
         super().__init__()
-        self.together = 1 if attention else 3
+        self.together = (None if width < WIDE else 1) if attention else 3
         self.words = nn.Embedding(vocabulary, width)
         self.begin = nn.Linear(channels, 2 * width)
         self.cell = Cell(width)
@@ -56,7 +60,7 @@ class LSTMCaptioner(nn.Module):
         h, c = self.begin(features.flatten(2).mean(-1)).tanh().repeat_interleave(rows // len(features), 0).chunk(2, -1)
         return (h, c) if self.tokens is None else (h, c, self.tokens(features))
 
-    def step(self, state: tuple[Tensor, ...], token: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, state: tuple[Any, ...], token: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         """(R,) tokens -> what predicts the next, (R, width), and the state after."""
         h, c, *grid = state
         word = self.words(token)
@@ -71,25 +75,36 @@ class LSTMCaptioner(nn.Module):
         """The state with other of the R rows in their places; each row stays with its picture."""
         return state[0][rows], state[1][rows], *state[2:]
 
-    def _look(self, asking: Tensor, tokens: Tensor) -> Tensor:
-        """(R, width) states, (B, cells, width) tokens -> what they read, (R, width)."""
-        query = torch.unflatten(self.query(asking), 0, (len(tokens), -1))  # (B, R / B, width)
-        weights = (query @ tokens.transpose(1, 2) / math.sqrt(query.shape[-1])).softmax(-1)
-        return (weights @ tokens).flatten(0, 1)
+    def _look(self, asking: Tensor, grid: Tensor | Readings) -> Tensor:
+        """(R, width) states -> what they read in the (B, cells, width) tokens of the grid, (R, width)."""
+        images = grid.images if isinstance(grid, Readings) else len(grid)
+        query = torch.unflatten(self.query(asking), 0, (images, -1))  # (B, R / B, width)
+        if isinstance(grid, Readings):
+            return grid(query).flatten(0, 1)
+        weights = (query @ grid.transpose(1, 2) / math.sqrt(query.shape[-1])).softmax(-1)
+        return (weights @ grid).flatten(0, 1)
 
     def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
         """(B, C, *grid), (R, L) tokens, R a multiple of B -> what predicts each next token, L times (R, width).
 
         The steps are apart, so that the backward of an early word does not run through the later ones.
         """
-        state, steps = self.start(features, len(tokens)), []
+        return self._said(self.start(features, len(tokens)), tokens)
+
+    def steps_once(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
+        """The same, for many words' backwards at once: each brings what all steps read to the grid in one product."""
+        h, c, *grid = self.start(features, len(tokens))
+        return self._said((h, c, *(Readings(each, tokens.shape[1], len(tokens)) for each in grid)), tokens)
+
+    def _said(self, state: tuple[Any, ...], tokens: Tensor) -> list[Tensor]:
+        said = []
         for token in tokens.unbind(1):
-            said, state = self.step(state, token)
-            steps.append(said)
-        return steps
+            one, state = self.step(state, token)
+            said.append(one)
+        return said
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """The same, stacked: (R, L, width)."""
+        """The same as `steps`, stacked: (R, L, width)."""
         return torch.stack(list(self.steps(features, tokens)), 1)
 
 

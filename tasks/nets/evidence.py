@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mmgradcam.tasks.nets.attention import Attention, Cell, GridTokens
 from mmgradcam.tasks.nets.captioners import LSTMCaptioner, TransformerCaptioner
 
+Steps = Callable[[Tensor, Tensor], Sequence[Tensor]]
+"""(B, C, *grid) features, (R, L) tokens -> what predicts each next token."""
 PAD = 0
 """The token that fills short questions up; no head looks at it."""
 
@@ -52,14 +55,19 @@ class Detectors(nn.Module):
         self.tell = nn.Linear(looked_for, width)
         self.register_buffer("tokens", torch.arange(looked_for))
 
-    def forward(self, grid: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, grid: Tensor, once: bool = False) -> tuple[Tensor, Tensor]:
         """What a language model reads, (B, width, *grid), and the evidence, (B, looked_for) logits.
 
         What it reads is what the detectors look at, and in every cell which words they found.
 
         Args:
             grid: (B, width, *grid), what `neck` makes of features.
+            once: with a cheaper backward to the grid, which cannot be differentiated and does not reach the weights.
         """
+        if once:
+            seen = self.dropout(grid)
+            evidence = _Evidence.apply(seen, self.look.weight.flatten(1), self.look.bias, self.sharpness)
+            return self._told(seen, evidence), evidence
         seen, evidence, _ = self.found(grid)
         return seen, evidence
 
@@ -68,11 +76,36 @@ class Detectors(nn.Module):
         seen = self.dropout(grid)
         said = self.look(seen).flatten(2).float()
         evidence = (torch.logsumexp(self.sharpness * said, 2) - math.log(said.shape[2])) / self.sharpness
-        return seen + self.tell(evidence.sigmoid())[..., None, None], evidence, said
+        return self._told(seen, evidence), evidence, said
+
+    def _told(self, seen: Tensor, evidence: Tensor) -> Tensor:
+        return seen + self.tell(evidence.sigmoid())[..., None, None]
 
     def spread(self, evidence: Tensor) -> Tensor:
         """(B, looked_for) evidence -> (B, vocabulary), less what is usual; 0 for words without a detector."""
         return evidence.new_zeros(len(evidence), self.vocabulary).index_copy(1, self.tokens, evidence - self.usual)
+
+
+class _Evidence(torch.autograd.Function):
+    """The evidence (B, N) of N detectors, (N, width) and (N,), in a grid (B, width, *grid), and its gradient at the grid.
+
+    By a cell's logit the soft maximum has the softmax over the cells as its slope, which is worked out once for all backwards.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, seen: Tensor, weight: Tensor, bias: Tensor, sharpness: float) -> Tensor:
+        said = (weight @ seen.flatten(2) + bias[:, None]).float()
+        ctx.save_for_backward(weight, torch.softmax(sharpness * said, 2).to(seen.dtype))
+        ctx.grid = seen.shape[2:]
+        return (torch.logsumexp(sharpness * said, 2) - math.log(said.shape[2])) / sharpness
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, evidence: Tensor) -> tuple[Tensor | None, ...]:
+        weight, shares = ctx.saved_tensors
+        looking = weight.t().expand(len(shares), *weight.t().shape)
+        seen = torch.bmm(looking, evidence.to(shares.dtype)[..., None] * shares)
+        return seen.reshape(*seen.shape[:2], *ctx.grid), None, None, None
 
 
 class Around(nn.Module):
@@ -103,6 +136,12 @@ class Say(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.words(hidden[..., : self.words.in_features]) + hidden[..., self.words.in_features :]
         return logits
+
+    def of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """The logit of one token for each of R rows: (R, width + vocabulary), (R,) -> (R,)."""
+        said = (hidden[:, : self.words.in_features] * self.words.weight[tokens]).sum(-1) + self.words.bias[tokens]
+        evidence = hidden[:, self.words.in_features :].gather(1, tokens[:, None])
+        return said + evidence[:, 0]
 
 
 class EvidenceCaptioner(nn.Module):
@@ -172,10 +211,18 @@ class EvidenceCaptioner(nn.Module):
 
     def steps(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
         """(B, width, *grid), (R, L) tokens, R a multiple of B -> what predicts each next, L times (R, width + vocabulary)."""
-        seen, evidence = self.detectors(features)
+        return self._said(self.language.steps, self.detectors(features), tokens)
+
+    def steps_once(self, features: Tensor, tokens: Tensor) -> Sequence[Tensor]:
+        """The same, for many words' backwards at once; see the language model's."""
+        steps = getattr(self.language, "steps_once", self.language.steps)
+        return self._said(steps, self.detectors(features, once=True), tokens)
+
+    def _said(self, steps: Steps, found: tuple[Tensor, Tensor], tokens: Tensor) -> Sequence[Tensor]:
+        seen, evidence = found
         spread = self.detectors.spread(evidence)
         hidden = []
-        for state, left in zip(self.language.steps(seen, tokens), self.fresh(tokens, spread.shape[1]), strict=True):
+        for state, left in zip(steps(seen, tokens), self.fresh(tokens, spread.shape[1]), strict=True):
             hidden.append(torch.cat([state, self.weigh(state, spread) * left], -1))
         return hidden
 
