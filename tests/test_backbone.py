@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import data
 from PIL import Image
+from transformers import AutoConfig, AutoModel
 
 from mmgradcam import InputError, explain, layercam, product
 from mmgradcam.tasks import load
@@ -40,6 +41,24 @@ def test_features_are_the_hub_models_own(kind: str) -> None:
     cells = own.flatten(2).transpose(1, 2) if own.dim() == 4 else own
     assert features.shape[:2] == (2, backbone.channels)
     torch.testing.assert_close(features.flatten(2).transpose(1, 2), cells[:, cells.shape[1] - features[0, 0].numel() :])
+
+
+def test_a_mobilenet_that_pads_within_its_convolutions_is_the_hub_s() -> None:
+    kept = {"model_type": "mobilenet_v2", **CONFIGS["mobilenet_v2"], "output_stride": 16}
+    backbone = Backbone("org/tiny", kept).eval()
+    config = AutoConfig.for_model(**kept)
+    own = AutoModel.from_config(config).eval()
+    own.load_state_dict(backbone.model.state_dict())
+    assert own.config.tf_padding
+    assert own.config.to_diff_dict() | {"model_type": "mobilenet_v2"} == backbone.config
+    depthwise = [m for m in backbone.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+    within = [m.padding == m.dilation for m in depthwise if m.stride == (1, 1)]
+    assert len(within) > 10
+    assert all(within)
+    for side in ((64, 64), (65, 47)):
+        pictures = torch.rand(2, 3, *side)
+        with torch.no_grad():
+            torch.testing.assert_close(backbone(pictures), own(pictures).last_hidden_state)
 
 
 @pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "torchvision:resnet18", "torchvision:swin_t"])

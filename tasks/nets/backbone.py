@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -180,4 +181,21 @@ def _of_hub(name: str, config: Mapping[str, Any] | None, weights: bool) -> tuple
         else:
             known = AutoConfig.for_model(config["model_type"], **{k: v for k, v in config.items() if k != "model_type"})
     model = Source(name).model(AutoModel, config=known) if weights else untrained.from_config(known)
-    return model, known.to_diff_dict() | {"model_type": known.model_type}
+    described = known.to_diff_dict() | {"model_type": known.model_type}
+    _pad_within(model)
+    return model, described
+
+
+def _pad_within(model: nn.Module) -> None:
+    """Lets convolutions of stride 1 pad for themselves where the hub's MobileNets pad before them, as TensorFlow does.
+
+    With stride 1 both are the same numbers; a dilated depthwise convolution of a picture padded before takes twice the time.
+    """
+    for layer in model.modules():
+        config, inner = getattr(layer, "config", None), getattr(layer, "convolution", None)
+        if not getattr(config, "tf_padding", False) or not isinstance(inner, nn.Conv2d) or inner.stride != (1, 1):
+            continue
+        if all((side - 1) * wide % 2 == 0 for side, wide in zip(inner.kernel_size, inner.dilation, strict=True)):
+            inner.padding = tuple((s - 1) * d // 2 for s, d in zip(inner.kernel_size, inner.dilation, strict=True))
+            layer.config = copy.copy(config)
+            layer.config.tf_padding = False
