@@ -282,7 +282,7 @@ def _rounds(task: Task, features: Tensor, images: list[int], asked: list[Sequenc
 
         made, powers = kept_in_range(work, initial(task.unit, rounds), 1)
         rows, read = [(images[i], done + t) for t, i in at], [word[image] for word in words]
-        picked = [None if g is None else g[turn, image] for g in made]
+        picked = [None if g is None else _chosen(g, turn, image) for g in made]
         yield _part(rows, rounds.detach()[turn, image], leaf, read, picked, powers[turn, image])
         done += len(rounds)
 
@@ -342,14 +342,17 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tup
             vectors[turn, image] = part.gradients[rows].to(vectors.dtype)
 
             def work(powers: Tensor, run: Run = run, vectors: Tensor = vectors) -> Sequence[Tensor | None]:
-                return _products(run.features, run.outputs, times(vectors, powers), encoded.graph)
+                together = (
+                    run.features.device.type != "cpu"
+                )  # where convolutions run row by row all the same, and wait for copies
+                return _products(run.features, run.outputs, times(vectors, powers), encoded.graph, together)
 
             made, more = kept_in_range(work, part.powers.new_zeros(vectors.shape[:2]), len(run.outputs))
             powers.append(part.powers[rows] + more[turn, image])
             for tap, x, gradients, into in zip(encoded.taps, run.outputs, made, found, strict=True):
                 if gradients is None:
                     raise ModelError(f"no gradient reaches {tap.name}: the features do not depend on it; name another layer")
-                into.append((of_rows(_kept(encoded, x), image), gradients[turn, image]))
+                into.append((of_rows(_kept(encoded, x), image), _chosen(gradients, turn, image)))
             order += rows
     back = sorted(range(len(order)), key=order.__getitem__)
     return [
@@ -358,11 +361,18 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tup
     ], torch.cat(powers)[back]
 
 
-def _products(outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor, graph: bool = False) -> Sequence[Tensor | None]:
+def _chosen(gradients: Tensor, turn: list[int], image: list[int]) -> Tensor:
+    """Rows of (T, B, ...) by their turn and image; those of a single image are all there, in order."""
+    return gradients[:, 0] if gradients.shape[1] == 1 else gradients[turn, image]
+
+
+def _products(
+    outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor, graph: bool = False, together: bool = True
+) -> Sequence[Tensor | None]:
     """T vectors (T, *shape of the outputs) brought back to each input: (T, *its shape), or None where none arrives.
 
-    The T backwards run as one (vmapped: what lies between is read once, not T times), or one by one where the model holds
-    something that cannot, such as a hook that looks at numbers.
+    `together`, the T backwards run as one (vmapped: what lies between is read once, not T times), but one by one where the
+    model holds something that cannot, such as a hook that looks at numbers.
     """
 
     def product(vector: Tensor, batched: bool = False) -> tuple[Tensor | None, ...]:
@@ -370,7 +380,7 @@ def _products(outputs: Tensor, inputs: Sequence[Tensor], vectors: Tensor, graph:
             outputs, inputs, vector, retain_graph=True, create_graph=graph, allow_unused=True, is_grads_batched=batched
         )
 
-    if len(vectors) > 1:
+    if together and len(vectors) > 1:
         try:
             return product(vectors, batched=True)
         except RuntimeError as error:

@@ -57,12 +57,27 @@ def exclusive(things: Iterable[object]) -> Iterator[None]:
             _changed.notify_all()
 
 
+def modules_inside(roots: Iterable[nn.Module]) -> list[nn.Module]:
+    """The modules and all inside them, each once; unlike `Module.modules` it spells no names, which takes most of its time."""
+    found: dict[int, nn.Module] = {}
+    waiting = [*roots]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            waiting += [child for child in module._modules.values() if child is not None]
+    return [*found.values()]
+
+
+def parameters_inside(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """The parameters of these very modules, each once."""
+    return [*{id(p): p for m in modules for p in m._parameters.values() if p is not None}.values()]
+
+
 def _parts(things: Iterable[object]) -> dict[int, object]:
-    found: dict[int, object] = {}
-    for thing in things:
-        parts = (*thing.modules(), *thing.parameters()) if isinstance(thing, nn.Module) else (thing,)
-        found.update((id(part), part) for part in parts)
-    return found
+    things = [*things]
+    modules = modules_inside(thing for thing in things if isinstance(thing, nn.Module))
+    return {id(part): part for part in (*things, *modules, *parameters_inside(modules))}
 
 
 def _is_free(claim: _Claim) -> bool:

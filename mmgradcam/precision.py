@@ -30,10 +30,11 @@ def lost(unit: str, scores: Tensor, arrived: Sequence[Tensor], places: Sequence[
         came, peak = _peaks(raw, 1), _peaks(true, 1)
         small = (came > 0) & ((came < torch.finfo(raw.dtype).tiny) | (peak < torch.finfo(true.dtype).tiny))
         found |= small.to(found.device)
-    if unit == UNIT:
+    near = rounded(scores) if unit == UNIT else None
+    if near is not None and (near.device.type != "cpu" or bool(near.any())):
         x, true = places[0]
         moved = (x * true).detach().abs().flatten(1).sum(1)
-        found |= rounded(scores) & (moved < 2**-6).to(found.device)
+        found |= near & (moved < 2**-6).to(found.device)
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.locks import exclusive
+from mmgradcam.locks import exclusive, modules_inside, parameters_inside
 
 Layout = Callable[[Tensor], Tensor]
 """What a layer puts out -> (B, C, *grid); see `mmgradcam.layouts`."""
@@ -87,9 +87,9 @@ def left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
     check_weights(modules)
     with ExitStack() as stack:
         stack.enter_context(exclusive(modules))
-        every = {id(m): m for root in modules for m in root.modules()}.values()
+        every = modules_inside(modules)
         modes = [(m, m.training) for m in every]
-        wants = [(p, p.requires_grad) for root in modules for p in root.parameters()]
+        wants = [(p, p.requires_grad) for p in parameters_inside(every)]
         stack.callback(_restore, modes, wants)
         for m, training in modes:
             if training:
@@ -99,7 +99,7 @@ def left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
                 p.requires_grad_(False)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_recurrent(list(every)))
+        stack.enter_context(_recurrent(every))
         yield
 
 
@@ -109,6 +109,9 @@ def check_weights(modules: Sequence[nn.Module]) -> None:
     Raises:
         ModelError: a parameter or a buffer is an inference tensor.
     """
+    held = (t for m in modules_inside(modules) for t in (*m._parameters.values(), *m._buffers.values()))
+    if not any(tensor is not None and tensor.is_inference() for tensor in held):
+        return
     for root in modules:
         for name, tensor in (*root.named_parameters(), *root.named_buffers()):
             if tensor.is_inference():
