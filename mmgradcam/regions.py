@@ -57,7 +57,7 @@ def _segments(mask: Mask, diagonal: bool) -> tuple[Whole, Whole]:
     reach = int(diagonal)
     first = np.searchsorted(ends, starts - wide - reach, side="right")
     last = np.searchsorted(starts, ends - wide + reach, side="left")
-    touching = np.maximum(last - first, 0)
+    touching = last - first
     below = np.repeat(np.arange(len(starts)), touching)
     above = np.arange(len(below)) - np.repeat(np.cumsum(touching) - touching, touching) + np.repeat(first, touching)
     roots = np.arange(len(starts))

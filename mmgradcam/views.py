@@ -103,5 +103,5 @@ def blank_of(task: Task, view: View, level: int = 128) -> Tensor:
 
 def _prepared_grey(task: Task, view: View, level: int) -> Tensor:
     """What the model sees of one grey in place of the view's picture, padding and normalisation included."""
-    grey: Any = Image.new("RGB", view.picture.size, (level,) * 3)
+    grey: Any = Image.new("L", view.picture.size, level).convert("RGB")
     return view_of(task, replace(view.clip, frames=(grey,) * len(view.clip)) if view.clip else grey).pixels

@@ -73,6 +73,18 @@ def test_each_map_is_scaled_to_its_own_maximum() -> None:
     assert torch.equal(normalize(heat[:, :, None]), expected[:, :, None])
 
 
+def test_maps_are_scaled_by_their_largest_value_on_the_picture() -> None:
+    maps = torch.tensor(
+        [[[1.0, 4.0], [-2.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]], [[-1.0, 0.0], [-3.0, 0.0]], [[1e-3, 0.0], [0.0, 0.0]]]
+    )
+    whole = draw.scaled(maps, (0.0, 0.0, 1.0, 1.0), (8, 8))
+    assert whole.tolist() == [[[0.25, 1.0], [0.0, 0.0]], [[0.0] * 2] * 2, [[0.0] * 2] * 2, [[1.0, 0.0], [0.0, 0.0]]]
+    left = draw.scaled(maps[:1], (0.0, 0.0, 4.0, 1.0), (8, 8))  # the picture shows the left half of the first column
+    assert left.tolist() == [[[1.0, 4.0], [0.0, 0.0]]]
+    beside = torch.tensor([[[0.0, 0.0, 0.0, 5.0]]])
+    assert not draw.scaled(beside, (0.0, 0.0, 4.0, 1.0), (8, 8)).any()
+
+
 @pytest.mark.parametrize(("cells", "frames"), [(3, 8), (4, 4), (5, 2), (1, 3), (2, 7)])
 def test_heat_of_a_clip_is_linear_between_the_middles_of_its_cells(cells: int, frames: int) -> None:
     maps, box = torch.randn(2, cells, 3, 4, dtype=torch.float64), (0.1, -0.2, 0.8, 1.1)
