@@ -162,10 +162,30 @@ def fetched(name: str, instead: str = "") -> Iterator[None]:
         if Path(name).is_dir():
             raise InputError(f"{name}: the folder is incomplete or damaged ({reason[:200]}); fetch it again") from None
         if "connect" in reason or "offline" in reason.lower():
-            reason = "the hub is out of reach, and the model was not fetched before"
-        instead = instead or f"download the model's repository, as by `hf download {name} --local-dir FOLDER`"
-        line = f"{name}: cannot be fetched ({reason[:160]}); where there is a network, {instead} and name that"
-        raise InputError(line) from None
+            reason = ABSENT
+        raise _unfetched(name, reason, instead) from None
+
+
+ABSENT = "the hub is out of reach, and the model was not fetched before"
+
+
+def _unfetched(name: str, reason: str, instead: str = "") -> InputError:
+    instead = instead or f"download the model's repository, as by `hf download {name} --local-dir FOLDER`"
+    return InputError(f"{name}: cannot be fetched ({reason[:160]}); where there is a network, {instead} and name that")
+
+
+def refuse_absent(name: str) -> None:
+    """Nothing, unless a hub model is not on this machine and cannot be fetched either.
+
+    Told without transformers, whose import alone takes a second.
+
+    Raises:
+        InputError: it is not here.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if _only_local(name) and not Path(name).is_dir() and not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        raise _unfetched(name, ABSENT)
 
 
 def timm() -> Any:

@@ -169,9 +169,12 @@ def _of_torchvision(name: str, weights: bool) -> Any:
 
 
 def _of_hub(name: str, config: Mapping[str, Any] | None, weights: bool) -> tuple[Any, dict[str, Any]]:
-    from transformers import AutoConfig, AutoModel
+    from mmgradcam.tasks.fetching import Source, config_of, fetched, refuse_absent
 
-    from mmgradcam.tasks.fetching import Source, config_of, fetched
+    if weights:
+        with fetched(name):
+            refuse_absent(name)
+    from transformers import AutoConfig, AutoModel
 
     untrained: Any = AutoModel
     with fetched(name):
