@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from mmgradcam.choosing import Map, answerer, captioner, complain, load_asked, method_of, taps_of
 from mmgradcam.errors import InputError, ModelError, one_line
 from mmgradcam.evaluating import evaluate
+from mmgradcam.files import PICTURE, regular
 from mmgradcam.options import (
     Against,
     Checked,
@@ -86,6 +87,7 @@ def caption(
     device: Device = "auto",
 ) -> None:
     """Caption pictures and show where each word came from."""
+    _refuse_unreadable(images)
     task = load_asked(model, device, "caption", encoder) if model else captioner(device, encoder)
     query = {"caption": caption, "prompt": prompt, "only": only or None, "max_new_tokens": max_new_tokens}
     _explain_each(
@@ -117,6 +119,7 @@ def vqa(
     device: Device = "auto",
 ) -> None:
     """Ask a question of pictures; show where each answer came from, and what it owes each word of the question."""
+    _refuse_unreadable(images)
     task = load_asked(model, device, "question", encoder) if model else answerer(device, encoder)
     query = {"question": question, "answer": answer, "against": against, "top": top, "max_new_tokens": max_new_tokens}
     _explain_each(
@@ -144,6 +147,7 @@ def classify(
     device: Device = "auto",
 ) -> None:
     """Classify pictures with a model people have; show where each class came from."""
+    _refuse_unreadable(images)
     task = load_asked(model, device, "classes")
     query = {"classes": classes or None, "top": top, "against": against}
     query = {k: v for k, v in query.items() if v is not None}
@@ -254,6 +258,20 @@ def check(
 
 
 app.command()(evaluate)
+
+
+def _refuse_unreadable(images: list[Path]) -> None:
+    """Names pictures that are no files, and ends, if none of them is one: no model is loaded for nothing."""
+    wrong: list[InputError] = []
+    for image in images:
+        try:
+            regular(image, PICTURE)
+        except InputError as error:
+            wrong.append(error)
+    if len(wrong) == len(images):
+        for error in wrong:
+            complain(error)
+        raise typer.Exit(1)
 
 
 def _explain_each(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmgradcam.errors import InputError
 
+PICTURE = "a picture (PNG, JPEG, WebP, ...)"
 _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
@@ -53,7 +54,7 @@ def regular(path: Path, what: str) -> Path:
 
     Args:
         path: of a user's file.
-        what: what is expected there, with its article: "a picture (PNG, JPEG, WebP, ...)".
+        what: what is expected there, with its article, as `PICTURE`.
 
     Raises:
         InputError: there is no such file, it may not be looked at, or it is a folder, pipe, socket or device.

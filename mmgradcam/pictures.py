@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mmgradcam.errors import InputError, UnknownGeometry
-from mmgradcam.files import regular
+from mmgradcam.files import PICTURE, regular
 
 MOST_PIXELS = 100_000_000
 SMALLEST_SIDE = 8
@@ -67,7 +67,7 @@ def open_picture(source: Any) -> Image.Image:
         InputError: not a picture or a regular file, damaged, smaller than 8 pixels on a side or over 100 million pixels.
     """
     if isinstance(source, (str, os.PathLike)):
-        path = regular(Path(source), "a picture (PNG, JPEG, WebP, ...)")
+        path = regular(Path(source), PICTURE)
         return _opened(path, str(path))
     if isinstance(source, Image.Image):
         return to_rgb(source, "the picture")

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import complaints
 from PIL import Image
 
+from mmgradcam import InputError
 from mmgradcam.data.render import render
 from mmgradcam.data.scenes import make_scene
 
@@ -303,6 +305,31 @@ def test_a_caption_imports_only_what_it_needs(scene: Path, tmp_path: Path) -> No
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=nowhere, check=True)
     assert "HEAVY [] True" in done.stdout
     assert "photo-captioner-small, which needs no download, captions instead" in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "command", [["caption"], ["vqa", "--question", "who is it?"], ["classify", "--model", "torchvision:resnet18"]]
+)
+def test_no_model_is_loaded_for_pictures_that_are_not_there(
+    command: list[str], scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from mmgradcam import cli
+
+    def loaded(*_: Any) -> None:
+        raise InputError("a model was loaded")
+
+    for name in ("load_asked", "captioner", "answerer"):
+        monkeypatch.setattr(cli, name, loaded)
+    gone = [str(tmp_path / "gone.png"), str(tmp_path)]
+    done = CliRunner().invoke(cli.app, [*command, *gone, "--out", str(tmp_path / "out")])
+    told = " ".join(done.output.split())
+    assert done.exit_code == 1
+    assert "gone.png" in told
+    assert told.count("expected a picture") == 1  # and of the other that there is no such file
+    one = CliRunner().invoke(cli.app, [*command, *gone, str(scene), "--out", str(tmp_path / "out")])
+    assert isinstance(one.exception, InputError)  # one can be read, so the model is wanted
 
 
 @pytest.mark.parametrize("command", ["caption", "vqa", "models", "evaluate"])
