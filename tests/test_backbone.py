@@ -16,7 +16,7 @@ from mmgradcam import InputError, explain, layercam, product
 from mmgradcam.tasks import load
 from mmgradcam.tasks.captioning import Captioning
 from mmgradcam.tasks.loading import save
-from mmgradcam.tasks.nets.backbone import Backbone
+from mmgradcam.tasks.nets.backbone import Backbone, _Depthwise
 from mmgradcam.tasks.nets.captioners import LSTMCaptioner
 from mmgradcam.tasks.vocabulary import Vocabulary
 
@@ -55,10 +55,24 @@ def test_a_mobilenet_that_pads_within_its_convolutions_is_the_hub_s() -> None:
     within = [m.padding == m.dilation for m in depthwise if m.stride == (1, 1)]
     assert len(within) > 10
     assert all(within)
+    dilated = [(m, name) for name, m in backbone.model.named_modules() if getattr(m, "dilation", 1) == (2, 2)]
+    assert len(dilated) == 3
     for side in ((64, 64), (65, 47)):
-        pictures = torch.rand(2, 3, *side)
-        with torch.no_grad():
-            torch.testing.assert_close(backbone(pictures), own(pictures).last_hidden_state)
+        pictures = torch.rand(2, 3, *side, requires_grad=True)
+        found = []
+        for model, features in ((backbone.model, backbone(pictures)), (own, own(pictures).last_hidden_state)):
+            weights = [model.get_submodule(name).weight for _, name in dilated]
+            found.append((features, *torch.autograd.grad(features.square().sum(), [pictures, *weights])))
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_of_a_dilated_depthwise_convolution_can_be_differentiated() -> None:
+    plain = torch.nn.Conv2d(3, 3, (3, 5), padding=(2, 4), dilation=2, groups=3).double()
+    x = torch.rand(2, 3, 7, 6, dtype=torch.float64, requires_grad=True)
+    turned = _Depthwise(plain)
+    torch.testing.assert_close(turned(x), plain(x))
+    assert torch.autograd.gradcheck(turned, x)
+    assert torch.autograd.gradgradcheck(turned, x)
 
 
 @pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "torchvision:resnet18", "torchvision:swin_t"])
