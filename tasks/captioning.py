@@ -29,6 +29,8 @@ class CaptionHead(Protocol):
 
     It may have a module or method `per_picture`, what all words have in common: features (B, C, *grid) go through it in the
     encode, once per picture, and maps are taken at what it puts out.
+
+    It may have `steps_once`: what `steps` gives, with gradients that can be taken once and are cheaper for many words.
     """
 
     out: nn.Module
