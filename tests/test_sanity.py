@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from functools import partial
 from pathlib import Path
@@ -381,6 +382,15 @@ def test_layers_inside_a_layer_keep_their_weights() -> None:
     assert reset(module, 1, 2) is False
     assert torch.equal(module.inner.weight, inner)
     assert not torch.equal(module.own, own)
+
+
+def test_two_numbers_become_normal_ones_of_their_mean_and_deviation() -> None:
+    layer = nn.Module()
+    layer.pair = nn.Parameter(torch.tensor([4.0, 6.0]))
+    assert not reset(layer, seed=7, number=5)
+    with torch.random.fork_rng():
+        torch.manual_seed(7 * 1_000_003 + 5)
+        torch.testing.assert_close(layer.pair.detach(), 5 + math.sqrt(2) * torch.randn(2))
 
 
 def test_a_single_number_becomes_a_normal_one_of_its_size() -> None:
