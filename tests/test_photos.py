@@ -469,9 +469,9 @@ def test_training_may_begin_with_a_model_folder(hub_folder: Path, tmp_path: Path
 def test_an_encoder_that_cannot_be_had_is_one_line(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     apart(hub_folder, tmp_path / "model")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
-    done = subprocess.run(
-        [sys.executable, "-m", "mmgradcam", "caption", "x.png", "--model", str(tmp_path / "model")], capture_output=True, text=True, timeout=120
-    )  # fmt: skip
+    Image.new("RGB", (64, 64)).save(tmp_path / "x.png")
+    told = ["caption", str(tmp_path / "x.png"), "--model", str(tmp_path / "model")]
+    done = subprocess.run([sys.executable, "-m", "mmgradcam", *told], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert len(complaints(done.stderr)) == 1
     assert "org/elsewhere" in done.stderr
