@@ -269,8 +269,8 @@ def _refuse_unreadable(images: list[Path]) -> None:
         except InputError as error:
             wrong.append(error)
     if len(wrong) == len(images):
-        for error in wrong:
-            complain(error)
+        for each in wrong:
+            complain(each)
         raise typer.Exit(1)
 
 

@@ -41,7 +41,7 @@ class GridTokens(nn.Module):
         return tokens
 
 
-def _patches(features: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
+def _patches(features: Tensor, side: int) -> tuple[Tensor, tuple[int, ...]]:
     """(B, C, h, w) -> what a convolution of that side and stride sees, (B, rows * columns, C * side * side); rows and columns.
 
     A product of matrices reads it as the convolution would, and has a vmapped backward, where a convolution runs row by row.
@@ -79,7 +79,8 @@ class Readings:
         weights = torch.softmax(query @ self._tokens.transpose(1, 2) * self._scale + self._fits[turn], -1)
         self._queries.append(query.detach())
         self._weights.append(weights.detach())
-        return weights @ self._tokens + self._seen[turn]
+        read: Tensor = weights @ self._tokens + self._seen[turn]
+        return read
 
 
 class _Deferred(torch.autograd.Function):

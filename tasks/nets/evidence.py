@@ -79,7 +79,8 @@ class Detectors(nn.Module):
         return self._told(seen, evidence), evidence, said
 
     def _told(self, seen: Tensor, evidence: Tensor) -> Tensor:
-        return seen + self.tell(evidence.sigmoid())[..., None, None]
+        told: Tensor = seen + self.tell(evidence.sigmoid())[..., None, None]
+        return told
 
     def spread(self, evidence: Tensor) -> Tensor:
         """(B, looked_for) evidence -> (B, vocabulary), less what is usual; 0 for words without a detector."""
