@@ -342,9 +342,7 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tup
             vectors[turn, image] = part.gradients[rows].to(vectors.dtype)
 
             def work(powers: Tensor, run: Run = run, vectors: Tensor = vectors) -> Sequence[Tensor | None]:
-                together = (
-                    run.features.device.type != "cpu"
-                )  # where convolutions run row by row all the same, and wait for copies
+                together = run.features.device.type != "cpu"  # there a vmapped convolution runs row by row, with copies
                 return _products(run.features, run.outputs, times(vectors, powers), encoded.graph, together)
 
             made, more = kept_in_range(work, part.powers.new_zeros(vectors.shape[:2]), len(run.outputs))

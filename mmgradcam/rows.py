@@ -36,7 +36,9 @@ def joined(parts: Sequence[Tensor], order: Sequence[int]) -> Tensor:
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
     """One below the other, in memory in the order of dimensions that they have: a head may rely on it for a view."""
-    first, *_ = parts
+    first, *more = parts
+    if not more:
+        return first
     order = [0, *sorted(range(1, first.dim()), key=first.stride().__getitem__, reverse=True)]
     back = sorted(range(len(order)), key=order.__getitem__)
     return torch.cat([part.permute(order) for part in parts]).permute(back)

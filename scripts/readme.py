@@ -29,12 +29,10 @@ def with_figures(text: str) -> str:
         tables["benchmark"] = f"{said}\n\n{table}"
     cost = ROOT / "docs" / "bundled-cost.md"
     if cost.exists():
-        _, _, machine, one, *_ = cost.read_text(encoding="utf-8").split("\n\n", 3)
-        tables["bundled"] = f"{machine} {one.partition('## With ')[2].partition(chr(10))[0].capitalize()}.\n\n" + (
-            one.partition("\n\n")[2].partition("\n\n")[0].strip()
-        )
+        _, _, machine, title, table, *_ = cost.read_text(encoding="utf-8").split("\n\n")
+        tables["bundled"] = f"{machine} {title.removeprefix('## ')}.\n\n{table}"
     for mark, table in tables.items():
-        text = re.sub(f"(<!-- figures: {mark} -->\n).*?(?=\n<!-- end -->)", lambda m, t=table: m[1] + t, text, flags=re.S)
+        text = re.sub(f"(<!-- figures: {mark} -->\n).*?(?=<!-- end -->)", lambda m, t=table: f"{m[1]}{t}\n", text, flags=re.S)
     return text
 
 

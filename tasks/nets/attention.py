@@ -97,9 +97,7 @@ class _Deferred(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, fits: Tensor, seen: Tensor) -> tuple[Tensor | None, ...]:
-        queries, weights = (
-            torch.stack(turns, 1).flatten(1, 2) for turns in (ctx.queries, ctx.weights)
-        )  # (B, turns * R / B, .)
+        queries, weights = (torch.stack(turns, 1).flatten(1, 2) for turns in (ctx.queries, ctx.weights))
         fits, seen = fits.reshape(*weights.shape), seen.reshape(*queries.shape)
         tokens = torch.bmm(fits.transpose(1, 2), queries * ctx.scale) + torch.bmm(weights.transpose(1, 2), seen)
         return tokens, None, None, None, None, None
