@@ -214,7 +214,7 @@ def tiled(folder: Path, kind: str) -> tuple[Any, Any]:
     seen = getattr(t, f"{kind}VisionConfig")(**VISION, image_size=32, patch_size=4)
     sizes = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
     pictures = getattr(t, f"{kind}ImageProcessor")(**sizes)
-    config = getattr(t, f"{kind}Config")(vision_config=seen, scale_factor=2, **shared)
+    config = getattr(t, f"{kind}Config")(vision_config=seen, scale_factor=2, pad_token_id=0, **shared)
     more = () if kind == "Idefics3" else (t.SmolVLMVideoProcessor(**sizes),)
     processor = getattr(t, f"{kind}Processor")(pictures, words, *more, image_seq_len=16, chat_template=template)
     return getattr(t, f"{kind}ForConditionalGeneration")(config), processor

@@ -74,14 +74,12 @@ class Tiled(Multimodal):
 
 
 class Idefics3(Tiled):
-    """The vision encoder takes the tiles of several pictures apart itself."""
+    """The vision encoder takes the tiles of several pictures apart itself; transformers 5.18 leaves them in one tensor."""
 
     def _tokens(self, images: Tensor) -> Tensor:
         found = self.model.get_image_features(pixel_values=images, return_dict=True).pooler_output
-        return torch.unflatten(torch.stack(list(found)), 1, (images.shape[1], -1))
-
-    def packed(self, tokens: Tensor, prompts: list[Prompt]) -> Any:
-        return list(tokens.flatten(1, 2))
+        made = found if isinstance(found, Tensor) else torch.stack(list(found))
+        return made.reshape(*images.shape[:2], -1, made.shape[-1])
 
 
 class LlavaOnevision(Tiled):
