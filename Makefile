@@ -4,12 +4,8 @@ BIN := .venv/bin
 
 .PHONY: demo test test-slow fuzz lint types mutants clean
 
-# The photo is Grace Hopper's official portrait, in the public domain, as matplotlib brings it along.
 demo: .venv/installed
-	@rm -rf demo
-	@$(BIN)/mmgradcam caption "$$($(BIN)/python -c 'from matplotlib.cbook import get_sample_data as get; print(get("grace_hopper.jpg", asfileobj=False))')" --model photo-captioner-small --out demo
-	@$(BIN)/mmgradcam caption mmgradcam/data/example.png --model scenes-captioner --out demo
-	@$(BIN)/mmgradcam vqa mmgradcam/data/example.png --model scenes-vqa --question "what color is the large cube?" --out demo/question
+	@$(BIN)/python scripts/demo.py
 
 test: .venv/developing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

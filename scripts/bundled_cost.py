@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmgradcam import explain
 from mmgradcam.data.render import render
@@ -28,8 +29,8 @@ HEADERS = (
     "model",
     "targets",
     "encode + answer, ms",
-    "default",
-    "at the feature layer",
+    "default: time, FLOPs",
+    "at the feature layer: time, FLOPs",
     "batch of 16: default",
     "at the feature layer",
 )
@@ -58,7 +59,8 @@ def cost(name: str, photos: Path | None, encoder: Path | None, threads: int, rep
 
     Returns:
         `seconds` of encoding a picture and answering; `default` and `features`, multiples of it that explaining takes; `batch`
-        and `batch_features`, time per picture in a batch as multiples of that one by one; `targets` per picture.
+        and `batch_features`, time per picture in a batch as multiples of that one by one; `targets` per picture; `flops` and
+        `flops_features`, as `default` and `features`, of what was calculated: multiplications of matrices and convolutions.
     """
     torch.set_num_threads(threads)
     task = load(name, encoder=encoder if "photo" in name and "small" not in name else None)
@@ -72,6 +74,7 @@ def cost(name: str, photos: Path | None, encoder: Path | None, threads: int, rep
         "batch_features": lambda: explain(task, pixels, batch=BATCH, taps=(), **asked),
     }
     targets = [len(one) for one in works["batch_features"]()]
+    counted = {key: flops(works[key]) for key in ("plain", "default", "features")}
     times: dict[str, list[float]] = {key: [] for key in works}
     for _ in range(repeat):
         for key, work in works.items():
@@ -89,7 +92,16 @@ def cost(name: str, photos: Path | None, encoder: Path | None, threads: int, rep
         "batch": ratio("batch", "default"),
         "batch_features": ratio("batch_features", "features"),
         "targets": statistics.mean(targets),
+        "flops": counted["default"] / counted["plain"],
+        "flops_features": counted["features"] / counted["plain"],
     }
+
+
+def flops(work: Callable[[], Any]) -> int:
+    """Floating point operations of a piece of work."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 @torch.no_grad()
@@ -103,6 +115,7 @@ def table(found: Sequence[tuple[str, dict[str, Any]]]) -> str:
     lines = [f"| {' | '.join(HEADERS)} |", "| --- |" + " --- |" * (len(HEADERS) - 1)]
     for name, one in found:
         cells = [name, f"{one['targets']:.1f}", f"{1000 * one['seconds']:.0f}"]
-        cells += [f"{one[key]:.2f}" for key in ("default", "features", "batch", "batch_features")]
+        cells += [f"{one['default']:.2f}, {one['flops']:.2f}", f"{one['features']:.2f}, {one['flops_features']:.2f}"]
+        cells += [f"{one[key]:.2f}" for key in ("batch", "batch_features")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
