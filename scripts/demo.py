@@ -16,8 +16,7 @@ from mmgradcam.cli import app
 def main() -> None:
     """Prints each command before it runs."""
     spec = find_spec("matplotlib")
-    assert spec is not None and spec.origin is not None
-    photo = str(Path(spec.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg")
+    photo = str(Path(str(spec and spec.origin)).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg")
     scene, question = "mmgradcam/data/example.png", "what color is the large cube?"
     commands = (
         ["caption", photo, "--model", "photo-captioner-small", "--out", "demo"],
