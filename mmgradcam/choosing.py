@@ -102,25 +102,9 @@ def method_of(name: str | None) -> Any:
     return arguments.method_of(name)
 
 
-def measures_of(names: str | None) -> list[Any]:
-    """Functions of `mmgradcam.bulk.measures` and `doubts` by name, parted by commas; by default the pointing game."""
-    import difflib
-    import inspect
-
-    from mmgradcam.bulk import doubts, measures
-
-    known = {
-        name: one
-        for room in (measures, doubts)
-        for name, one in vars(room).items()
-        if inspect.isfunction(one) and one.__module__ == room.__name__ and not name.startswith("_")
-    }
-    wanted = [name.strip() for name in (names or "pointing").split(",") if name.strip()]
-    for name in wanted:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
-            raise InputError(f"there is no metric {name!r}; did you mean {' or '.join(near)}? All: {', '.join(known)}")
-    return [known[name] for name in wanted]
+def names_of(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def taps_of(layers: list[str] | None) -> list[str] | None:

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from mmgradcam.choosing import Map, answerer, captioner, complain, load_asked, method_of, taps_of
 from mmgradcam.errors import InputError, ModelError, one_line
-from mmgradcam.evaluating import evaluate
+from mmgradcam.evaluating import EvaluateCommand, evaluate
 from mmgradcam.files import PICTURE, regular
 from mmgradcam.options import (
     Against,
@@ -236,6 +236,20 @@ def methods() -> None:
 
 
 @app.command()
+def metrics() -> None:
+    """List the metrics of `evaluate`: what each measures, its range, and where it is from."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from mmgradcam.bulk.measures import listed
+
+    table = Table(Column("--metrics", no_wrap=True), Column("metric", no_wrap=True), "better", "range", "what it is", "source")
+    for one in listed():
+        table.add_row(one.chosen_by, one.name, one.better, one.interval, one.description, one.source)
+    Console(markup=False).print(table)
+
+
+@app.command()
 def check(
     task: Annotated[str, typer.Argument(help="FILE.py:NAME, a plugin's model, or any other by name.", metavar="TASK")],
     image: Annotated[Path | None, typer.Argument(help="Picture to try it on; else one that is made up.")] = None,
@@ -257,7 +271,7 @@ def check(
         raise typer.Exit(1)
 
 
-app.command()(evaluate)
+app.command(cls=EvaluateCommand)(evaluate)
 
 
 def _refuse_unreadable(images: list[Path]) -> None:

@@ -6,12 +6,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
-from mmgradcam.choosing import complain, load_asked, measures_of, method_of, takes_of, taps_of
+from mmgradcam.choosing import complain, load_asked, method_of, names_of, takes_of, taps_of
 from mmgradcam.errors import InputError
 from mmgradcam.options import Device, Encoder, Layers, MethodName, writable
 from mmgradcam.show import progress, show_audit, show_figures, show_measured
 from mmgradcam.writing import to_json
+
+
+class EvaluateCommand(TyperCommand):
+    """`evaluate`, whose help lists the metrics only when it is asked for: the list loads torch."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from mmgradcam.bulk.measures import measures
+
+        for param in self.params:
+            if param.name == "metrics" and isinstance(param, TyperOption):
+                param.help = f"{param.help} All: {', '.join(measures())}."
+        super().format_help(ctx, formatter)
 
 
 def evaluate(
@@ -28,7 +41,9 @@ def evaluate(
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(help="pointing,pointing_15px,heat,box,loc,iou,drop,deletion,road,occlusion,..., parted by commas."),
+        typer.Option(
+            help="Metrics, separated by commas (pointing by default); `mmgradcam metrics` says what each is.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Number of pictures (all by default) or of scenes (1000).", min=1)] = None,
     out: Annotated[
@@ -100,10 +115,12 @@ def _audit(
     """Compares methods on a data set."""
     from mmgradcam.bulk.audit import audit
     from mmgradcam.bulk.findings import save, summary
+    from mmgradcam.bulk.measures import measures_of
     from mmgradcam.data.sources import open_data
     from mmgradcam.methods import gradcam
 
-    wanted, measures = [method_of(one.strip()) for one in (methods or "").split(",") if one.strip()], measures_of(metrics)
+    wanted = [method_of(one) for one in names_of(methods or "")]
+    measures = measures_of(names_of(metrics or "pointing"))
     source = open_data(data, images)
     task = load_asked(model, device, None, encoder)
     ways = wanted or [task.method or gradcam]

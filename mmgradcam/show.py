@@ -224,21 +224,20 @@ def show_audit(made: Audit) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mmgradcam.bulk.protocols import wholes
-
     found = {method: made.figures(method) for method in made.methods}
     table = Table("", *found, title=f"{made.model} on {made.data}: {made.pictures} pictures", title_justify="left")
     for name in dict.fromkeys(name for one in found.values() for name in one):
         table.add_row(name.replace("_", " "), *(str(one.get(name, "-")) for one in found.values()))
-    of_whole = {method: wholes(made, method) for method in made.methods}
+    of_whole = {method: made.wholes(method) for method in made.methods}
     for name in dict.fromkeys(name for one in of_whole.values() for name in one):
         table.add_row(name.replace("_", " "), *(f"{one[name]:.3g}" for one in of_whole.values()))
     console = Console(highlight=False, markup=False)
     console.print(table)
     speeds = ", ".join(f"{name} {speed:.3g}" for name, speed in made.speeds().items())
     console.print(f"pictures a second: {speeds}")
-    if "peak" in made.columns():
-        console.print("peak is the pointing game without tolerance; that of Zhang et al., within 15 pixels, is pointing_15px")
+    for name, one in made.metrics().items():
+        better = f"; {one.better} is better" if one.better else ""
+        console.print(f"{name.replace('_', ' ')}: {one.description} ({one.source}){better}", style="dim", soft_wrap=True)
     for line in made.bad[:10]:
         console.print(f"malformed, left out: {line}")
     if len(made.bad) > 10:

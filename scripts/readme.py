@@ -1,10 +1,11 @@
-"""Brings README.md up to date with the bundled models: its figures and its pictures.
+"""Brings README.md up to date with the bundled models, its figures and its pictures, and docs/metrics.md with the metrics.
 
 python scripts/readme.py
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,34 @@ def photos_table(configs: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def metrics_page() -> str:
+    """docs/metrics.md: of each function that computes metrics its description, and a line for each metric."""
+    from mmgradcam.bulk.measures import MODULES, listed
+
+    functions: dict[Any, list[Any]] = {}
+    for one in listed():
+        if one.compute.__module__ in MODULES:  # not those of a user's own
+            functions.setdefault(one.compute, []).append(one)
+    parts = []
+    for compute, some in functions.items():
+        lines = [f"| `{m.name}` | {m.description} | {m.interval} | {m.better} | {m.source} |" for m in some]
+        table = "\n".join(["| metric | what it is | range | better | source |", "| --- | --- | --- | --- | --- |", *lines])
+        parts.append(
+            f"{TITLES.get(some[0].level, '## `{}`').format(compute.__name__)}\n\n{inspect.getdoc(compute)}\n\n{table}\n"
+        )
+    return METRICS + "\n".join(parts)
+
+
+METRICS = """# Metrics
+
+Made from the metrics' own records by `scripts/readme.py`; `mmgradcam metrics` prints the same list. The titles are what `--metrics` and
+`audit` take; the name of a single metric does as well. Shares are 0 to 1. A metric of your own is one function with one decorator,
+`mmgradcam.metrics.definition.metric`; [how data sets are evaluated](evaluate.md).
+
+"""
+TITLES = {"means": "## Computed from means: `{}`", "rows": "## Computed from all targets: `{}`"}
+
+
 def pictures() -> None:
     from matplotlib.cbook import get_sample_data
 
@@ -113,4 +142,5 @@ def pictures() -> None:
 if __name__ == "__main__":
     path = ROOT / "README.md"
     path.write_text(with_figures(path.read_text(encoding="utf-8")), encoding="utf-8")
+    (ROOT / "docs" / "metrics.md").write_text(metrics_page(), encoding="utf-8")
     pictures()

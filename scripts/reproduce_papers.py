@@ -25,9 +25,7 @@ import numpy as np
 import torch
 
 from mmgradcam import gradcam, gradcam_pp, guided_backprop, guided_gradcam
-from mmgradcam.bulk import measures
 from mmgradcam.bulk.audit import Audit, audit
-from mmgradcam.bulk.protocols import wholes
 from mmgradcam.data.records import Photo, Thing
 from mmgradcam.data.sources import Source, open_data
 from mmgradcam.errors import InputError
@@ -77,9 +75,8 @@ class Setup:
     def measured(self, task: Task, data: Source, names: Sequence[str], taps: Any = (), methods: Any = None) -> Audit:
         """An audit by Grad-CAM, Grad-CAM++ and the model's own method, at the features."""
         ways = methods or ways_of(task)
-        functions = [getattr(measures, name) for name in names]
         print(f"{task.name} on {data.name}: {', '.join(names)}", file=sys.stderr, flush=True)
-        return audit(task, data, ways, functions, limit=self.limit, taps=taps, progress=progress("batches"))
+        return audit(task, data, ways, names, limit=self.limit, taps=taps, progress=progress("batches"))
 
 
 def ways_of(task: Task) -> list[Any]:
@@ -101,12 +98,12 @@ def of_classes(setup: Setup, task: Task, data: Source) -> list[Table]:
     ways = [gradcam, gradcam_pp, guided_gradcam, guided_backprop]
     occluded = setup.measured(task, data, ["occlusion"], taps, ways)
     methods = made.methods
-    whole = {m: {"localization_error_top_1": math.nan, "localization_error_top_5": math.nan} | wholes(made, m) for m in methods}
+    whole = {m: {"localization_error_top_1": math.nan, "localization_error_top_5": math.nan} | made.wholes(m) for m in methods}
     tables = [
         Table(
             "Localization error (Grad-CAM, section 4.1)",
             ("method", "top-1 error, %", "top-5 error, %"),
-            [(m, whole[m]["localization_error_top_1"], whole[m]["localization_error_top_5"]) for m in methods],
+            [(m, *(100 * whole[m][f"localization_error_top_{top}"] for top in (1, 5))) for m in methods],
             "ILSVRC-15 val, VGG-16: Grad-CAM 56.51 / 46.41, CAM 57.20 / 45.14; AlexNet Grad-CAM 68.3 / 56.6; GoogLeNet 60.09 / 49.34.",
         ),
         Table(
@@ -116,7 +113,7 @@ def of_classes(setup: Setup, task: Task, data: Source) -> list[Table]:
                 (
                     m,
                     tolerance,
-                    *(mean(made, m, f"{n}{suffix}", "true") for n in ("peak", "centre", "random")),
+                    *(mean(made, m, f"{n}{suffix}", "true") for n in ("pointing", "baseline_center", "baseline_random")),
                     whole[m].get(f"pointing_with_reject{suffix}", math.nan),
                 )
                 for m in methods
@@ -130,7 +127,11 @@ def of_classes(setup: Setup, task: Task, data: Source) -> list[Table]:
             "Faithfulness: rank correlation with occlusion maps (Grad-CAM, section 5.2)",
             ("method", "rank correlation", "targets"),
             [
-                (m, mean(occluded, m, "occlusion", "true"), sum(r["kind"] == "true" for r in occluded.rows) // len(ways))
+                (
+                    m,
+                    mean(occluded, m, "occlusion_correlation", "true"),
+                    sum(r["kind"] == "true" for r in occluded.rows) // len(ways),
+                )
                 for m in occluded.methods
             ],
             "2,510 pictures of VOC 2007 val: Grad-CAM .254, Guided Grad-CAM .261, guided backprop .168, CAM .208.",
@@ -160,7 +161,10 @@ def faithfulness(made: Audit) -> Table:
     return Table(
         "Average drop, increase, win (Grad-CAM++, section 4.1)",
         ("method", "average drop, %", "increase, %", "win, %"),
-        [(m, mean(made, m, "drop", kind), *(100 * mean(made, m, n, kind) for n in ("increase", "win"))) for m in made.methods],
+        [
+            (m, *(100 * mean(made, m, n, kind) for n in ("average_drop", "increase_in_confidence", "win_rate")))
+            for m in made.methods
+        ],
         "Grad-CAM++ / Grad-CAM, ImageNet VGG-16: drop 36.84 / 46.56, increase 17.05 / 13.42, win 70.72; ResNet-50: 28.90 / 30.36, "
         "22.16 / 22.11, 60.51; VOC 2007 VGG-16: 19.53 / 28.54, 18.96 / 21.43, 61.47.",
         "A win is over all the other methods of the table.",
@@ -208,7 +212,10 @@ def of_captions(setup: Setup, task: Task, data: Source) -> list[Table]:
         Table(
             "Captions, one word or phrase at a time: pointing (Grad-CAM, section 8.1)",
             ("method", "peak", "swapped", "centre", "random"),
-            [(name, *(mean(made, m, n) for n in ("peak", "swapped", "centre", "random"))) for name, made, m in pairs],
+            [
+                (name, *(mean(made, m, n) for n in ("pointing", "pointing_swapped", "baseline_center", "baseline_random")))
+                for name, made, m in pairs
+            ],
             "Show and Tell, 830 words mapped to 80 COCO classes, 1,000 pictures: 30.0%.",
             "Peaks hit without tolerance.",
         ),
@@ -233,7 +240,7 @@ def of_captions(setup: Setup, task: Task, data: Source) -> list[Table]:
 
 
 def of_words(made: Audit, method: str) -> float:
-    return wholes(made, method).get("word_f1_iou", math.nan)
+    return made.wholes(method).get("word_f1_iou", math.nan)
 
 
 def of_questions(setup: Setup, task: Task, data: Source) -> list[Table]:
@@ -243,7 +250,10 @@ def of_questions(setup: Setup, task: Task, data: Source) -> list[Table]:
         Table(
             "VQA (Grad-CAM, section 8.2)",
             ("method", "occlusion correlation", "human attention", "peak", "centre"),
-            [(m, *(mean(made, m, n) for n in ("occlusion", "attention", "peak", "centre"))) for m in made.methods],
+            [
+                (m, *(mean(made, m, n) for n in ("occlusion_correlation", "attention", "pointing", "baseline_center")))
+                for m in made.methods
+            ],
             "occlusion: Grad-CAM .60 +- .038, guided backprop .42 +- .038; VQA-HAT, 1,374 pairs: .136, random 0.",
         )
     ]

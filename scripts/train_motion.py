@@ -33,6 +33,7 @@ from mmgradcam.tasks.loading import build, parts, save
 from mmgradcam.tasks.nets.clips import ClipEncoder, SliceHead
 
 SIDE, FRAMES, WIDTHS = 64, 16, (16, 32, 64, 64)
+FAITHFUL = "average_drop", "increase_in_confidence", "win_rate"
 
 
 def clips(split: str, count: int, folder: Path) -> tuple[np.ndarray[Any, Any], Tensor]:
@@ -203,7 +204,7 @@ def card(config: dict[str, Any], rows: list[dict[str, Any]], best: dict[str, Any
         mark = "**" if row is best else ""
         cells = [row["method"], " x ".join(row["taps"]) or "the features", f"{row['peak']:.1%}", f"{row['inside_outside']:.1f}"]
         lines.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")
-    ours = {name: f"{f['average_drop']:.2f} | {f['increase']:.2f} | {f['win']:.2f}" for name, f in faith.items()}
+    ours = {name: " | ".join(f"{100 * f[key]:.2f}" for key in FAITHFUL) for name, f in faith.items()}
     count = sum(v.numel() for v in load_file(CHECKPOINTS / "clips-motion" / "model.safetensors").values())
     return f"""# clips-motion
 

@@ -26,14 +26,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam import InputError, ModelError, explain, gradcam, hirescam
-from mmgradcam.bulk import doubts, measures
+from mmgradcam.bulk import doubts, faithfulness, localization, segmentation
 from mmgradcam.bulk.asked import _aligned
 from mmgradcam.bulk.audit import audit
+from mmgradcam.bulk.batch import Batch, Column
 from mmgradcam.bulk.findings import page as findings_page
 from mmgradcam.bulk.findings import save, summary
 from mmgradcam.bulk.intervals import figures
 from mmgradcam.bulk.parts import identity_of
-from mmgradcam.bulk.protocols import localization_errors, pointing_with_rejects, wholes
+from mmgradcam.bulk.protocols import pointing_with_reject_option, pointing_with_reject_option_15px
 from mmgradcam.data.records import Photo, Phrase, Thing, mask_of
 from mmgradcam.data.sources import Source, open_data
 from mmgradcam.methods import occlusion
@@ -95,37 +96,42 @@ def inverted(features: Tensor, gradients: Tensor) -> Tensor:
 
 
 def test_figures_are_those_worked_by_hand() -> None:
-    made = audit(colored(), source(), [hirescam, inverted], [measures.pointing, measures.heat, measures.box, measures.drop])
+    made = audit(
+        colored(),
+        source(),
+        [hirescam, inverted],
+        [localization.pointing, localization.heat, localization.box, faithfulness.drop],
+    )
     found = made.figures("hirescam", "true")
     # Photo 2's label is wrong: where the blue square lies there is no red, and so the peak of red is elsewhere.
-    assert found["peak"].mean == 0.75
-    assert found["peak"].rows == 4
+    assert found["pointing"].mean == 0.75
+    assert found["pointing"].rows == 4
     # The likeliest others are held against the thing: of all their maps, that of photo 2's blue alone peaks on it.
-    assert found["swapped"].mean == (0 + 0 + 0.5 + 0) / 4
+    assert found["pointing_swapped"].mean == (0 + 0 + 0.5 + 0) / 4
     assert found["specificity"].mean == 0.75 - 0.125
-    assert found["centre"].mean == 0.25, "the pixel below and right of the middle, in photo 1 alone"
-    assert found["random"].mean == pytest.approx((1 / 16 + 1 / 4 + 1 / 4 + 1 / 4) / 4)
+    assert found["baseline_center"].mean == 0.25, "the pixel below and right of the middle, in photo 1 alone"
+    assert found["baseline_random"].mean == pytest.approx((1 / 16 + 1 / 4 + 1 / 4 + 1 / 4) / 4)
     assert found["box_found"].mean == 0.75
     # Grey is 20 of 255: of the maximum, the share of heat outside a square of 1/16 or 1/4 of the picture.
     other = 20 / 255
     shares = [(1 / 16) / (1 / 16 + other * 15 / 16), 0.25 / (0.25 + other * 0.75), 0.0, 0.25 / (0.25 + other * 0.75)]
-    assert found["energy"].mean == pytest.approx(np.mean(shares), abs=1e-5)
-    assert made.figures("inverted", "true")["peak"].mean == 0.0
-    assert found["right"].mean == 1.0
+    assert found["energy_pointing"].mean == pytest.approx(np.mean(shares), abs=1e-5)
+    assert made.figures("inverted", "true")["pointing"].mean == 0.0
+    assert found["correct"].mean == 1.0
     assert len(made.rows) == 4 * 3 * 2, "the true class and the other likeliest, by both methods"
     absent = [row for row in made.rows if row["kind"] == "absent"]
-    assert all(row["peak"] is None and row["right"] is False for row in absent)
+    assert all(row["pointing"] is None and row["correct"] is False for row in absent)
 
 
 def test_figures_of_whole_pictures_are_those_worked_by_hand() -> None:
-    made = audit(colored(), source(), [hirescam], [measures.pointing, measures.tops, measures.box])
+    made = audit(colored(), source(), [hirescam], [localization.pointing, localization.tops, localization.box])
     # Red, green and blue are the likeliest classes of photos 0, 1 and 3, and their boxes are right; photo 2 is called blue, and the
     # box of what is told as red, its third guess at best, is the whole picture.
-    assert localization_errors(made, "hirescam") == {1: 25.0, 5: 25.0}
-    assert wholes(made, "hirescam")["localization_error_top_1"] == 25.0
+    whole = made.wholes("hirescam")
+    assert (whole["localization_error_top_1"], whole["localization_error_top_5"]) == (0.25, 0.25)
     # A map of an absent color peaks at 20 of 255 and is rejected. Of photo 2's three maps two are wrong: that of its blue, which is
     # said to be absent, is accepted, and that of red, which is said to be there, rejected.
-    assert pointing_with_rejects(made, "hirescam") == pytest.approx(10 / 12)
+    assert whole["pointing_with_reject"] == pytest.approx(10 / 12)
 
 
 def spotted(n: int, left: int, top: int = 10) -> Photo:
@@ -137,9 +143,9 @@ def spotted(n: int, left: int, top: int = 10) -> Photo:
 
 
 def test_the_pointing_game_of_zhang_et_al_has_a_tolerance_of_15_pixels() -> None:
-    names = ["peak", "peak_15px", "centre", "centre_15px", "random", "random_15px"]
+    names = ["pointing", "pointing_15px", "baseline_center", "baseline_center_15px", "baseline_random", "baseline_random_15px"]
     photos = [spotted(0, 10), spotted(1, 25), spotted(2, 26), spotted(3, 40, 18)]
-    made = audit(colored(), source(photos), [hirescam], [measures.pointing, measures.pointing_15px, measures.tops])
+    made = audit(colored(), source(photos), [hirescam], [localization.pointing, localization.pointing_15px, localization.tops])
     rows = [[row[name] for name in names] for row in made.rows if row["kind"] == "true"]
     assert [row[:4] for row in rows] == [
         [True, True, False, False],
@@ -153,27 +159,23 @@ def test_the_pointing_game_of_zhang_et_al_has_a_tolerance_of_15_pixels() -> None
         any(math.hypot(y - v, x - u) <= 15 for v in range(10, 14) for u in range(10, 14)) for y in range(60) for x in range(100)
     )
     assert rows[0][5] == pytest.approx(wide / 6000)
-    told = wholes(made, "hirescam")
-    assert (
-        told["pointing_with_reject"]
-        == pointing_with_rejects(made, "hirescam")
-        == pytest.approx(pointing_with_rejects(made, "hirescam", "peak"))
-    )
-    assert (
-        told["pointing_with_reject_15px"] == pointing_with_rejects(made, "hirescam", "peak_15px") > told["pointing_with_reject"]
-    )
+    told = made.wholes("hirescam")
+    assert told["pointing_with_reject"] == pointing_with_reject_option(made.rows)
+    assert told["pointing_with_reject_15px"] == pointing_with_reject_option_15px(made.rows) > told["pointing_with_reject"]
     found = made.figures("hirescam", "true")
-    assert found["specificity_15px"].mean == pytest.approx(found["peak_15px"].mean - found["swapped_15px"].mean)
+    assert found["specificity_15px"].mean == pytest.approx(found["pointing_15px"].mean - found["pointing_swapped_15px"].mean)
 
 
 def test_the_table_says_which_pointing_game_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
     from mmgradcam.show import show_audit
 
-    show_audit(audit(colored(), source(), [hirescam], [measures.pointing, measures.pointing_15px]))
+    show_audit(audit(colored(), source(), [hirescam], [localization.pointing, localization.pointing_15px]))
     said = capsys.readouterr().out
-    assert "peak 15px" in said
-    assert "peak is the pointing game without tolerance" in said
-    show_audit(audit(colored(), source(), [hirescam], [measures.heat]))
+    assert (
+        "pointing 15px: the map's maximum lies at most 15 pixels from the object (Zhang et al. 2016); higher is better" in said
+    )
+    assert "pointing: the map's maximum lies on the object, without tolerance" in said
+    show_audit(audit(colored(), source(), [hirescam], [localization.heat]))
     assert "tolerance" not in capsys.readouterr().out
 
 
@@ -186,17 +188,17 @@ def test_what_grows_by_rounding_is_no_increase() -> None:
 
     model = Even()
     task = Layer(model, model.conv, ["red", "green", "blue"], prepare=whole)
-    made = audit(task, source(), [hirescam, inverted], [measures.drop])
-    assert all(row["increase"] is False and row["win"] is False for row in made.rows)
-    grown = audit(colored(), source(), [hirescam], [measures.drop])
-    assert any(row["increase"] for row in grown.rows if row["kind"] == "true")
+    made = audit(task, source(), [hirescam, inverted], [faithfulness.drop])
+    assert all(row["increase_in_confidence"] is False and row["win_rate"] is False for row in made.rows)
+    grown = audit(colored(), source(), [hirescam], [faithfulness.drop])
+    assert any(row["increase_in_confidence"] for row in grown.rows if row["kind"] == "true")
 
 
 def test_words_of_no_thing_and_of_things_are_judged_apart() -> None:
     boxes = ((0.25, 0.25, 0.75, 0.75),)
     one = Photo("p", Image.new("RGB", (64, 64)), (("a", "red", "cube"),), (Phrase(0, 2, 2, "cube", ("kind",), boxes),))
     task = load("scenes-captioner", device="cpu")
-    measured = audit(task, source([one]), [hirescam], [measures.word_iou], taps=())
+    measured = audit(task, source([one]), [hirescam], [segmentation.word_iou], taps=())
     found = {name: figure.mean for name, figure in measured.figures("hirescam").items()}
     made = explain(task, one.image, method=hirescam, taps=(), phrases=[(["a", "red", "cube"], i, i) for i in (2, 0)])
     # On the picture, where a map's maximum is lower than its highest cell by another share than another map's.
@@ -209,14 +211,14 @@ def test_words_of_no_thing_and_of_things_are_judged_apart() -> None:
     assert found["noun_iou"] == pytest.approx(obj_iou(noun, mask_of(boxes, (64, 64))), abs=5e-4)
     assert found["function_word_iou"] == pytest.approx(float((scaled < otsu(noun)).mean()), abs=5e-4)
     both = found["noun_iou"], found["function_word_iou"]
-    assert wholes(measured, "hirescam")["word_f1_iou"] == pytest.approx(2 * both[0] * both[1] / sum(both))
+    assert measured.wholes("hirescam")["word_f1_iou"] == pytest.approx(2 * both[0] * both[1] / sum(both))
     alone = Photo("q", one.image, (("cube",),), (Phrase(0, 0, 0, "cube", ("kind",), boxes),))
-    silent = audit(task, source([alone]), [hirescam], [measures.word_iou], taps=())
+    silent = audit(task, source([alone]), [hirescam], [segmentation.word_iou], taps=())
     assert silent.rows[0]["noun_iou"] is None, "a caption without a function word tells nothing of them"
 
 
 def test_seeds_are_masks_that_a_segmenter_can_train_on(tmp_path: Path) -> None:
-    made = audit(colored(), source(), [hirescam], [measures.seeds], out=tmp_path)
+    made = audit(colored(), source(), [hirescam], [segmentation.seeds], out=tmp_path)
     with Image.open(tmp_path / "seeds" / "hirescam" / "photo 1.png") as seed:
         assert (seed.mode, seed.size) == ("P", (16, 16))
         labels = np.asarray(seed)
@@ -226,14 +228,14 @@ def test_seeds_are_masks_that_a_segmenter_can_train_on(tmp_path: Path) -> None:
     # Photos 0, 1 and 3 are found to the pixel; in photo 2 there is red everywhere but where it is said to be.
     assert made.figures("hirescam")["seed_iou"].mean == pytest.approx((16 + 64 + 0 + 64) / (16 + 64 + 256 + 64))
     # Of the classes: red (16 + 0) / (16 + 256), green and blue whole.
-    assert wholes(made, "hirescam")["seed_mean_iou"] == pytest.approx((16 / 272 + 1 + 1) / 3)
+    assert made.wholes("hirescam")["seed_mean_iou"] == pytest.approx((16 / 272 + 1 + 1) / 3)
 
 
 def test_seeds_are_drawn_where_nobody_drew_the_truth(tmp_path: Path) -> None:
     """They are wanted most where nobody did."""
     names = ["a/b", "a_b", "../" * 9 + "b", "x" * 400]  # each a file of its own, in the folder
     bare = [Photo(name, one.image, things=(Thing(one.things[0].label),)) for name, one in zip(names, PHOTOS, strict=True)]
-    made = audit(colored(), source(bare), [hirescam], [measures.seeds], out=tmp_path)
+    made = audit(colored(), source(bare), [hirescam], [segmentation.seeds], out=tmp_path)
     assert len(list((tmp_path / "seeds" / "hirescam").glob("*.png"))) == 4
     assert "seed_iou" not in made.figures("hirescam")
 
@@ -246,34 +248,34 @@ def test_seeds_say_what_they_cannot_be_drawn_of(tmp_path: Path) -> None:
     model = Many()
     task = Layer(model, model.conv, [*map(str, range(300)), "red", "green", "blue"], prepare=whole)
     with pytest.raises(InputError, match="room for 254 classes, got number 301"):
-        audit(task, source(), [hirescam], [measures.seeds], out=tmp_path, limit=1)
+        audit(task, source(), [hirescam], [segmentation.seeds], out=tmp_path, limit=1)
     with pytest.raises(InputError, match="seeds: expected a classifier"):
-        audit(load("scenes-captioner", device="cpu"), open_data("scenes"), [hirescam], [measures.seeds], limit=1)
+        audit(load("scenes-captioner", device="cpu"), open_data("scenes"), [hirescam], [segmentation.seeds], limit=1)
 
 
 def test_methods_that_coincide_win_nothing() -> None:
     def again(features: Tensor, gradients: Tensor) -> Tensor:
         return hirescam(features, gradients) * 1.000001 + 1e-9
 
-    made = audit(colored(), source(), [hirescam, again], [measures.drop])
-    assert made.figures("hirescam")["win"].mean == made.figures("again")["win"].mean == 0.0
-    apart = audit(colored(), source(), [hirescam, inverted], [measures.drop])
-    assert apart.figures("hirescam", "true")["win"].mean > 0.5
+    made = audit(colored(), source(), [hirescam, again], [faithfulness.drop])
+    assert made.figures("hirescam")["win_rate"].mean == made.figures("again")["win_rate"].mean == 0.0
+    apart = audit(colored(), source(), [hirescam, inverted], [faithfulness.drop])
+    assert apart.figures("hirescam", "true")["win_rate"].mean > 0.5
 
 
 def test_one_encode_for_all_methods() -> None:
     task = colored()
-    audit(task, source(), [hirescam, gradcam, inverted], [measures.pointing], batch=2)
+    audit(task, source(), [hirescam, gradcam, inverted], [localization.pointing], batch=2)
     assert task.model.forwards == 4  # type: ignore[union-attr]
 
 
 def test_a_malformed_record_is_named_and_left_out() -> None:
-    made = audit(colored(), source(broken=1), [hirescam], [measures.pointing], batch=2)
+    made = audit(colored(), source(broken=1), [hirescam], [localization.pointing], batch=2)
     assert made.bad == ["1: its box is inverted"]
     assert {row["picture"] for row in made.rows} == {"photo 0", "photo 2", "photo 3"}
     strange = photo(4, (255, 0, 0), "a zebra", (0, 0, 1, 1))
-    made = audit(colored(), source([*PHOTOS, strange]), [hirescam], [measures.pointing])
-    assert (made.silent, made.pictures) == (1, 4)
+    made = audit(colored(), source([*PHOTOS, strange]), [hirescam], [localization.pointing])
+    assert (made.skipped, made.pictures) == (1, 4)
 
 
 def test_a_picture_that_breaks_the_model_does_not_end_the_run() -> None:
@@ -284,59 +286,59 @@ def test_a_picture_that_breaks_the_model_does_not_end_the_run() -> None:
 
     model = Breaking()
     task = Layer(model, model.conv, ["red", "green", "blue"], prepare=whole)
-    made = audit(task, source(), [hirescam], [measures.pointing], batch=2)
+    made = audit(task, source(), [hirescam], [localization.pointing], batch=2)
     assert {row["picture"] for row in made.rows} == {"photo 1", "photo 2", "photo 3"}
     (said,) = made.bad
     assert said.startswith("photo 0: ")
     assert "nan" in said
     with pytest.raises(ModelError, match="nan"):
-        audit(task, source(PHOTOS[:1]), [hirescam], [measures.pointing])
+        audit(task, source(PHOTOS[:1]), [hirescam], [localization.pointing])
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    whole = audit(colored(), source(), [hirescam], [measures.pointing, measures.drop], batch=1)
+    whole = audit(colored(), source(), [hirescam], [localization.pointing, faithfulness.drop], batch=1)
     task = colored()
-    audit(task, source(), [hirescam], [measures.pointing, measures.drop], batch=1, limit=3, out=tmp_path)
+    audit(task, source(), [hirescam], [localization.pointing, faithfulness.drop], batch=1, limit=3, out=tmp_path)
     before = task.model.forwards  # type: ignore[union-attr]
-    on = audit(task, source(), [hirescam], [measures.pointing, measures.drop], batch=1, out=tmp_path)
+    on = audit(task, source(), [hirescam], [localization.pointing, faithfulness.drop], batch=1, out=tmp_path)
     assert on.rows == whole.rows
     assert task.model.forwards - before == before // 3, "one picture of four was left"  # type: ignore[union-attr]
-    again = audit(task, source(), [hirescam], [measures.pointing, measures.drop], batch=1, out=tmp_path)
+    again = audit(task, source(), [hirescam], [localization.pointing, faithfulness.drop], batch=1, out=tmp_path)
     assert again.rows == whole.rows
     with pytest.raises(InputError, match=r"holds a run of other records \(4 there, 3 now\)"):
-        audit(task, source(PHOTOS[1:]), [hirescam], [measures.pointing, measures.drop], batch=1, out=tmp_path)
+        audit(task, source(PHOTOS[1:]), [hirescam], [localization.pointing, faithfulness.drop], batch=1, out=tmp_path)
     with pytest.raises(InputError, match=r"holds a run of other metrics \(.*choose another --out, or delete it"):
-        audit(task, source(), [hirescam], [measures.pointing], batch=1, out=tmp_path)
+        audit(task, source(), [hirescam], [localization.pointing], batch=1, out=tmp_path)
 
 
 def test_a_part_that_a_limit_cut_is_done_again(tmp_path: Path) -> None:
-    audit(colored(), source(), [hirescam], [measures.pointing], batch=2, limit=3, out=tmp_path)
-    on = audit(colored(), source(), [hirescam], [measures.pointing], batch=2, out=tmp_path)
+    audit(colored(), source(), [hirescam], [localization.pointing], batch=2, limit=3, out=tmp_path)
+    on = audit(colored(), source(), [hirescam], [localization.pointing], batch=2, out=tmp_path)
     assert [row["record"] for row in on.rows] == [n for n in range(4) for _ in range(3)]
 
 
 def test_a_limit_that_cuts_a_part_of_a_longer_run_counts_no_more_records(tmp_path: Path) -> None:
-    audit(colored(), source(), [hirescam], [measures.pointing], batch=2, out=tmp_path)
-    cut = audit(colored(), source(), [hirescam], [measures.pointing], batch=2, limit=3, out=tmp_path)
+    audit(colored(), source(), [hirescam], [localization.pointing], batch=2, out=tmp_path)
+    cut = audit(colored(), source(), [hirescam], [localization.pointing], batch=2, limit=3, out=tmp_path)
     assert ({row["record"] for row in cut.rows}, cut.pictures) == ({0, 1, 2}, 3)
-    whole = audit(colored(), source(), [hirescam], [measures.pointing], batch=2, out=tmp_path)
+    whole = audit(colored(), source(), [hirescam], [localization.pointing], batch=2, out=tmp_path)
     assert {row["record"] for row in whole.rows} == {0, 1, 2, 3}
 
 
 def test_a_part_that_is_gone_is_done_again(tmp_path: Path) -> None:
-    audit(colored(), source(), [hirescam], [measures.pointing], batch=1, out=tmp_path)
+    audit(colored(), source(), [hirescam], [localization.pointing], batch=1, out=tmp_path)
     (tmp_path / "parts" / "000001.json").unlink()
-    made = audit(colored(), source(), [hirescam], [measures.pointing], batch=1, out=tmp_path)
+    made = audit(colored(), source(), [hirescam], [localization.pointing], batch=1, out=tmp_path)
     assert [row["record"] for row in made.rows] == [n for n in range(4) for _ in range(3)]
     (tmp_path / "run.json").unlink()
     with pytest.raises(InputError, match=r"run\.json, which is gone"):
-        audit(colored(), source(), [inverted], [measures.pointing], batch=1, out=tmp_path)
+        audit(colored(), source(), [inverted], [localization.pointing], batch=1, out=tmp_path)
 
 
 def kept_run(out: Path, photos: Sequence[Photo] = PHOTOS, task: Any = None, **more: Any) -> tuple[Any, int]:
     """A run of one record a part, and how many pictures went through the model for it."""
     task = task or colored()
-    told = {"methods": [hirescam], "metrics": [measures.pointing], "batch": 1, "taps": None, "data": "squares", **more}
+    told = {"methods": [hirescam], "metrics": [localization.pointing], "batch": 1, "taps": None, "data": "squares", **more}
     data = source(photos)
     data.name = told["data"]
     made = audit(task, data, told["methods"], told["metrics"], batch=told["batch"], taps=told["taps"], out=out)
@@ -344,7 +346,7 @@ def kept_run(out: Path, photos: Sequence[Photo] = PHOTOS, task: Any = None, **mo
 
 
 def stale(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**row, "peak": 0.125} for row in rows]
+    return [{**row, "pointing": 0.125} for row in rows]
 
 
 DAMAGE: dict[str, Any] = {
@@ -447,7 +449,7 @@ def test_all_pictures_replaced_give_other_figures(tmp_path: Path) -> None:
     for n, place in enumerate(("red", "green", "blue")):
         (tmp_path / "photos" / place).mkdir(parents=True)
         PHOTOS[n].image.save(tmp_path / "photos" / place / "a.bmp")
-    first = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [measures.tops], out=tmp_path / "out")
+    first = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [localization.tops], out=tmp_path / "out")
     for path in (tmp_path / "photos").rglob("*.bmp"):
         before = path.stat()
         with Image.open(path) as opened:
@@ -456,13 +458,13 @@ def test_all_pictures_replaced_give_other_figures(tmp_path: Path) -> None:
         assert path.stat().st_size == before.st_size
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.warns(UserWarning, match="the data set has changed"):
-        second = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [measures.tops], out=tmp_path / "out")
-    fresh = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [measures.tops])
+        second = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [localization.tops], out=tmp_path / "out")
+    fresh = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [localization.tops])
     assert second.rows == fresh.rows != first.rows
 
 
 def test_a_record_that_was_mended_is_measured(tmp_path: Path) -> None:
-    audit(colored(), source(broken=1), [hirescam], [measures.pointing], batch=1, out=tmp_path)
+    audit(colored(), source(broken=1), [hirescam], [localization.pointing], batch=1, out=tmp_path)
     with pytest.warns(UserWarning, match=r"000001\.json: the data set has changed"):
         mended, _ = kept_run(tmp_path)
     assert mended.bad == []
@@ -493,7 +495,7 @@ def otherwise(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"methods": [partial(scaled, by=2.0)]} if name == "methods" else {"metrics": [partial(least, share=0.25)]}
 
 
-def least(batch: measures.Batch, share: float) -> dict[str, measures.Column]:
+def least(batch: Batch, share: float) -> dict[str, Column]:
     return {"least": [float(heat.min()) * share for heat in batch.heats]}
 
 
@@ -531,24 +533,24 @@ def test_methods_are_told_apart_by_what_they_do() -> None:
 
 def test_methods_of_one_name_and_columns_of_another_length_are_refused() -> None:
     ways = [partial(occlusion, size=3), partial(occlusion, size=9)]
-    made = audit(colored(), source(), ways, [measures.pointing])
+    made = audit(colored(), source(), ways, [localization.pointing])
     assert made.methods == ["occlusion(size=3)", "occlusion(size=9)"]
-    assert made.figures("occlusion(size=9)")["peak"].rows == 4
+    assert made.figures("occlusion(size=9)")["pointing"].rows == 4
     with pytest.raises(InputError, match="methods of different names, got hirescam, hirescam"):
-        audit(colored(), source(), [hirescam, hirescam], [measures.pointing])
+        audit(colored(), source(), [hirescam, hirescam], [localization.pointing])
 
-    def long(batch: measures.Batch) -> dict[str, measures.Column]:
+    def long(batch: Batch) -> dict[str, Column]:
         return {"x": [1.0] * (len(batch.rows) + 1)}
 
     with pytest.raises(InputError, match=r"metric long: expected a column of 12 values.*got 'x' of 13"):
         audit(colored(), source(), [hirescam], [long])
     with pytest.raises(InputError, match="a limit of 1 or more, got 0"):
-        audit(colored(), source(), [hirescam], [measures.pointing], limit=0)
+        audit(colored(), source(), [hirescam], [localization.pointing], limit=0)
 
 
 def test_a_picture_that_no_model_takes_is_malformed() -> None:
     tiny = Photo("tiny", Image.new("RGB", (4, 4)), things=(Thing("red", ((0, 0, 1, 1),)),))
-    made = audit(colored(), source([tiny, *PHOTOS]), [hirescam], [measures.pointing])
+    made = audit(colored(), source([tiny, *PHOTOS]), [hirescam], [localization.pointing])
     assert (made.bad, made.pictures) == (["tiny: the picture: expected at least 8 x 8 pixels, got 4 x 4"], 4)
 
 
@@ -562,7 +564,7 @@ def test_a_picture_that_no_model_takes_is_malformed() -> None:
 def test_a_record_of_anything_is_named_and_the_run_goes_on(wrong: dict[str, Any], tmp_path: Path) -> None:
     photos = [*PHOTOS[:1], dataclasses.replace(PHOTOS[1], **wrong), *PHOTOS[2:]]
     for _ in range(2):  # kept, and read again
-        made = audit(colored(), source(photos), [hirescam], [measures.pointing, measures.seeds], batch=2, out=tmp_path)
+        made = audit(colored(), source(photos), [hirescam], [localization.pointing, segmentation.seeds], batch=2, out=tmp_path)
         assert {row["picture"] for row in made.rows} == {"photo 0", "photo 2", "photo 3"}
         (said,) = made.bad
         assert said.startswith("x" * 80 + "..." if "name" in wrong else "photo 1: ")
@@ -575,33 +577,39 @@ def test_a_synonym_of_two_classes_is_that_which_it_names() -> None:
     task = Layer(model, model.conv, ["missile", "projectile, missile", "Missile"], prepare=whole)
     for name in task.labels:
         one = Photo("p", PHOTOS[0].image, things=(Thing(name, ((0, 0, 0.25, 0.25),)),))
-        made = audit(task, source([one]), [hirescam], [measures.pointing])
+        made = audit(task, source([one]), [hirescam], [localization.pointing])
         assert {row["target"] for row in made.rows if row["kind"] == "true"} == {name}
     one = Photo("p", PHOTOS[0].image, things=(Thing("Projectile", ((0, 0, 0.25, 0.25),)),))
-    made = audit(task, source([one]), [hirescam], [measures.pointing])
+    made = audit(task, source([one]), [hirescam], [localization.pointing])
     assert {row["target"] for row in made.rows if row["kind"] == "true"} == {"projectile, missile"}
 
 
 def test_intervals_draw_pictures_and_not_rows() -> None:
     """Ten pictures of a hundred equal rows each say as much as ten rows."""
     values = [float(n % 2) for n in range(10)]
-    few = figures(range(10), {"peak": values})["peak"]
-    many = figures([n for n in range(10) for _ in range(100)], {"peak": [v for v in values for _ in range(100)]})["peak"]
+    few = figures(range(10), {"pointing": values})["pointing"]
+    many = figures([n for n in range(10) for _ in range(100)], {"pointing": [v for v in values for _ in range(100)]})[
+        "pointing"
+    ]
     assert (few.low, few.mean, few.high) == (many.low, many.mean, many.high)
     # 95% of the draws of 10 halves: from 2 to 8 of 10, as the binomial distribution has it.
     assert (few.low, few.high) == (pytest.approx(0.2, abs=0.05), pytest.approx(0.8, abs=0.05))
     derived = figures(
-        range(4), {"inside": [4, 2, 3, 3], "outside": [1, 1, 1, 1], "peak": [1, 1, 1, 0], "swapped": [0, 0, 1, None]}
+        range(4),
+        {"inside": [4, 2, 3, 3], "outside": [1, 1, 1, 1], "pointing": [1, 1, 1, 0], "pointing_swapped": [0, 0, 1, None]},
     )
     assert derived["inside_outside"].mean == 3.0
     # The last has no swapped map, and so its peak does not count beside theirs.
     assert derived["specificity"].mean == pytest.approx(3 / 3 - 1 / 3)
-    assert (derived["peak"].mean, derived["specificity"].rows) == (0.75, 3)
+    assert (derived["pointing"].mean, derived["specificity"].rows) == (0.75, 3)
     assert derived["inside_outside"].low < 3.0 < derived["inside_outside"].high
 
 
 def test_intervals_take_no_more_memory_the_more_pictures_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = {"peak": [float(n % 3 == 0) for n in range(300)], "swapped": [None if n % 7 else 1.0 for n in range(300)]}
+    columns = {
+        "pointing": [float(n % 3 == 0) for n in range(300)],
+        "pointing_swapped": [None if n % 7 else 1.0 for n in range(300)],
+    }
     at_once = figures(range(300), columns)
     monkeypatch.setattr("mmgradcam.bulk.intervals.CELLS", 300 * 7)
     assert figures(range(300), columns) == at_once, "drawn seven at a time, the same"
@@ -609,25 +617,26 @@ def test_intervals_take_no_more_memory_the_more_pictures_there_are(monkeypatch: 
 
 def test_pictures_of_which_nobody_said_where_are_not_wrong() -> None:
     bare = [Photo(one.name, one.image, things=(Thing(one.things[0].label),)) for one in PHOTOS]
-    every = [measures.pointing, measures.tops, measures.box]
-    assert wholes(audit(colored(), source(bare), [hirescam], every), "hirescam") == {}
+    every = [localization.pointing, localization.tops, localization.box]
+    assert audit(colored(), source(bare), [hirescam], every).wholes("hirescam") == {}
     half = audit(colored(), source([*PHOTOS, *bare]), [hirescam], every)
-    assert localization_errors(half, "hirescam") == {1: 25.0, 5: 25.0}
+    whole = half.wholes("hirescam")
+    assert (whole["localization_error_top_1"], whole["localization_error_top_5"]) == (0.25, 0.25)
     # Of 3 + 2 maps a photo and its bare twin, the even photos have one hit and two bright maps of a blue that is said to be absent, so
     # that rejecting all is best: of the odd ones' 10, that is right of 8. Their threshold is right of 1 + 6 of the even ones' 10.
-    assert pointing_with_rejects(half, "hirescam") == pytest.approx(15 / 20)
+    assert whole["pointing_with_reject"] == pytest.approx(15 / 20)
 
 
 def test_a_summary_is_json_that_any_tool_reads() -> None:
-    made = audit(colored(), source(PHOTOS[:1]), [hirescam], [measures.pointing, measures.tops, measures.heat])
-    assert np.isnan(wholes(made, "hirescam")["pointing_with_reject"]), "of one picture there are no two halves"
+    made = audit(colored(), source(PHOTOS[:1]), [hirescam], [localization.pointing, localization.tops, localization.heat])
+    assert np.isnan(made.wholes("hirescam")["pointing_with_reject"]), "of one picture there are no two halves"
     told = json.loads(json.dumps(summary(made), allow_nan=False))
     assert told["wholes"]["hirescam"]["pointing_with_reject"] is None
 
 
 def test_figures_of_nothing_are_none() -> None:
-    assert figures([], {"peak": []}) == {}
-    assert audit(colored(), source(), [hirescam], [measures.pointing]).figures("nobody") == {}
+    assert figures([], {"pointing": []}) == {}
+    assert audit(colored(), source(), [hirescam], [localization.pointing]).figures("nobody") == {}
 
 
 def test_swapped_maps_are_those_of_other_places_of_the_same_text() -> None:
@@ -639,8 +648,8 @@ def test_swapped_maps_are_those_of_other_places_of_the_same_text() -> None:
         Phrase(1, 0, 0, "ball", ("kind",), second),
     )
     photos = [Photo("p", Image.new("RGB", (64, 64)), (("red", "cube", "and", "blue", "ball"), ("ball",)), phrases)]
-    made = audit(load("scenes-captioner", device="cpu"), source(photos), [gradcam], [measures.pointing])
-    told = {(row["target"], n): row["swapped"] for n, row in enumerate(made.rows)}
+    made = audit(load("scenes-captioner", device="cpu"), source(photos), [gradcam], [localization.pointing])
+    told = {(row["target"], n): row["pointing_swapped"] for n, row in enumerate(made.rows)}
     assert told["cube", 0] is not None, "against the ball of the same caption"
     assert told["ball", 3] is None, "alone in its caption"
 
@@ -649,16 +658,18 @@ def test_files_say_what_was_measured(tmp_path: Path) -> None:
     from datasets import load_dataset
 
     strange = photo(4, (255, 0, 0), "red", (0, 0, 1, 1))
-    made = audit(colored(), source([*PHOTOS, strange], broken=2), [hirescam, inverted], [measures.pointing, measures.loc])
+    made = audit(
+        colored(), source([*PHOTOS, strange], broken=2), [hirescam, inverted], [localization.pointing, localization.loc]
+    )
     made.bad.append("<b>9</b>: torn")
     written = save(made, tmp_path / "out")
     assert [path.name for path in written] == ["rows.parquet", "summary.json", "plots.png", "index.html"]
     rows = load_dataset("parquet", data_files=str(written[0]), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(rows) == len(made.rows)
     assert rows[0]["picture"] == "photo 0"
-    assert rows[0]["peak"] == 1.0
+    assert rows[0]["pointing"] == 1.0
     told = json.loads(written[1].read_text())
-    assert told["figures"]["hirescam"]["peak"]["mean"] == made.figures("hirescam")["peak"].mean
+    assert told["figures"]["hirescam"]["pointing"]["mean"] == made.figures("hirescam")["pointing"].mean
     assert told["malformed"] == ["2: its box is inverted", "<b>9</b>: torn"]
     assert told == json.loads(json.dumps(summary(made)))
     with Image.open(written[2]) as plots:
@@ -667,7 +678,7 @@ def test_files_say_what_was_measured(tmp_path: Path) -> None:
     assert "&lt;b&gt;9&lt;/b&gt;: torn" in page
     assert "<b>9</b>" not in page
     assert "<b>1</b>" in page, "the best peak"
-    alike = audit(colored(), source(), [hirescam, functools.partial(scaled, by=1.000001)], [measures.deletion])
+    alike = audit(colored(), source(), [hirescam, functools.partial(scaled, by=1.000001)], [faithfulness.deletion])
     assert "<b>" not in findings_page(alike, b""), "what differs by rounding alone is not best"
 
 
@@ -696,9 +707,9 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
     done = run(*told)
     assert done.returncode == 0, done.stderr
     assert [path.stat().st_mtime_ns for path in kept] == stamps, "what was done is not done again"
-    made = audit(load("scenes-captioner", device="cpu"), open_data("scenes"), [hirescam], [measures.pointing], limit=24)
-    assert json.loads(done.stdout)["figures"]["hirescam"]["peak"]["mean"] == pytest.approx(
-        made.figures("hirescam")["peak"].mean
+    made = audit(load("scenes-captioner", device="cpu"), open_data("scenes"), [hirescam], [localization.pointing], limit=24)
+    assert json.loads(done.stdout)["figures"]["hirescam"]["pointing"]["mean"] == pytest.approx(
+        made.figures("hirescam")["pointing"].mean
     )
 
 
@@ -740,12 +751,14 @@ def test_models_of_the_hub_are_asked_with_whole_captions(tmp_path: Path) -> None
     boxes = ((0.0, 0.0, 0.5, 0.5),)
     phrases = (Phrase(0, 0, 1, "a dog", ("animals",), boxes), Phrase(0, 3, 3, "grass", ("scene",), ((0.5, 0.5, 1, 1),)))
     one = Photo("p", Image.new("RGB", (64, 48), (90, 120, 30)), (("a", "dog", "on", "grass"),), phrases)
-    made = audit(task, source([one]), [hirescam], [measures.pointing, measures.deletion, measures.word_iou], limit=1)
+    made = audit(
+        task, source([one]), [hirescam], [localization.pointing, faithfulness.deletion, segmentation.word_iou], limit=1
+    )
     assert [row["noun_iou"] is None for row in made.rows] == [True, False, True, False]
     assert [row["function_word_iou"] is None for row in made.rows] == [True, False, True, True]
     assert {row["target"]: row["kind"] for row in made.rows} == {"a": "", "dog": "animals", "on": "", "grass": "scene"}
-    assert all(row["deletion"] is not None for row in made.rows)
-    assert [row["peak"] is None for row in made.rows] == [True, False, True, False]
+    assert all(row["deletion_auc"] is not None for row in made.rows)
+    assert [row["pointing"] is None for row in made.rows] == [True, False, True, False]
 
 
 def test_another_caption_of_a_picture_is_no_other_picture(tmp_path: Path) -> None:
@@ -805,12 +818,12 @@ def test_a_dog_is_one_of_the_breeds_where_a_model_has_them(before: list[str], mo
 
 
 def test_answers_are_right_or_wrong_by_what_people_say() -> None:
-    made = audit(load("scenes-vqa", device="cpu"), open_data("scenes"), [hirescam], [measures.pointing], limit=2)
+    made = audit(load("scenes-vqa", device="cpu"), open_data("scenes"), [hirescam], [localization.pointing], limit=2)
     kinds = {row["kind"] for row in made.rows}
     assert {"color", "count"} <= kinds
-    assert np.mean([row["right"] for row in made.rows]) > 0.8
-    assert any(row["peak"] is not None for row in made.rows)
-    assert any(row["peak"] is None for row in made.rows), "a count rests on several things"
+    assert np.mean([row["correct"] for row in made.rows]) > 0.8
+    assert any(row["pointing"] is not None for row in made.rows)
+    assert any(row["pointing"] is None for row in made.rows), "a count rests on several things"
 
 
 def test_doubts_are_measured_too() -> None:

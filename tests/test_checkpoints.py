@@ -102,7 +102,7 @@ def test_the_model_of_clips_is_as_good_as_its_card() -> None:
     _near(place["peak"], told["peak"], 24)  # frames of a clip are alike
     assert place["inside_outside"] > 0.5 * told["inside_outside"]
     for name, figures in found["faithfulness"].items():
-        assert abs(figures["average_drop"] - card["faithfulness"][name]["average_drop"]) < 15
+        assert abs(figures["average_drop"] - card["faithfulness"][name]["average_drop"]) < 0.15
 
 
 @pytest.mark.slow

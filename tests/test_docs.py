@@ -15,8 +15,9 @@ import torch
 from conftest import Classes
 
 import mmgradcam
-from mmgradcam import InputError, checkpoints, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, xgradcam
-from mmgradcam.choosing import measures_of
+from mmgradcam import checkpoints, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, xgradcam
+from mmgradcam.bulk.measures import MODULES as MEASURED
+from mmgradcam.bulk.measures import measures
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,13 +43,15 @@ def test_the_example_of_the_guide_to_measuring_runs(tmp_path: Path, monkeypatch:
     assert {p.name for p in (tmp_path / "findings").iterdir()} == {"rows.parquet", "summary.json", "plots.png", "index.html"}
 
 
-def test_metrics_documented_are_those_there_are() -> None:
-    table = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8").split("## Metrics")[1].split("Every one of them")[0]
-    named = {name for line in re.findall(r"^\| (`.*?) \|", table, flags=re.M) for name in re.findall(r"`(\w+)`", line)}
-    assert named - {"--metrics"} == {one.__name__ for one in measures_of(",".join(sorted(named - {"--metrics"})))}
-    with pytest.raises(InputError) as error:
-        measures_of("nonsense")
-    assert named == set(str(error.value).partition("All: ")[2].split(", "))
+def test_the_page_of_metrics_is_made_of_their_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from readme import metrics_page
+
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert text == metrics_page(), "run scripts/readme.py"
+    assert set(re.findall(r"^## `(\w+)`$", text, flags=re.M)) == {"correct"} | {
+        name for name, one in measures().items() if one.__module__ in MEASURED
+    }
 
 
 def test_links_of_the_guides_lead_somewhere() -> None:
@@ -154,7 +157,7 @@ def test_the_card_of_the_model_of_clips_tells_the_figures_of_its_config() -> Non
     assert f"Motions told right: **{figures['accuracy']['all']:.1%}**" in text
     assert f"**{place['peak']:.1%}** of {place['count']:,} frames" in text
     for found in figures["faithfulness"].values():
-        assert f"{found['average_drop']:.2f} | {found['increase']:.2f} | {found['win']:.2f}" in text
+        assert " | ".join(f"{100 * found[key]:.2f}" for key in ("average_drop", "increase_in_confidence", "win_rate")) in text
     assert f"**{config['method']}** at **{' x '.join(config['taps']) or 'the features'}**" in text
 
 

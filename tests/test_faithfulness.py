@@ -20,12 +20,12 @@ from mmgradcam.tasks.nets.clips import SliceHead
 
 def test_the_figures_are_those_worked_out_by_hand() -> None:
     whole, shown = [0.9, 0.5, 0.2, 0.4], [0.45, 0.6, 0.2, 0.1]
-    assert average_drop(whole, shown) == pytest.approx(100 * (0.5 + 0 + 0 + 0.75) / 4)
-    assert increase(whole, shown) == 25.0
-    assert win(shown, [0.5, 0.5, 0.2, 0.05]) == 50.0
+    assert average_drop(whole, shown) == pytest.approx((0.5 + 0 + 0 + 0.75) / 4)
+    assert increase(whole, shown) == 0.25
+    assert win(shown, [0.5, 0.5, 0.2, 0.05]) == 0.5
     almost = [value * (1 + 5e-5) for value in whole]  # rounding, of batches of other sizes
     assert increase(whole, almost) == win(almost, whole) == 0.0
-    assert increase(whole, [value * (1 + 2e-4) for value in whole]) == 100.0
+    assert increase(whole, [value * (1 + 2e-4) for value in whole]) == 1.0
     for wrong in (([0.1], [0.1, 0.2]), ([], []), ([[0.1]], [[0.1]])):
         with pytest.raises(InputError, match="as many confidences"):
             win(*wrong)
@@ -67,6 +67,6 @@ def test_a_map_of_what_changes_peaks_on_what_moves() -> None:
     assert place["peak"] > 0.5 > 0.3 > place["centre"]  # a change is also where it was a frame before
     assert figures["accuracy"]["number"] == 6
     drops = figures["faithfulness"]
-    assert drops["gradcam"]["win"] + drops["gradcam_pp"]["win"] <= 100
+    assert drops["gradcam"]["win_rate"] + drops["gradcam_pp"]["win_rate"] <= 1
     with pytest.raises(InputError, match="a model of clips that knows rendered motions"):
         evaluate_motion(load("scenes-vqa", device="cpu"))

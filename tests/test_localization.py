@@ -240,8 +240,8 @@ def test_the_box_is_that_of_the_largest_segment_wherever_it_lies() -> None:
 def test_ilsvrc_localization_error() -> None:
     right = [[True, False, False], [False, True, False], [False, False, True], [True, False, False]]
     located = [[True, False, False], [True, True, False], [True, True, False], [False, True, True]]
-    assert localization_error(right, located, top=1) == 75.0
-    assert localization_error(right, located, top=2) == localization_error(right, located, top=5) == 50.0
+    assert localization_error(right, located, top=1) == 0.75
+    assert localization_error(right, located, top=2) == localization_error(right, located, top=5) == 0.5
     assert localization_error([[True]], [[True]], top=1) == 0.0
     with pytest.raises(InputError, match="top of 1 or more"):
         localization_error(right, located, top=0)

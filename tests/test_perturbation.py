@@ -184,7 +184,7 @@ def test_confidences_of_what_is_shown_are_those_of_the_paper() -> None:
     expected = 1 / (1 + math.exp(-float((heat * WEIGHTS).sum()) / 10))
     assert full.item() == pytest.approx(1 / (1 + math.exp(-4.5)), rel=1e-5)
     assert part.item() == pytest.approx(expected, rel=1e-5)
-    assert average_drop(full.tolist(), part.tolist()) == pytest.approx(100 * (full.item() - expected) / full.item())
+    assert average_drop(full.tolist(), part.tolist()) == pytest.approx((full.item() - expected) / full.item())
     assert increase(full.tolist(), part.tolist()) == 0
 
 

@@ -11,18 +11,20 @@ from typing import Any
 
 from mmgradcam.arguments import AnyMethod
 from mmgradcam.bulk.asked import Asked, asked_of, check_askable
+from mmgradcam.bulk.batch import Batch, Measure
 from mmgradcam.bulk.intervals import Figure, figures
-from mmgradcam.bulk.measures import Batch, Measure
+from mmgradcam.bulk.measures import listed, measures_of
 from mmgradcam.bulk.parts import Part, Parts, content_of, key_of, name_of
 from mmgradcam.data.records import Photo
 from mmgradcam.data.stream import MALFORMED, Source, named
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining import compare
 from mmgradcam.explanation import Explanation
+from mmgradcam.metrics.definition import Metric
 from mmgradcam.pictures import open_picture
 from mmgradcam.task import Task
 
-ABOUT = ("record", "picture", "target", "kind", "group", "right", "score", "probability", "method")
+ABOUT = ("record", "picture", "target", "kind", "group", "correct", "score", "probability", "method")
 """Columns of a row that say what it is of; the rest are measured."""
 
 
@@ -35,7 +37,7 @@ class Audit:
         data: the data set's name.
         rows: a dict for each target and method: `ABOUT`, and the metrics' columns.
         bad: "RECORD: reason" of records that could not be read.
-        silent: how many records say nothing that the model could be asked.
+        skipped: how many records say nothing that the model could be asked.
         seconds: by metric, and "explain", how long it took.
         pictures: how many were explained.
     """
@@ -44,7 +46,7 @@ class Audit:
     data: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
-    silent: int = 0
+    skipped: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     pictures: int = 0
 
@@ -61,7 +63,7 @@ class Audit:
         """What was measured on further records."""
         self.rows += part["rows"]
         self.bad += part["bad"]
-        self.silent += part["silent"]
+        self.skipped += part["skipped"]
         self.pictures += part["pictures"]
         for name, spent in part["seconds"].items():
             self.seconds[name] += spent
@@ -69,8 +71,20 @@ class Audit:
     def figures(self, method: str, kind: str | None = None) -> dict[str, Figure]:
         """Means of one method's rows, all or of one kind, with 95% intervals over pictures."""
         rows = [row for row in self.rows if row["method"] == method and (kind is None or row["kind"] == kind)]
-        columns = {name: [row.get(name) for row in rows] for name in ("right", *self.columns())}
+        columns = {name: [row.get(name) for row in rows] for name in ("correct", *self.columns())}
         return figures([row["record"] for row in rows], columns)
+
+    def wholes(self, method: str) -> dict[str, float]:
+        """Metrics that are computed from all rows of one method together, where they apply."""
+        there = set(self.columns())
+        rows = [row for row in self.rows if row["method"] == method]
+        computing = [one for one in listed() if one.level == "rows" and there.issuperset(one.of)]
+        return {one.name: value for one in computing if (value := one.compute(rows)) is not None}
+
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics of which there are figures, by name, as they are listed; a plain function's columns have none."""
+        there = {"correct", *self.columns()}
+        return {one.name: one for one in listed() if one.name in there or (one.of and there.issuperset(one.of))}
 
     def kinds(self) -> list[str]:
         """Kinds of targets, the most frequent first."""
@@ -88,7 +102,7 @@ def audit(
     task: Task,
     data: Source,
     methods: Sequence[AnyMethod],
-    metrics: Sequence[Measure],
+    metrics: Sequence[Measure | str],
     *,
     limit: int | None = None,
     taps: Sequence[Any] | None = None,
@@ -102,7 +116,7 @@ def audit(
         task: a captioner, a model of questions or a classifier.
         data: as of `mmgradcam.data.sources.open_data`.
         methods: as of `compare`.
-        metrics: functions such as those of `mmgradcam.bulk.measures`.
+        metrics: functions of a `Batch` that return columns, or names as `mmgradcam metrics` lists them.
         limit: number of records, from the first, 1 or more; all of them by default.
         taps: as of `explain`.
         batch: pictures explained and measured together.
@@ -123,12 +137,13 @@ def audit(
     if limit is not None and limit < 1:
         raise InputError(f"evaluate: expected a limit of 1 or more, got {limit}")
     check_askable(task)
+    functions = measures_of(metrics)
     ways = [name_of(method) for method in methods]
     if len(set(ways)) < len(ways):
         raise InputError(f"evaluate: expected methods of different names, got {', '.join(ways)}; rows are told apart by them")
     out = None if out is None else Path(out)
     count = len(data) if limit is None else min(limit, len(data))
-    parts = Parts(out, key_of(task, data.name, len(data), methods, metrics, taps, batch))
+    parts = Parts(out, key_of(task, data.name, len(data), methods, functions, taps, batch))
     parts.begin()
     made = Audit(task.name or type(task).__name__, data.name)
     coming = data.since(0)
@@ -139,7 +154,7 @@ def audit(
         content = f"{len(photos)} {content_of([photos, data.bad[known:]])}" if out else ""
         part = parts.kept(number, content)
         if part is None:
-            part = _part(task, photos, start, methods, metrics, taps, data, known, out, bool(made.rows))
+            part = _part(task, photos, start, methods, functions, taps, data, known, out, bool(made.rows))
             part = parts.keep(number, content, part)
         made.add(part)
     return made
@@ -159,7 +174,7 @@ def _part(
 ) -> Part:
     """The rows of a batch of records, and what else is to be known of it."""
     asked: list[tuple[int, Asked]] = []
-    silent = 0
+    skipped = 0
     for record, photo in enumerate(photos, start):
         if photo is not None:
             try:
@@ -169,14 +184,14 @@ def _part(
                 data.bad.append(named(photo.name, error))
             else:
                 asked += [(record, one) for one in some]
-                silent += not some
+                skipped += not some
     begin = time.perf_counter()
     asked, explained = _explained(task, asked, methods, taps, data, begun)
     spent = time.perf_counter() - begin
     made: Part = {
         "rows": [],
         "bad": data.bad[known:],
-        "silent": silent,
+        "skipped": skipped,
         "seconds": {"explain": spent} if asked else {},
         "pictures": len({record for record, _ in asked}),
     }

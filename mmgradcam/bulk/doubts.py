@@ -8,12 +8,27 @@ from typing import Any
 import numpy as np
 
 from mmgradcam import metrics
-from mmgradcam.bulk.measures import Batch, Column
+from mmgradcam.bulk.batch import Batch, Column
 from mmgradcam.explanation import Explanation
+from mmgradcam.metrics.definition import CORRELATION, SHARE, UNBOUNDED, metric
 
 
+@metric(
+    "randomized_head",
+    higher_is_better=False,
+    range=CORRELATION,
+    description="rank correlation with the map of the model with a randomized head",
+    source="Adebayo et al. 2018",
+)
+@metric(
+    "randomized_all",
+    higher_is_better=False,
+    range=CORRELATION,
+    description="rank correlation with the map of the fully randomized model",
+    source="Adebayo et al. 2018",
+)
 def randomized(batch: Batch) -> dict[str, Column]:
-    """Rank correlation with the map of a model of random weights: of the head alone, and of all of it (Adebayo et al. 2018)."""
+    """Parameter randomization: rank correlation with the maps of a model with random weights, in the head or everywhere."""
     stages = [metrics.randomized(one) for one in batch.explanations]
     return {
         "randomized_head": [float(v) for some in stages for v in some[0].positive],
@@ -21,8 +36,22 @@ def randomized(batch: Batch) -> dict[str, Column]:
     }
 
 
+@metric(
+    "noise_rank",
+    higher_is_better=True,
+    range=CORRELATION,
+    description="mean rank correlation with the maps of noisy copies of the image",
+    source="Yeh et al. 2019",
+)
+@metric(
+    "noise_change",
+    higher_is_better=False,
+    range=(0.0, None),
+    description="largest relative change of the map under noise (max-sensitivity)",
+    source="Yeh et al. 2019",
+)
 def noise(batch: Batch) -> dict[str, Column]:
-    """Rank correlation with the maps of noisy copies of the picture, and the largest relative change (Yeh et al. 2019)."""
+    """Sensitivity to noise: rank correlation with the maps of noisy copies of the image, and the largest relative change."""
     found = [metrics.noise_sensitivity(one) for one in batch.explanations]
     return {
         "noise_rank": [float(v) for one in found for v in one.correlation],
@@ -30,15 +59,29 @@ def noise(batch: Batch) -> dict[str, Column]:
     }
 
 
+@metric(
+    "label_shuffle",
+    higher_is_better=False,
+    range=CORRELATION,
+    description="rank correlation with the maps of the image's other targets",
+    source="mmgradcam",
+)
 def labels(batch: Batch) -> dict[str, Column]:
-    """Rank correlation with the maps of the picture's other targets."""
+    """Rank correlation with the maps of the image's other targets."""
     return _each(batch, metrics.swapped_labels, "label_shuffle")
 
 
+@metric(
+    "picture_shuffle",
+    higher_is_better=False,
+    range=CORRELATION,
+    description="rank correlation with the map of the same target on another image",
+    source="mmgradcam",
+)
 def pictures(batch: Batch) -> dict[str, Column]:
-    """Rank correlation with the maps of the same targets over another picture of the batch, which the model sees in one shape.
+    """Rank correlation with the maps of the same targets on another image of the batch that has the same shape for the model.
 
-    None where there is no such picture.
+    None where there is no such image.
     """
     made: list[float | None] = [None] * len(batch.rows)
     at = {row: n for n, row in enumerate(batch.rows)}
@@ -57,6 +100,13 @@ def pictures(batch: Batch) -> dict[str, Column]:
     return {"picture_shuffle": made}
 
 
+@metric(
+    "methods_agree",
+    higher_is_better=None,
+    range=CORRELATION,
+    description="mean rank correlation with the other methods' maps",
+    source="mmgradcam",
+)
 def agree(batch: Batch) -> dict[str, Column]:
     """Mean rank correlation with the other methods' maps of the same target."""
     made: list[float | None] = []
@@ -70,8 +120,22 @@ def agree(batch: Batch) -> dict[str, Column]:
     return {"methods_agree": made}
 
 
+@metric(
+    "reliance_grey",
+    higher_is_better=None,
+    range=UNBOUNDED,
+    description="log-probability of the target less that on a gray image (natural logarithm)",
+    source="mmgradcam",
+)
+@metric(
+    "reliance_blur",
+    higher_is_better=None,
+    range=UNBOUNDED,
+    description="log-probability of the target less that on a blurred image (natural logarithm)",
+    source="mmgradcam",
+)
 def reliance(batch: Batch) -> dict[str, Column]:
-    """What the picture adds: log p(with it) less log p(with a grey one), and with a blurred one."""
+    """How much more likely the image makes the target than a gray or a blurred one (docs/reliance.md)."""
     grey, blur = (metrics.reliance(batch.explanations, without) for without in ("grey", "blur"))
     return {
         "reliance_grey": [float(v) for some in grey for v in some],
@@ -79,8 +143,15 @@ def reliance(batch: Batch) -> dict[str, Column]:
     }
 
 
+@metric(
+    "made_up",
+    higher_is_better=None,
+    range=SHARE,
+    description="probability that the target is not in the image",
+    source="mmgradcam",
+)
 def made_up(batch: Batch) -> dict[str, Column]:
-    """The probability that the target is made up, None of one that nobody claims; see `mmgradcam.metrics.made_up`."""
+    """The probability that the target is made up (docs/reliance.md); None where the model does not claim it."""
     found = [float(v) for some in metrics.made_up(batch.explanations) for v in some]
     return {"made_up": [None if np.isnan(v) else v for v in found]}
 

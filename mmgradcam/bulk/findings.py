@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -14,49 +14,10 @@ from typing import Any
 
 from mmgradcam.bulk.audit import ABOUT, Audit
 from mmgradcam.bulk.intervals import Figure
-from mmgradcam.bulk.protocols import wholes
 from mmgradcam.errors import unicode_text
+from mmgradcam.metrics.definition import Metric
 from mmgradcam.report import STYLE, page_head
 from mmgradcam.writing import to_json, write_folder
-
-MEANING = {
-    "right": ("targets that are true of the picture", True),
-    "peak": ("peak of the map on the thing (pointing game, no tolerance)", True),
-    "strict": ("the same, holes of the thing left open", True),
-    "swapped": ("peak of another target's map on this thing", False),
-    "specificity": ("peak less swapped", True),
-    "centre": ("what the centre point would score", None),
-    "random": ("what a random point would score", None),
-    "peak_15px": ("peak within 15 pixels of the thing (pointing game of Zhang et al. 2016)", True),
-    "swapped_15px": ("the same by another target's map", False),
-    "specificity_15px": ("peak less swapped, within 15 pixels", True),
-    "centre_15px": ("what the centre point would score, within 15 pixels", None),
-    "random_15px": ("what a random point would score, within 15 pixels", None),
-    "energy": ("share of the heat on the thing", True),
-    "inside": ("mean heat on the thing", True),
-    "outside": ("mean heat elsewhere", False),
-    "inside_outside": ("mean heat on the thing over that elsewhere", True),
-    "box_iou": ("IoU of the box at 15% of the maximum", True),
-    "box_found": ("boxes with an IoU of a half at least", True),
-    "loc_0": ("Loc at delta 0", True),
-    "loc_0.25": ("Loc at delta .25", True),
-    "loc_0.5": ("Loc at delta .5", True),
-    "obj_iou": ("IoU of the map cut by Otsu's rule", True),
-    "noun_iou": ("IoU of nouns, their maps cut by Otsu's rule, a caption's maps on one scale", True),
-    "function_word_iou": ("share of function words' maps below the nouns' threshold", True),
-    "seed_shared": ("pixels that seed and thing share", True),
-    "seed_either": ("pixels of seed or thing", None),
-    "seed_iou": ("IoU of segmentation seeds, all pixels in one count", True),
-    "attention": ("rank correlation with where people looked", True),
-    "drop": ("average drop, %", False),
-    "increase": ("confidence grows on what the map shows", True),
-    "win": ("most confidence kept of all methods", True),
-    "deletion": ("mean score while the hottest is taken away", False),
-    "insertion": ("mean score while the hottest is put in", True),
-    "road": ("ROAD: score without the coldest less without the hottest", True),
-    "occlusion": ("rank correlation with the occlusion map", True),
-}
-"""What a column says, and whether more of it is better."""
 
 _MORE = """
 main{max-width:76rem;margin:0 auto}
@@ -87,7 +48,7 @@ def save(made: Audit, out: str | Path) -> list[Path]:
 
 
 def summary(made: Audit) -> dict[str, Any]:
-    """What `summary.json` holds: of each method all figures, and by kind; speeds, and what could not be read.
+    """What `summary.json` holds: what each metric means, of each method all figures, and by kind; speeds, and what was malformed.
 
     What is no number, such as a ratio to no heat at all, is None, since JSON has no other word for it.
     """
@@ -96,14 +57,15 @@ def summary(made: Audit) -> dict[str, Any]:
         "data": made.data,
         "pictures": made.pictures,
         "rows": len(made.rows),
+        "metrics": {name: one.described() for name, one in made.metrics().items()},
         "figures": {m: {n: asdict(f) for n, f in made.figures(m).items()} for m in made.methods},
-        "wholes": {m: wholes(made, m) for m in made.methods},
+        "wholes": {m: made.wholes(m) for m in made.methods},
         "kinds": {
             kind: {m: {n: asdict(f) for n, f in made.figures(m, kind).items()} for m in made.methods} for kind in made.kinds()
         },
         "pictures_per_second": made.speeds(),
         "malformed": made.bad,
-        "silent": made.silent,
+        "skipped": made.skipped,
     }
     return {name: _finite(value) for name, value in told.items()}
 
@@ -141,12 +103,10 @@ def draw_plots(made: Audit) -> bytes:
     from matplotlib.figure import Figure as Sheet
 
     found = {method: made.figures(method) for method in made.methods}
-    chance = {"peak": ("centre", "random"), "strict": ("centre", "random"), "peak_15px": ("centre_15px", "random_15px")}
-    apart = {*(name for pair in chance.values() for name in pair), "inside", "outside", "seed_shared", "seed_either"}
-    names = [n for n in MEANING if any(n in one for one in found.values()) and n not in apart]
-    if all(one["right"].mean == 1 for one in found.values() if "right" in one):
-        names = [n for n in names if n != "right"]  # what people wrote is true, and a panel of it says nothing
-    names += [n for n in made.columns() if n not in MEANING and any(n in one for one in found.values())]
+    known = made.metrics()
+    names = [name for name in _ordered(known, found) if _plotted(name, known)]
+    if all(one["correct"].mean == 1 for one in found.values() if "correct" in one):
+        names = [n for n in names if n != "correct"]  # what people wrote is true, and a panel of it says nothing
     if not names:
         return b""
     across = min(3, len(names))
@@ -162,13 +122,12 @@ def draw_plots(made: Audit) -> bytes:
                 figure = one[name]
                 axes.plot([figure.low, figure.high], [y, y], color="#b79adf", linewidth=5, solid_capstyle="round")
                 axes.plot([figure.mean], [y], "o", color="#4b1590", markersize=7)
-        for other, style in zip(chance.get(name, ()), (":", "--"), strict=False):
+        for other, style in zip(known[name].baselines if name in known else (), (":", "--"), strict=False):
             level = next((one[other].mean for one in found.values() if other in one), None)
             if level is not None:
                 axes.axvline(level, color="#777", linestyle=style, linewidth=1.2, label=other)
                 axes.legend(fontsize=8, frameon=False)
-        better = MEANING.get(name, ("", None))[1]
-        arrow = {True: " (more is better)", False: " (less is better)", None: ""}[better]
+        arrow = f" ({known[name].better} is better)" if name in known and known[name].better else ""
         axes.set_title(name.replace("_", " ") + arrow, fontsize=10.5)
         axes.set_yticks(range(len(found)), list(found), fontsize=9.5)
         axes.set_ylim(len(found) - 0.4, -0.6)
@@ -184,12 +143,12 @@ def draw_plots(made: Audit) -> bytes:
 def page(made: Audit, plots: bytes) -> str:
     """One offline page: the tables, the plots, and what could not be read."""
     found = {method: made.figures(method) for method in made.methods}
-    names = _ordered(found)
-    whole = _table("All targets", found, names)
+    known = made.metrics()
+    whole = _table("All targets", found, known)
     kinds = made.kinds()
     parts = []
     if len(kinds) > 1:
-        parts = [_table(kind, {m: made.figures(m, kind) for m in made.methods}, names) for kind in kinds[:12]]
+        parts = [_table(kind, {m: made.figures(m, kind) for m in made.methods}, known) for kind in kinds[:12]]
     picture = (
         f'<h2>Plots</h2><img class="plot" alt="Each figure by method, with its 95% interval" src="data:image/png;base64,{base64.b64encode(plots).decode()}">'
         if plots
@@ -199,11 +158,11 @@ def page(made: Audit, plots: bytes) -> str:
     bad = "".join(f"<li>{escape(line)}</li>" for line in made.bad[:200])
     more = f"<p>and {len(made.bad) - 200} more</p>" if len(made.bad) > 200 else ""
     broken = f"<h2>{len(made.bad)} malformed records, left out</h2><ul>{bad}</ul>{more}" if made.bad else ""
-    silent = f" {made.silent} records say nothing that this model could be asked." if made.silent else ""
+    skipped = f" {made.skipped} records say nothing that this model could be asked." if made.skipped else ""
     return unicode_text(f"""{page_head(f"{made.model} on {made.data}", STYLE + _MORE)}<main>
 <h1>{escape(made.model)} on {escape(made.data)}</h1>
 <p>{made.pictures} pictures, {len(made.rows) // max(1, len(made.methods))} targets, by {escape(", ".join(made.methods))}. In brackets, where the mean lies with
-95% confidence (pictures drawn anew {1000} times); in bold, the best.{silent}</p>
+95% confidence (pictures drawn anew {1000} times); in bold, the best.{skipped}</p>
 {whole}
 {_whole(made)}
 {picture}
@@ -216,30 +175,32 @@ def page(made: Audit, plots: bytes) -> str:
 
 
 def _whole(made: Audit) -> str:
-    found = {method: wholes(made, method) for method in made.methods}
-    names = list(dict.fromkeys(name for one in found.values() for name in one))
-    if not names:
-        return ""
-    head = "".join(f"<th class=n>{escape(method)}</th>" for method in found)
-    lines = "".join(
-        f"<tr><td>{escape(name.replace('_', ' '))}</td>{''.join(f'<td class=n>{one[name]:.3g}</td>' for one in found.values())}</tr>"
-        for name in names
-    )
-    return f"<div class=scroll><table><caption>Of whole pictures</caption><thead><tr><th></th>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
+    found = {method: {n: Figure(v, v, v, 0) for n, v in made.wholes(method).items()} for method in made.methods}
+    return _table("Whole images", found, made.metrics()) if any(found.values()) else ""
 
 
-def _ordered(found: dict[str, dict[str, Figure]]) -> list[str]:
+def _ordered(known: Mapping[str, Metric], found: Mapping[str, Mapping[str, Figure]]) -> list[str]:
+    """Names of figures: metrics as they are listed, then columns of plain functions."""
     there = {name for one in found.values() for name in one}
-    return [name for name in MEANING if name in there] + sorted(there - set(MEANING))
+    return [name for name in known if name in there] + sorted(there - set(known))
 
 
-def _table(title: str, found: dict[str, dict[str, Figure]], names: Sequence[str]) -> str:
+def _better(name: str, known: Mapping[str, Metric]) -> bool | None:
+    return known[name].higher_is_better if name in known else None
+
+
+def _plotted(name: str, known: Mapping[str, Metric]) -> bool:
+    """Whether a figure has a panel of its own: not a baseline of others, and not what others alone are made of."""
+    others = {other for one in known.values() for other in (*one.baselines, *one.of)}
+    return name not in others or _better(name, known) is not None
+
+
+def _table(title: str, found: Mapping[str, Mapping[str, Figure]], known: Mapping[str, Metric]) -> str:
+    """A line per figure and a column per method; an interval of no rows is not shown."""
     head = "".join(f"<th class=n>{escape(method)}</th>" for method in found)
     lines = []
-    for name in names:
-        if not any(name in one for one in found.values()):
-            continue
-        said, better = MEANING.get(name, ("", None))
+    for name in _ordered(known, found):
+        better = _better(name, known)
         means = {m: one[name].mean for m, one in found.items() if name in one}
         top = None if better is None else f"{(max if better else min)(means.values()):.3g}"
         best = top if len({f"{mean:.3g}" for mean in means.values()}) > 1 else None
@@ -251,8 +212,10 @@ def _table(title: str, found: dict[str, dict[str, Figure]], names: Sequence[str]
                 continue
             mean = f"{figure.mean:.3g}"
             shown = f"<b>{mean}</b>" if mean == best else mean
-            cells.append(f"<td class=n>{shown}<small>({figure.low:.3g} to {figure.high:.3g})</small></td>")
-        note = f"<small>{escape(said)}</small>" if said else ""
+            between = f"<small>({figure.low:.3g} to {figure.high:.3g})</small>" if figure.rows else ""
+            cells.append(f"<td class=n>{shown}{between}</td>")
+        note = f"<small>{escape(known[name].description)}</small>" if name in known else ""
         lines.append(f"<tr><td>{escape(name.replace('_', ' '))}{note}</td>{''.join(cells)}</tr>")
     rows = max((f.rows for one in found.values() for f in one.values()), default=0)
-    return f"<div class=scroll><table><caption>{escape(title)} ({rows} targets)</caption><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    count = f" ({rows} targets)" if rows else ""
+    return f"<div class=scroll><table><caption>{escape(title)}{count}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"

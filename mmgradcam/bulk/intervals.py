@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmgradcam.bulk.measures import DERIVED
+from mmgradcam.metrics.definition import all_metrics
 
 DRAWS = 1000
 CELLS = 2**22
@@ -61,7 +61,8 @@ def figures(
     sums: list[npt.NDArray[Any]] = []
     of: dict[str, tuple[Callable[..., Any], list[int], int]] = {}
     plain: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {name: ((name,), _itself) for name in values}
-    for name, (parts, derive) in {**plain, **DERIVED}.items():
+    derived = {one.name: (one.of, one.compute) for one in all_metrics() if one.level == "means"}
+    for name, (parts, derive) in {**plain, **derived}.items():
         if not all(part in values for part in parts):
             continue
         there = ~np.isnan(np.stack([values[part] for part in parts])).any(0)

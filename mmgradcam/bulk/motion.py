@@ -44,7 +44,7 @@ def evaluate_motion(
 
     Returns:
         `accuracy`, over all and by motion; `localization`, over all frames of the true motion's map; `faithfulness`: of
-        `gradcam` and `gradcam_pp`, `average_drop`, `increase` and `win` against the other, in percent.
+        `gradcam` and `gradcam_pp`, `average_drop`, `increase_in_confidence` and `win_rate` against the other, 0..1.
 
     Raises:
         InputError: the task is of another kind.
@@ -89,8 +89,8 @@ def evaluate_motion(
         figures["faithfulness"] = {
             name: {
                 "average_drop": average_drop(whole, kept),
-                "increase": increase(whole, kept),
-                "win": win(kept, shown["gradcam_pp" if name == "gradcam" else "gradcam"]),
+                "increase_in_confidence": increase(whole, kept),
+                "win_rate": win(kept, shown["gradcam_pp" if name == "gradcam" else "gradcam"]),
             }
             for name, kept in shown.items()
         }

@@ -89,7 +89,7 @@ def localized(heat: Heat, boxes: Sequence[PixelBox], share: float = 0.15, iou: f
 
 
 def localization_error(right: Sequence[Sequence[bool]], located: Sequence[Sequence[bool]], top: int) -> float:
-    """ILSVRC's localization error: pictures of which no early prediction has both the right class and a good box, in percent.
+    """ILSVRC's localization error: pictures of which no early prediction has both the right class and a good box.
 
     Args:
         right: for each picture, whether each of its predictions, the likeliest first, has the right class.
@@ -101,8 +101,11 @@ def localization_error(right: Sequence[Sequence[bool]], located: Sequence[Sequen
 
     Source: Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge", section 4.2.
 
+    Returns:
+        Their share, 0..1.
+
     >>> localization_error([[True], [True], [False], [True]], [[True], [False], [True], [True]], top=1)
-    50.0
+    0.5
     """
     if [len(row) for row in right] != [len(row) for row in located] or not right or top < 1:
         raise InputError(
@@ -110,7 +113,7 @@ def localization_error(right: Sequence[Sequence[bool]], located: Sequence[Sequen
             f"{len(located)} pictures and top {top}; give each prediction its class and its box"
         )
     good = [any(map(operator.and_, classes[:top], boxes[:top])) for classes, boxes in zip(right, located, strict=True)]
-    return 100 * (1 - sum(good) / len(good))
+    return 1 - sum(good) / len(good)
 
 
 def loc_delta(heat: Heat, where: Mask | PixelBox, delta: float, picture: npt.NDArray[np.uint8] | None = None) -> float:

@@ -33,39 +33,39 @@ def shown_only_of_clip(clip: Clip, heat: Heat) -> Clip:
 
 
 def average_drop(whole: Sequence[float], shown: Sequence[float]) -> float:
-    """Mean of max(0, Y - O) / Y, in percent: how much of its confidence the model loses when it sees only what the map shows.
+    """Mean of max(0, Y - O) / Y, 0..1: how much of its confidence the model loses when it sees only what the map shows.
 
     Args:
         whole: Y, the confidence in the class on each picture, above 0.
         shown: O, the confidence on what the map shows of it.
 
     >>> average_drop([0.8, 0.5], [0.4, 0.6])
-    25.0
+    0.25
     """
     y, o = _pairs(whole, shown)
-    return float(100 * np.mean(np.maximum(0.0, y - o) / y))
+    return float(np.mean(np.maximum(0.0, y - o) / y))
 
 
 def increase(whole: Sequence[float], shown: Sequence[float]) -> float:
-    """Percent of pictures whose confidence grows when the model sees only what the map shows, by more than rounding (`TIE`).
+    """Share of pictures, 0..1, whose confidence grows on what the map shows alone, by more than rounding (`TIE`).
 
     >>> increase([0.8, 0.5], [0.4, 0.6])
-    50.0
+    0.5
     """
     y, o = _pairs(whole, shown)
-    return float(100 * np.mean(above(o, y)))
+    return float(np.mean(above(o, y)))
 
 
 def win(shown: Sequence[float], rival: Sequence[float]) -> float:
-    """Percent of pictures where the confidence on what one map shows is above that on what a rival's shows.
+    """Share of pictures, 0..1, where the confidence on what one map shows is above that on what a rival's shows.
 
     By more than rounding (`TIE`).
 
     >>> win([0.4, 0.6, 0.5], [0.3, 0.7, 0.5])
-    33.33333333333333
+    0.3333333333333333
     """
     one, other = _pairs(shown, rival)
-    return float(100 * np.mean(above(one, other)))
+    return float(np.mean(above(one, other)))
 
 
 def above(one: npt.ArrayLike, other: npt.ArrayLike) -> npt.NDArray[np.bool_]:
