@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.locks import exclusive
 from mmgradcam.probe import AskingMethod
 from mmgradcam.seam import Tap
-from mmgradcam.task import Fusion, Method, Query, Task, check_texts
+from mmgradcam.task import Fusion, Method, Query, Task, check_texts, query_parameters
 from mmgradcam.trying import kind_of
 
 AnyMethod = Method | AskingMethod
@@ -149,13 +148,13 @@ def queries_of(task: Task, query: Query, each: Sequence[Query] | None, count: in
     for one in made:
         check_texts(one)
     if getattr(task.targets_of_each, "__func__", None) is Task.targets_of_each:
-        taken = list(inspect.signature(task.targets).parameters.values())[1:]
-        named = [p for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        for one in made if not any(p.kind is p.VAR_KEYWORD for p in taken) else ():
-            refuse_unknown(task, one, [p.name for p in named])
+        taken = query_parameters(task)
+        named = [p for p in taken if p.kind is not p.VAR_KEYWORD]
         for one in made:
+            if named == taken:
+                refuse_unknown(task, one, [p.name for p in named])
             if lacking := [p.name for p in named if p.default is p.empty and p.name not in (*one, "size")]:
-                raise InputError(f"{called(task)} needs {lacking[0]}=..., which was not given")
+                raise InputError(f"{task.name} needs {lacking[0]}=..., which was not given")
     return made
 
 
@@ -176,12 +175,7 @@ def refuse_unknown(task: Task, query: Iterable[str], known: Sequence[str], asked
         near = difflib.get_close_matches(unknown[0], [*known, *OPTIONS], n=1, cutoff=0.6)
         hint = f"; did you mean {near[0]}=?" if near else ""
         how = asked or (f"with {', '.join(f'{name}=' for name in known)}" if known else "without anything")
-        raise InputError(f"{called(task)} is asked {how}; got {', '.join(f'{name}=' for name in unknown)}{hint}")
-
-
-def called(task: Task) -> str:
-    """What people call a task."""
-    return task.name or type(task).__name__
+        raise InputError(f"{task.name} is asked {how}; got {', '.join(f'{name}=' for name in unknown)}{hint}")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

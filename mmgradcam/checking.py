@@ -17,7 +17,7 @@ from mmgradcam.errors import InputError, ModelError, UnknownGeometry
 from mmgradcam.pictures import open_picture
 from mmgradcam.probe import places_of
 from mmgradcam.seam import find_tap, kept_bytes, left_as_found, ran
-from mmgradcam.task import Target, Task, device_of, hidden_by
+from mmgradcam.task import Target, Task, hidden_by
 from mmgradcam.trying import alike, kind_of, learns, lit, made_up, state_of, times_of
 
 
@@ -150,7 +150,7 @@ class _Trial:
         return pixels[None].to(self.device())
 
     def device(self) -> torch.device:
-        return device_of(self.task)
+        return self.task.device
 
     def encode(self, pixels: Tensor) -> tuple[Encoded, Tensor]:
         """A batch encoded, and the grid that maps are taken at: the first tap's, or the features."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,28 +31,31 @@ class Map:
         return smooth(chosen or task.method or gradcam, self.noise) if self.noise else chosen
 
     def taps(self, task: Task) -> Any:
-        from mmgradcam.tasks import Layer
-        from mmgradcam.tasks.hub.tracing import layer_of
+        return taps_of(task, self.layers)
 
-        names = taps_of(self.layers)
-        return [layer_of(task, name) for name in names] if names and isinstance(task, Layer) else names
+
+COMMANDS = {"observations": "policy", "clips": "video", "caption": "caption", "question": "vqa", "classes": "classify"}
+"""What each command needs a task to support."""
 
 
 def load_asked(model: str, device: str, asked: str | None = None, encoder: Path | None = None) -> Task:
-    """A model by name, which must be one that can be asked with a caption, question or classes, about clips or observations."""
+    """A model by name, which must support what is asked, a key of `COMMANDS`."""
     with doing(f"loading {model}"):
         from mmgradcam import checkpoints, tasks
 
         apart = encoder is not None and checkpoints.needs_encoder(model)  # the variable may be set for another model
         task = tasks.load(model, device, encoder=encoder if apart else None)
-    takes = takes_of(task)
-    if asked is not None and asked not in takes:
-        commands = {"caption": "caption", "question": "vqa", "classes": "classify", "clips": "video", "observations": "policy"}
+    if asked is not None and asked not in (supported := supported_by(task)):
         wanted = asked if asked in ("clips", "observations") else f"{asked}="
-        fitting = " or ".join(f"`mmgradcam {command}`" for key, command in commands.items() if key in takes)
+        fitting = " or ".join(f"`mmgradcam {command}`" for key, command in COMMANDS.items() if key in supported)
         hint = f"; try {fitting}" if fitting else f"; its `targets` would need a parameter {asked}"
         raise InputError(f"{model} is a {type(task).__name__} model, expected one asked with {wanted}{hint}")
     return task
+
+
+def supported_by(task: Task) -> frozenset[str]:
+    """Which of the keys of `COMMANDS` a task supports."""
+    return frozenset({"clips"}) if task.clip_length is not None else task.query_types & COMMANDS.keys()
 
 
 def captioner(device: str, encoder: Path | None) -> Task:
@@ -80,21 +82,6 @@ def answerer(device: str, encoder: Path | None) -> Task:
         ) from None
 
 
-def takes_of(task: Task) -> frozenset[str]:
-    """What a task can be asked with."""
-    from mmgradcam import tasks
-
-    if isinstance(task, tasks.Talking):
-        return task.voice.takes
-    kinds = {"caption": tasks.Captioning, "question": tasks.VQA, "classes": tasks.Layer}
-    if isinstance(task, tasks.Video) or (isinstance(task, tasks.Layer) and hasattr(task.preparing, "example")):
-        return frozenset({"clips"})
-    if isinstance(task, tasks.Policy):
-        return frozenset({"observations"})
-    named = inspect.signature(task.targets).parameters  # of a task of the user's own
-    return frozenset(key for key, kind in kinds.items() if isinstance(task, kind) or key in named)
-
-
 def method_of(name: str | None) -> Any:
     """A method by its name; None stays None."""
     from mmgradcam import arguments
@@ -107,10 +94,11 @@ def names_of(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def taps_of(layers: list[str] | None) -> list[str] | None:
+def taps_of(task: Task, layers: list[str] | None) -> list[Any] | None:
+    """The layers of --layer, as a task has them; none of them is the features; None where none is named."""
     if layers and "features" in layers and len(layers) > 1:
         raise InputError("--layer features stands alone; to fuse it with others, name the encoder's last layer instead")
-    return None if not layers else [] if layers == ["features"] else layers
+    return None if not layers else [] if layers == ["features"] else [task.target_layer(name) for name in layers]
 
 
 def complain(error: Exception | str) -> None:

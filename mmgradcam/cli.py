@@ -107,7 +107,9 @@ def vqa(
     model: Model = None,
     answer: Annotated[str | None, typer.Option(help="Explain this answer instead of the likeliest.")] = None,
     against: Annotated[str | None, typer.Option(help="Also explain why the answer is not this one.")] = None,
-    top: Annotated[int, typer.Option(help="Explain that many of the likeliest answers.", min=1)] = 3,
+    top: Annotated[
+        int | None, typer.Option(help="Explain that many of the likeliest answers; 3 where the model ranks them.", min=1)
+    ] = None,
     max_new_tokens: Longest = None,
     method: MethodName = None,
     noise: Noise = 0,
@@ -121,6 +123,7 @@ def vqa(
     """Ask a question of pictures; show where each answer came from, and what it owes each word of the question."""
     _refuse_unreadable(images)
     task = load_asked(model, device, "question", encoder) if model else answerer(device, encoder)
+    top = 3 if top is None and "top" in task.query_types else top
     query = {"question": question, "answer": answer, "against": against, "top": top, "max_new_tokens": max_new_tokens}
     _explain_each(
         task,
@@ -198,7 +201,7 @@ def policy(
     suffix, query = _film(film), {k: v for k, v in {"action": action, "against": against}.items() if v is not None}
     task: Any = load_asked(model, device, "observations")
     with doing(f"playing {world}"):
-        how = {"method": method_of(method), "taps": taps_of(layer), **query}
+        how = {"method": method_of(method), "taps": taps_of(task, layer), **query}
         played = list(play(open_world(world), task, steps, seed, **how))
     show_episode(played, task)
     name = Path(model.rpartition(":")[2] or model).name

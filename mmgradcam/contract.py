@@ -19,9 +19,9 @@ def check_features(task: Task, features: object, images: int) -> None:
     """
     if not isinstance(features, Tensor) or features.dim() < 2 or features.shape[0] != images:
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ModelError(f"{called(task)}.encode: expected (B, C, *grid) features of {images} images, got {got}")
+        raise ModelError(f"{task.name}.encode: expected (B, C, *grid) features of {images} images, got {got}")
     if not features.is_floating_point():
-        raise ModelError(f"{called(task)}.encode: expected floating-point features, got {features.dtype}")
+        raise ModelError(f"{task.name}.encode: expected floating-point features, got {features.dtype}")
 
 
 def groups_of(task: Task, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor] | None:
@@ -35,9 +35,7 @@ def groups_of(task: Task, features: Tensor, targets: Sequence[Sequence[Target]])
         most, images = max(map(len, targets)), len(targets)
         got = [tuple(group.shape) if isinstance(group, Tensor) else type(group).__name__ for group in groups]
         if any(not isinstance(s, tuple) or len(s) != 2 or s[1] != images for s in got) or sum(s[0] for s in got) != most:
-            raise ModelError(
-                f"{called(task)}.scores: expected tensors (t, {images}) whose t add up to {most} targets, got {got}"
-            )
+            raise ModelError(f"{task.name}.scores: expected tensors (t, {images}) whose t add up to {most} targets, got {got}")
     return groups
 
 
@@ -49,7 +47,7 @@ def check_scores(task: Task, scores: object, asked: Sequence[Target]) -> None:
     """
     if not isinstance(scores, Tensor) or tuple(scores.shape) != (len(asked),):
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise ModelError(f"{called(task)}.score: expected ({len(asked)},) scores, one per target, got {got}")
+        raise ModelError(f"{task.name}.score: expected ({len(asked)},) scores, one per target, got {got}")
 
 
 def check_finite(task: Task, scores: Tensor, asked: Sequence[Target]) -> None:
@@ -61,9 +59,4 @@ def check_finite(task: Task, scores: Tensor, asked: Sequence[Target]) -> None:
     wrong = (~torch.isfinite(scores)).nonzero().flatten().tolist()
     if wrong:
         labels = ", ".join(repr(asked[i].label) for i in wrong[:5])
-        raise ModelError(f"{called(task)}: the score of {labels} is {scores[wrong[0]].item()}; a map of it would mean nothing")
-
-
-def called(task: Task) -> str:
-    """What messages call a task."""
-    return task.name or type(task).__name__
+        raise ModelError(f"{task.name}: the score of {labels} is {scores[wrong[0]].item()}; a map of it would mean nothing")

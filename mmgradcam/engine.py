@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from mmgradcam.contract import called, check_features, check_finite, check_scores, groups_of
+from mmgradcam.contract import check_features, check_finite, check_scores, groups_of
 from mmgradcam.errors import ModelError
 from mmgradcam.layouts import of_picture
 from mmgradcam.memory import fitting, halving, out_of_memory
@@ -186,7 +186,7 @@ def paired(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
         asked = [targets[n] for n in part]
         scored = task.likelihood(features[part], asked) if told else task.score(features[part], asked)
         if scored is None:
-            raise ModelError(f"{called(task)} has no probabilities; give it a `likelihood` that returns (K,) log-probabilities")
+            raise ModelError(f"{task.name} has no probabilities; give it a `likelihood` that returns (K,) log-probabilities")
         check_scores(task, scored, asked)
         yield scored.float()
 
@@ -315,11 +315,11 @@ def _leaf(features: Tensor) -> Tensor:
 def _check_graph(task: Task, scores: Tensor, words: Sequence[Tensor]) -> None:
     if not scores.requires_grad:
         raise ModelError(
-            f"{called(task)}.score: no gradient leads back to the features; compute the score from the features it is given, "
+            f"{task.name}.score: no gradient leads back to the features; compute the score from the features it is given, "
             "without no_grad, inference_mode, detach or numpy on the way"
         )
     if len(words) > 1:
-        raise ModelError(f"{called(task)}.words: the layer ran {len(words)} times while scoring, expected once")
+        raise ModelError(f"{task.name}.words: the layer ran {len(words)} times while scoring, expected once")
 
 
 def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:

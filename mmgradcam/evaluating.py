@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from mmgradcam.choosing import complain, load_asked, method_of, names_of, takes_of, taps_of
+from mmgradcam.choosing import complain, load_asked, method_of, names_of, supported_by, taps_of
 from mmgradcam.errors import InputError
 from mmgradcam.options import Device, Encoder, Layers, MethodName, writable
 from mmgradcam.show import progress, show_audit, show_figures, show_measured
 from mmgradcam.writing import to_json
+
+if TYPE_CHECKING:
+    from mmgradcam.task import Task
 
 
 class EvaluateCommand(TyperCommand):
@@ -60,47 +65,69 @@ def evaluate(
     name = model or named
     if name is None or (model and named):
         raise InputError("evaluate: expected one model, as mmgradcam evaluate scenes-captioner or --model scenes-captioner")
+    load = cache(lambda: load_asked(name, device, None, encoder))
     photos_alone = data is None or Path(data).suffix == ".parquet" or any(Path(data).glob("*.parquet"))
-    if methods or metrics or out or images or not photos_alone:
-        chosen = methods or method
-        _audit(name, data or "scenes", images, chosen, metrics, limit, out, as_json, layer, encoder, device)
-        return
-    if data is None:
-        from mmgradcam.bulk.evaluate import evaluate as evaluate_scenes
-        from mmgradcam.bulk.goto import evaluate_goto
-        from mmgradcam.bulk.motion import evaluate_motion
-
-        if (limit or 0) > 10_000:
-            raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
-        task = load_asked(name, device, None, encoder)
-        of_others: dict[str, Any] = {"clips": evaluate_motion, "observations": evaluate_goto}
-        measure: Any = next((of_others[key] for key in takes_of(task) & of_others.keys()), evaluate_scenes)
-        figures = measure(
-            task, limit or 1000, method=method_of(method), taps=taps_of(layer), progress=progress(f"{limit or 1000} scenes")
-        )
-    else:
-        from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
-        from mmgradcam.data.photos import Photos
-
-        photos, count, bad = Photos(data).readable(limit)
-        for line in bad[:10]:
-            complain(f"malformed, left out: {line}")
-        if not count:
-            raise InputError(f"{data}: expected photos that can be read, got none of {len(bad)}")
-        task = load_asked(name, device, None, encoder)
-        asked = evaluate_answers if "question" in takes_of(task) else evaluate_photos
-        figures = asked(task, photos, count, method=method_of(method), taps=taps_of(layer), progress=progress("photos"))
-        figures |= {"malformed": bad} if as_json else {}
-    if as_json:
+    figures = None
+    if not (methods or metrics or out or images) and photos_alone:
+        figures = _of_scenes(load, limit, method, layer) if data is None else _of_photos(load, data, limit, method, layer)
+    if figures is None:
+        limit = limit or (1000 if data is None else None)
+        _audit(load, data or "scenes", images, methods or method, metrics, limit, out, as_json, layer)
+    elif as_json:
         typer.echo(to_json(figures, indent=2, ascii_only=True))
     elif data is None:
         show_figures(figures)
     else:
-        show_measured(figures)
+        show_measured({name: value for name, value in figures.items() if name != "malformed"})
+
+
+def _of_scenes(
+    load: Callable[[], Task], limit: int | None, method: str | None, layer: list[str] | None
+) -> dict[str, Any] | None:
+    """The figures of a model on what is rendered for such; None where nothing is."""
+    from mmgradcam.bulk.evaluate import evaluate as evaluate_scenes
+    from mmgradcam.bulk.goto import evaluate_goto
+    from mmgradcam.bulk.motion import evaluate_motion
+
+    if (limit or 0) > 10_000:
+        raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
+    task = load()
+    measures: dict[str, Any] = {
+        "clips": evaluate_motion, "observations": evaluate_goto, "caption": evaluate_scenes, "question": evaluate_scenes,
+    }  # fmt: skip
+    measure = next((one for key, one in measures.items() if key in supported_by(task)), None)
+    if measure is None:
+        return None
+    shown = progress(f"{limit or 1000} scenes")
+    figures: dict[str, Any] = measure(task, limit or 1000, method=method_of(method), taps=taps_of(task, layer), progress=shown)
+    return figures
+
+
+def _of_photos(
+    load: Callable[[], Task], data: str, limit: int | None, method: str | None, layer: list[str] | None
+) -> dict[str, Any] | None:
+    """The figures of a model on photos with captions and boxes; None where it is not asked with phrases or questions."""
+    from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
+    from mmgradcam.data.photos import Photos
+
+    photos, count, bad = Photos(data).readable(limit)
+    for line in bad[:10]:
+        complain(f"malformed, left out: {line}")
+    if not count:
+        raise InputError(f"{data}: expected photos that can be read, got none of {len(bad)}")
+    task = load()
+    measures: dict[str, Any] = {"questions": evaluate_answers, "phrases": evaluate_photos}
+    measure = next((one for key, one in measures.items() if key in task.query_types), None)
+    if measure is None:
+        return None
+    figures: dict[str, Any] = measure(
+        task, photos, count, method=method_of(method), taps=taps_of(task, layer), progress=progress("photos")
+    )
+    return {**figures, "malformed": bad}
 
 
 def _audit(
-    model: str,
+    load: Callable[[], Task],
     data: str,
     images: Path | None,
     methods: str | None,
@@ -109,8 +136,6 @@ def _audit(
     out: Path | None,
     as_json: bool,
     layers: list[str] | None,
-    encoder: Path | None,
-    device: str,
 ) -> None:
     """Compares methods on a data set."""
     from mmgradcam.bulk.audit import audit
@@ -122,12 +147,12 @@ def _audit(
     wanted = [method_of(one) for one in names_of(methods or "")]
     measures = measures_of(names_of(metrics or "pointing"))
     source = open_data(data, images)
-    task = load_asked(model, device, None, encoder)
+    task = load()
     ways = wanted or [task.method or gradcam]
-    made = audit(task, source, ways, measures, limit=limit, taps=taps_of(layers), out=out, progress=progress("batches"))
+    made = audit(task, source, ways, measures, limit=limit, taps=taps_of(task, layers), out=out, progress=progress("batches"))
     if not made.rows:
         raise InputError(
-            f"evaluate: {source.name} says nothing that {model} could be asked ({len(made.bad)} records malformed)"
+            f"evaluate: {source.name} says nothing that {task.name} could be asked ({len(made.bad)} records malformed)"
         )
     if as_json:
         typer.echo(to_json(summary(made), indent=2, ascii_only=True))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmgradcam.arguments import AnyMethod, method_of, name_of, queries_of
-from mmgradcam.contract import called, check_finite, check_scores
+from mmgradcam.contract import check_finite, check_scores
 from mmgradcam.engine import Encoded, encode, scores, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explanation import Explanation, problem_of
@@ -20,7 +20,7 @@ from mmgradcam.lookup import positions_of
 from mmgradcam.probe import Probe, are_zero, asks, cat_padded, fused, places_of
 from mmgradcam.record import About
 from mmgradcam.seam import check_weights, find_tap, left_as_found
-from mmgradcam.task import Fusion, Query, Target, Task, device_of, hidden_by
+from mmgradcam.task import Fusion, Query, Target, Task, hidden_by
 from mmgradcam.views import View, blank_of, view_of
 
 Ask = Callable[[Tensor, Sequence[Query]], Sequence[Sequence[Target]]]
@@ -81,7 +81,7 @@ class Explainer:
         with (
             self.task.exclusive(),
             torch.enable_grad() if self.graph else left_as_found(self.task.modules()),
-            torch.autocast(device_of(self.task).type, enabled=False),
+            torch.autocast(torch.device(self.task.device).type, enabled=False),
         ):
             while len(made) < len(views):
                 start = len(made)
@@ -94,7 +94,7 @@ class Explainer:
     def _batch(self, views: Sequence[View], queries: Sequence[Query], ask: Ask) -> list[list[Explanation]]:
         modules = self.task.modules()
         taps = [find_tap(tap, modules) for tap in self.taps]
-        pixels = torch.stack([v.pixels for v in views]).to(device_of(self.task))
+        pixels = torch.stack([v.pixels for v in views]).to(self.task.device)
         encoded = encode(self.task, pixels, taps, self.autocast, graph=self.graph)
         with torch.no_grad():
             told = [q if v.size is None else {**q, "size": v.size} for v, q in zip(views, queries, strict=True)]
@@ -102,7 +102,7 @@ class Explainer:
             if self.only is not None:
                 targets = [self._chosen(some) for some in targets]
         if not any(targets):
-            raise InputError(f"{called(self.task)}: there is nothing to explain")
+            raise InputError(f"{self.task.name}: there is nothing to explain")
         gradient = [method for method in self.methods if not asks(method)]
         done = iter(self._drawn(encoded, targets, gradient) if gradient else ())
         drawn = [self._asked(m, pixels, encoded, targets) if asks(m) else next(done) for m in self.methods]
@@ -136,7 +136,7 @@ class Explainer:
         """One picture's explanation by one method, out of a batch's rows."""
         problems = list(map(problem_of, drawn.maps[rows].detach(), drawn.flat[rows].tolist(), drawn.lost[rows].tolist()))
         about = About(
-            called(self.task), self.task.unit, name_of(method), seam, dict(query),
+            self.task.name, self.task.unit, name_of(method), seam, dict(query),
             image_name=view.name, remarks=tuple(self.task.remarks(targets)),
         )  # fmt: skip
         return Explanation(
@@ -175,7 +175,7 @@ class Explainer:
         """(1, C, *grid) features of nothing in place of the picture; see `blank_of`."""
         pixels = blank_of(self.task, view)
         if not self.blank or not torch.equal(self.blank[0], pixels):
-            made = encode(self.task, pixels[None].to(device_of(self.task)), [], self.autocast)
+            made = encode(self.task, pixels[None].to(self.task.device), [], self.autocast)
             self.blank[:] = [pixels, made.features.detach()]
         return self.blank[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -74,14 +75,49 @@ def spelled(targets: Sequence[Target]) -> str:
     return " ".join("".join(f" {one.label}" if one.text is None else one.text for one in targets).split())
 
 
+class _Derived:
+    """The value of an attribute that neither the task nor its class sets: a function of the task."""
+
+    def __init__(self, of: Callable[[Task], Any]) -> None:
+        self.of = of
+
+    def __get__(self, task: Task | None, owner: type | None = None) -> Any:
+        return self if task is None else self.of(task)
+
+
+def _derived(of: Callable[[Task], Any]) -> Any:
+    return _Derived(of)
+
+
+def _device(task: Task) -> torch.device:
+    return next((p.device for module in task.modules() for p in module.parameters()), torch.device("cpu"))
+
+
+def _query_types(task: Task) -> frozenset[str]:
+    named = {parameter.name for parameter in query_parameters(task) if parameter.kind is not parameter.VAR_KEYWORD}
+    return frozenset(named - {"size"})  # the picture's, which `explain` gives
+
+
 class Task(ABC):
     """A model seen as encoder, feature map and head. Write `encode`, `targets` and `score`; the rest has defaults.
 
     B is the number of images, K of targets, C of channels. The grid may have any number of dimensions.
     """
 
-    name: str = ""
-    """What people call the model."""
+    name: str = _derived(lambda task: type(task).__name__)
+    """What people call the model; by default the name of its class."""
+    query_types: frozenset[str] = _derived(_query_types)
+    """The keywords it can be asked with; by default the parameters of `targets` after the features.
+
+    Commands and evaluations ask a task what it supports: "caption" (a sentence to explain), "phrases" (spans of a caption),
+    "question", "questions" (several at once), "classes". "observations" says that it plays in an environment, as `Policy`.
+    """
+    labels: Sequence[str] = ()
+    """What it chooses among: names of its classes, answers or actions; () where it writes text of its own."""
+    clip_length: int | None = None
+    """How many frames it sees of a `Clip`; None where it sees pictures."""
+    device: torch.device = _derived(_device)
+    """Where its input goes; by default the device of its first parameter, the CPU where there is none."""
     unit: str = "score"
     """What a score is: "log-probability" or "word logit" of a word, "logit" of an answer or class.
 
@@ -135,9 +171,17 @@ class Task(ABC):
         """
         return None
 
+    def can_read(self, text: str) -> bool:
+        """Whether it knows every word of a question or caption; an evaluation leaves out those that it cannot read."""
+        return True
+
+    def target_layer(self, name: str) -> Any:
+        """What `taps` takes for the layer of that dotted name; override it where the layer's output needs a `Layout`."""
+        return name
+
     def join(self, targets: Sequence[Target]) -> Target:
         """The target whose score is the sum of these targets' scores."""
-        raise InputError(f"{self.name or type(self).__name__}: targets of this task cannot be joined; ask for one of them")
+        raise InputError(f"{self.name}: targets of this task cannot be joined; ask for one of them")
 
     def remarks(self, targets: Sequence[Target]) -> Sequence[str]:
         """What people should know of these targets, a line each: that a text was cut, for one. Shown beside the maps."""
@@ -169,9 +213,11 @@ class Task(ABC):
         return exclusive([self, *self.modules()])
 
 
-def device_of(task: Task) -> torch.device:
-    """Where the task's model is: the device of its first parameter; the CPU where there is none."""
-    return next((p.device for module in task.modules() for p in module.parameters()), torch.device("cpu"))
+def query_parameters(task: Task) -> list[inspect.Parameter]:
+    """The keyword parameters of a task's `targets`, `**query` included."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+    after = list(inspect.signature(task.targets).parameters.values())[1:]
+    return [parameter for parameter in after if parameter.kind not in positional]
 
 
 def at_least_one(query: Query, name: str, default: int) -> int:

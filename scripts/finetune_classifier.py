@@ -260,8 +260,8 @@ def main(given: argparse.Namespace) -> None:
     if given.model.startswith("timm:"):  # also encoders without classes
         task = from_timm(given.model.removeprefix("timm:"), labels, pretrained=True)
     else:
-        base = load(given.model)
-        if not isinstance(base, Layer):
+        base: Any = load(given.model)
+        if "classes" not in base.query_types or base.clip_length is not None:
             raise InputError(f"{given.model} is no classifier")
         torch.manual_seed(given.seed)
         task = with_classes(base, labels)

@@ -23,7 +23,7 @@ from mmgradcam import methods
 from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
 from mmgradcam.data.photos import Photos
 from mmgradcam.task import Task
-from mmgradcam.tasks import VQA, load
+from mmgradcam.tasks import load
 from mmgradcam.tasks.loading import build, parts, save
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -116,7 +116,7 @@ def choose(name: str, given: argparse.Namespace) -> list[Figures]:
     for unit, method, taps in candidates(name)[len(rows) :]:
         task.unit = unit
         how: dict[str, Any] = {"method": getattr(methods, method), "taps": taps}
-        if isinstance(task, VQA):
+        if "question" in task.query_types:
             found = evaluate_answers(task, photos, given.choose_on, **how)["pointing"]
             rows.append({"unit": unit, "method": method, "taps": taps, "kinds": found, **mean_of(found)})
         else:
@@ -160,7 +160,7 @@ def publish(name: str, given: argparse.Namespace) -> None:
     (CHECKPOINTS / name / "config.json").write_text(json.dumps({**config, "format": 1}, indent=1) + "\n")
     task, photos = loaded(name, given), Photos(given.val)
     how: dict[str, Any] = {"progress": lambda items, count: track(items, name, count)}
-    if isinstance(task, VQA):
+    if "question" in task.query_types:
         figures = evaluate_answers(task, photos, given.measure_on, maps=given.map_on, **how)
     else:
         figures = evaluate_photos(task, photos, given.measure_on, **how)

@@ -32,7 +32,7 @@ from mmgradcam.metrics.randomizing import copied, layers_of, reset
 from mmgradcam.metrics.verdict import examine, verdict_of
 from mmgradcam.record import FAILS, PASSES, WEAK
 from mmgradcam.regions import fill_holes
-from mmgradcam.tasks import VQA, load
+from mmgradcam.tasks import load
 from mmgradcam.tasks.vocabulary import tokenize
 
 SPOKEN = ("kind", "color", "size", "material")
@@ -80,7 +80,7 @@ def scene_case(task: Task, seed: int) -> Case | None:
     scene = make_scene(seed)
     picture = render(scene)
     query: dict[str, Any]
-    if isinstance(task, VQA):
+    if "question" in task.query_types:
         question = next((q for q in questions_of(scene) if len(q.refers) == 1), None)
         if question is None:
             return None

@@ -16,9 +16,9 @@ from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.probability import full, log_prob, others
-from mmgradcam.task import Query, Target, Task, Word
+from mmgradcam.task import Query, Target, Task, Word, at_least_one
 from mmgradcam.tasks.nets.encoder import encoded
-from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, spoken
+from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, spoken, tokenize
 
 Choose = Callable[[nn.Module, list[Tensor], list[Tensor]], list[Tensor]]
 """What predicts each word, and the words, to their scores."""
@@ -59,7 +59,7 @@ class Captioning(Task):
 
     Query: `caption="..."` explains that sentence instead of the one the model generates; `phrases=[(words, first, last), ...]`
     explains phrases, one target each: the words of a caption, and which of them are meant, both ends inclusive. Words of it
-    that the model does not know are read as unknown ones.
+    that the model does not know are read as unknown ones. `beam=N` searches for the generated one with that many captions.
 
     Args:
         encoder: (B, 3, h, w) -> (B, C, *grid).
@@ -77,6 +77,8 @@ class Captioning(Task):
     Raises:
         InputError: the unit is neither, or the head no `CaptionHead`.
     """
+
+    query_types = frozenset({"caption", "phrases", "beam"})
 
     def __init__(
         self,
@@ -112,16 +114,21 @@ class Captioning(Task):
         given: dict[int, list[int]] = {}
         spans: dict[int, tuple[Word, ...]] = {}
         for b, query in enumerate(queries):
-            refuse_unknown(self, query, ("caption", "phrases"))
+            refuse_unknown(self, query, sorted(self.query_types))
             if query.get("caption") is not None:
                 given[b], spans[b] = self._read(query["caption"])
         silent = [b for b in range(len(queries)) if b not in given and "phrases" not in queries[b]]
-        if silent:
-            given.update(zip(silent, self.generate(features[silent]), strict=True))
+        beams = {b: at_least_one(queries[b], "beam", self.beam) for b in silent}
+        for beam in sorted(set(beams.values())):
+            some = [b for b in silent if beams[b] == beam]
+            given.update(zip(some, self.generate(features[some], beam), strict=True))
         return [
             self._words(given[b], features[b : b + 1], spans.get(b)) if b in given else self._phrases(queries[b]["phrases"])
             for b in range(len(queries))
         ]
+
+    def can_read(self, text: str) -> bool:
+        return all(word in self.vocabulary for word in tokenize(text))
 
     def _read(self, caption: Any) -> tuple[list[int], tuple[Word, ...]]:
         read = spoken(caption, self.vocabulary) if isinstance(caption, str) else None
@@ -131,7 +138,7 @@ class Captioning(Task):
         unknown = [word for word in dict.fromkeys(words) if word not in self.vocabulary]
         if unknown:
             raise InputError(
-                f"caption: {self.name or 'the model'} does not know {', '.join(map(repr, unknown))}; "
+                f"caption: {self.name} does not know {', '.join(map(repr, unknown))}; "
                 f"it knows {', '.join(self.vocabulary.words[:200])}"
             )
         if len(words) > self.longest:

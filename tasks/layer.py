@@ -55,6 +55,7 @@ class Layer(Task):
     ) -> None:
         self.model, self.labels, self.preparing, self.several = model, list(labels or ()), prepare, several
         self.name = type(model).__name__
+        self.clip_length = getattr(prepare, "length", None)
         self._seen: dict[int, Seen] = {}
         """By the number of frames of a clip; of pictures, 0."""
         modules = dict(model.named_modules())
@@ -85,6 +86,11 @@ class Layer(Task):
 
             self._seen[length] = Seen(shown)
         return self._seen[length].box((clip.frames[0] if clip else given).size)
+
+    def target_layer(self, name: str) -> Tap:
+        from mmgradcam.tasks.hub.tracing import layer_of
+
+        return layer_of(self, name)
 
     def encode(self, images: Tensor) -> Tensor:
         output = self.model(images)

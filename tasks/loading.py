@@ -79,7 +79,8 @@ def load(
     if of_users is not None:
         for module in of_users.modules():
             module.eval().to(where)
-        of_users.name = of_users.name or str(name).rpartition(":")[2]
+        if "device" in vars(of_users):  # where its own code looks for it
+            of_users.device = where
         return of_users
     bundled = str(name) in checkpoints.names()
     folder = checkpoints.folder(str(name)) if bundled else Path(name)

@@ -52,6 +52,7 @@ class Policy(Task):
     """
 
     seam = "scores"
+    query_types = frozenset({"observations", "action", "against", "top", "value"})
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class Policy(Task):
     ) -> None:
         if unit not in ("Q-value", "log-probability"):
             raise InputError(f'Policy: expected unit="Q-value" or "log-probability", got {unit!r}')
-        self.net, self.actions, self.unit, self.image, self.scale = net, list(actions), unit, image, scale
+        self.net, self.labels, self.unit, self.image, self.scale = net, list(actions), unit, image, scale
         self.name = type(net).__name__
         modules = dict(net.named_modules())
         if isinstance(layer, str) and layer not in modules:
@@ -163,22 +164,21 @@ class Policy(Task):
 
     def values(self, observation: Any) -> Tensor:
         """(A,) scores of the actions."""
-        device = next(self.net.parameters()).device
         bound = self.at(observation)
-        pixels = bound.prepare(self.picture(observation)).pixels[None].to(device)
+        pixels = bound.prepare(self.picture(observation)).pixels[None].to(self.device)
         with left_as_found([self.net]), torch.no_grad():
             made = self._told(bound.encode(pixels)[:, :-1])[0].cpu()
         return made
 
     def called(self, index: int) -> str:
         """An action's name."""
-        return self.actions[index] if index < len(self.actions) else f"action {index}"
+        return self.labels[index] if index < len(self.labels) else f"action {index}"
 
     def _index(self, key: int | str, count: int) -> int:
-        if isinstance(key, str) and key in self.actions:
-            return self.actions.index(key)
+        if isinstance(key, str) and key in self.labels:
+            return self.labels.index(key)
         if isinstance(key, str) and not key.isdigit():
-            near = difflib.get_close_matches(key, self.actions, n=3, cutoff=0.4) or self.actions[:count]
+            near = difflib.get_close_matches(key, self.labels, n=3, cutoff=0.4) or self.labels[:count]
             raise InputError(f"no action is called {key!r}; there are {', '.join(near) or f'0 to {count - 1}'}")
         if not 0 <= int(key) < count:
             raise InputError(f"expected an action in 0..{count - 1}, got {key}")
@@ -191,9 +191,13 @@ class Policy(Task):
                 has = ", ".join(observation) if isinstance(observation, Mapping) else type(observation).__name__
                 raise InputError(
                     f"expected an observation with {self.image!r}, got {has}; this world and "
-                    f"{self.name or 'this policy'} do not go together, name another --model"
+                    f"{self.name} do not go together, name another --model"
                 )
             observation = observation[self.image]
+        elif isinstance(observation, Mapping):
+            raise InputError(
+                f"expected an observation that is an image, got {', '.join(observation)}; set image= of {self.name}"
+            )
         pixels = torch.as_tensor(np.asarray(observation))
         if pixels.dim() == 2:
             pixels = pixels[None]

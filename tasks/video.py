@@ -31,17 +31,16 @@ class Video(Task):
     """
 
     unit = "logit"
+    clip_length: int
 
     def __init__(self, encoder: nn.Module, head: nn.Module, labels: Sequence[str], fit: Fit, length: int = 16) -> None:
-        self.encoder, self.head, self.labels, self.fit, self.length = encoder, head, list(labels), fit, length
+        self.encoder, self.head, self.labels, self.fit, self.clip_length = encoder, head, list(labels), fit, length
 
     def prepare(self, image: Any) -> Prepared:
         """The frames a model sees of a `Clip` as (3, T, h, w), and what of each it sees."""
         if not isinstance(image, Clip):
-            raise InputError(
-                f"{self.name or 'Video'} explains clips; give a Clip, such as mmgradcam.clips.open_clip('film.mp4')"
-            )
-        return fitted(image, self.fit, self.length)
+            raise InputError(f"{self.name} explains clips; give a Clip, such as mmgradcam.clips.open_clip('film.mp4')")
+        return fitted(image, self.fit, self.clip_length)
 
     def encode(self, images: Tensor) -> Tensor:
         features: Tensor = self.encoder(images)

@@ -46,6 +46,7 @@ class VQA(Task):
     """
 
     unit = "logit"
+    query_types = frozenset({"question", "answer", "against", "top", "questions", "answers"})
 
     def __init__(
         self,
@@ -59,13 +60,16 @@ class VQA(Task):
         if not hasattr(head, "words") or type(head).forward is nn.Module.forward:
             raise InputError(f"VQA: expected a head that embeds words and answers, got {type(head).__name__}")
         self.encoder, self.head, self.vocabulary, self.fit = encoder, head, vocabulary, fit
-        self.answers, self.longest = list(answers), longest
+        self.labels, self.longest = list(answers), longest
 
     def prepare(self, image: Image.Image) -> Prepared:
         return self.fit(image)
 
     def encode(self, images: Tensor) -> Tensor:
         return encoded(self.encoder, self.head, images)
+
+    def can_read(self, text: str) -> bool:
+        return all(word in self.vocabulary for word in tokenize(text))
 
     def words(self) -> nn.Module:
         embedding = self.head.words
@@ -85,9 +89,9 @@ class VQA(Task):
             ]
         for query in queries:
             asked = "with question=..., and answer=, against= or top= if wanted"
-            refuse_unknown(self, query, ("question", "answer", "against", "top", "questions", "answers"), asked)
+            refuse_unknown(self, query, sorted(self.query_types), asked)
             if query.get("question") is None:
-                raise InputError(f"{self.name or 'VQA'} is asked {asked}; got no question")
+                raise InputError(f"{self.name} is asked {asked}; got no question")
         read = [self._read(query["question"]) for query in queries]
         tokens = self._pad([self.vocabulary.encode(one.words) for one in read], features.device)
         probabilities = self.head(features, tokens).float().softmax(-1).cpu()
@@ -110,15 +114,15 @@ class VQA(Task):
         asked = query.get("answer")
         if asked is None:
             top = at_least_one(query, "top", 1)
-            if top > len(self.answers):
-                raise InputError(f"top: expected 1 to {len(self.answers)} answers, got {top}")
+            if top > len(self.labels):
+                raise InputError(f"top: expected 1 to {len(self.labels)} answers, got {top}")
             chosen = probabilities.topk(top).indices.tolist()
         else:
             chosen = [self._answer(a, "answer") for a in ([asked] if isinstance(asked, str) else asked)]
         question, reads = tuple(self.vocabulary.encode(read.words)), read.spans
         made = [
             Target(
-                self.answers[i],
+                self.labels[i],
                 Answered(question, i),
                 probability=float(probabilities[i]),
                 reads=reads,
@@ -129,8 +133,8 @@ class VQA(Task):
         if query.get("against") is not None:
             other = self._answer(query["against"], "against")
             if other == chosen[0]:
-                raise InputError(f"against: {self.answers[other]!r} is the answer itself; name another one")
-            label = f"{self.answers[chosen[0]]} rather than {self.answers[other]}"
+                raise InputError(f"against: {self.labels[other]!r} is the answer itself; name another one")
+            label = f"{self.labels[chosen[0]]} rather than {self.labels[other]}"
             made.insert(1, Target(label, replace(made[0].value, against=other), reads=reads, asserted=False))
         return made
 
@@ -144,18 +148,16 @@ class VQA(Task):
         unknown = [word for word in dict.fromkeys(words) if word not in self.vocabulary]
         if unknown:
             raise InputError(
-                f"question: {self.name or 'the model'} does not know {', '.join(map(repr, unknown))}; "
+                f"question: {self.name} does not know {', '.join(map(repr, unknown))}; "
                 f"it knows {', '.join(self.vocabulary.words[:200])}"
             )
         return read
 
     def _answer(self, text: Any, what: str) -> int:
         answer = " ".join(tokenize(text)) if isinstance(text, str) else ""
-        if answer not in self.answers:
-            raise InputError(
-                f"{what}: {self.name or 'the model'} cannot answer {text!r}; it can {', '.join(self.answers[:200])}"
-            )
-        return self.answers.index(answer)
+        if answer not in self.labels:
+            raise InputError(f"{what}: {self.name} cannot answer {text!r}; it can {', '.join(self.labels[:200])}")
+        return self.labels.index(answer)
 
     def _pad(self, questions: Sequence[Sequence[int]], device: torch.device) -> Tensor:
         tokens = torch.full((len(questions), max(map(len, questions))), PAD)

@@ -732,7 +732,7 @@ def test_what_is_asked_to_be_kept_is_kept_without_naming_metrics(tmp_path: Path)
         (["scenes-captioner", "--metrics", "pointing", "--data", "nowhere.json"], "nowhere.json: no such file"),
         (
             ["clips-motion", "--metrics", "pointing", "--limit", "1"],
-            "expected a captioner, a model of questions or a classifier",
+            "expected a model of pictures, as the data set holds; clips-motion sees clips",
         ),
     ],
 )

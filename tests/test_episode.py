@@ -204,7 +204,9 @@ def test_figures_of_a_policy_that_is_told_where_to_go() -> None:
     for name in ("own", "swapped", "follows", "agent", "centre", "random", "moved"):
         assert 0 <= figures["pointing"][name] <= 1
     assert "pointing" not in evaluate_goto(policy(), 1, "validation", maps=False)
-    with pytest.raises(InputError, match="expected a policy of an image and a mission"):
+    with pytest.raises(
+        InputError, match="expected an observation that is an image, got image, direction, mission; set image= of Grey"
+    ):
         evaluate_goto(Policy(Grey(), "conv.1"))
 
 

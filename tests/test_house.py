@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import shutil
 import subprocess
@@ -135,6 +136,53 @@ def test_no_task_imports_another() -> None:
         if room(module) == "tasks" and path.stem in adapters:
             others = {name.split(".")[2] for name in imports(path) if name.startswith("mmgradcam.tasks.")} & adapters
             assert not others, f"{module} imports {others}"
+
+
+@functools.cache
+def adapters() -> set[str]:
+    """The concrete tasks: classes in `tasks` whose base is `Task` or another of them."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGES["mmgradcam.tasks"].rglob("*.py")]
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    found = {"Task"}
+    while more := {c.name for c in classes if {ast.unparse(base) for base in c.bases} & found} - found:
+        found |= more
+    return found - {"Task"}
+
+
+def asked_of_a_task(source: str) -> list[str]:
+    """Where code asks whether something is a concrete task that it imports: by isinstance, issubclass or a comparison."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {
+        alias.asname or alias.name
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("mmgradcam.tasks")
+        for alias in node.names
+        if alias.name in adapters()
+    }
+
+    def concrete(*asked: ast.expr) -> bool:
+        within = [node for one in asked for node in ast.walk(one)]
+        return any(
+            (isinstance(node, ast.Name) and node.id in names)
+            or (isinstance(node, ast.Attribute) and node.attr in adapters() and ast.unparse(node.value).endswith("tasks"))
+            for node in within
+        )
+
+    calls = [n for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    asking = [n for n in calls if n.func.id in ("isinstance", "issubclass") and concrete(n.args[1])]  # type: ignore[attr-defined]
+    compared = [n for n in nodes if isinstance(n, ast.Compare) and concrete(*n.comparators)]
+    return [ast.unparse(node) for node in (*asking, *compared)]
+
+
+def test_nobody_asks_which_task_a_task_is() -> None:
+    """What a task can be asked is on the contract (`Task.query_types`), so that a user's own class can do what ours can."""
+    assert adapters() >= {"VQA", "Captioning", "Layer", "Policy", "Talking", "Video", "Vilt"}
+    both = "from mmgradcam import tasks\nfrom mmgradcam.tasks import VQA as V, Layer\n"
+    for wrong in ("isinstance(t, (int, V))", "isinstance(t, int | Layer)", "type(t) is Layer", "isinstance(t, tasks.Policy)"):
+        assert asked_of_a_task(both + wrong) == [wrong]
+    scripts = [(path.stem, path) for path in sorted((ROOT / "scripts").glob("*.py"))]
+    asking = {name: found for name, path in [*files(), *scripts] if (found := asked_of_a_task(path.read_text("utf-8")))}
+    assert not asking
 
 
 def test_the_engine_is_the_only_place_with_a_backward() -> None:

@@ -38,7 +38,7 @@ def picture(width: int = 56, height: int = 40) -> Image.Image:
 
 
 def asked(task: Any) -> dict[str, Any]:
-    return {"caption": CAPTION} if "caption" in task.voice.takes else {"question": QUESTION, "answer": "blue dog"}
+    return {"caption": CAPTION} if "caption" in task.voice.query_types else {"question": QUESTION, "answer": "blue dog"}
 
 
 def place(task: Any) -> tuple[Any, str, str]:
@@ -210,7 +210,7 @@ def test_the_vision_encoder_runs_once_writing_included(task: Any) -> None:
     vision = next(m for n, m in task.model.named_modules() if n.split(".")[-1] in names)
     runs: list[int] = []
     handle = vision.register_forward_hook(lambda *_: runs.append(1))
-    query = {} if "caption" in task.voice.takes else {"question": QUESTION}
+    query = {} if "caption" in task.voice.query_types else {"question": QUESTION}
     made = explain(task, picture(), **query)
     handle.remove()
     assert len(made.targets) >= 1
@@ -218,7 +218,7 @@ def test_the_vision_encoder_runs_once_writing_included(task: Any) -> None:
 
 
 def test_words_are_whole_and_made_of_all_their_tokens(task: Any) -> None:
-    if "caption" not in task.voice.takes:
+    if "caption" not in task.voice.query_types:
         pytest.skip("answers are one target each")
     made = explain(task, picture(), caption=CAPTION)
     assert made.labels == CAPTION.split()
@@ -246,7 +246,7 @@ def test_the_prompt_is_the_processors_own(task: Any) -> None:
 
 def test_a_batch_is_a_loop(task: Any) -> None:
     several = [picture(), picture().rotate(180), picture(112, 40), picture(40, 56)]
-    if "caption" in task.voice.takes:
+    if "caption" in task.voice.query_types:
         each: list[dict[str, Any]] = [{"caption": CAPTION}, {"caption": "two cats on the grass"}] * 2
     else:
         each = [{"question": QUESTION, "answer": "blue dog"}, {"question": "is the cat red?", "answer": "a"}] * 2
@@ -261,7 +261,7 @@ def test_a_batch_is_a_loop(task: Any) -> None:
 
 
 def test_a_contrast_is_the_difference_and_the_questions_words_are_weighed(task: Any) -> None:
-    if "question" not in task.voice.takes:
+    if "question" not in task.voice.query_types:
         pytest.skip("answers no questions")
     made = explain(task, picture(), question=QUESTION, answer="blue dog", against="red")
     blue, contrast = made
@@ -280,7 +280,7 @@ def test_other_methods_work_too(task: Any, method: Any) -> None:
 
 
 def test_top_answers_are_the_models_beams(task: Any) -> None:
-    if "question" not in task.voice.takes:
+    if "question" not in task.voice.query_types:
         pytest.skip("answers no questions")
     made = explain(task, picture(), question=QUESTION, top=2)
     assert len(set(made.labels)) == len(made) <= 2
@@ -289,7 +289,7 @@ def test_top_answers_are_the_models_beams(task: Any) -> None:
 
 
 def test_what_a_model_does_not_take_is_said(task: Any) -> None:
-    takes = task.voice.takes
+    takes = task.voice.query_types
     wrong = (
         {"question": QUESTION} if "question" not in takes else {"caption": CAPTION} if "caption" not in takes else {"top": 3}
     )
@@ -327,7 +327,7 @@ def test_a_model_can_be_spread_over_devices(folder: Path) -> None:
 
 def test_the_models_own_generation_settings_are_kept(task: Any) -> None:
     """What forbids tokens or stops a text holds; what would return something else than tokens does not get in the way."""
-    query = {} if "caption" in task.voice.takes else {"question": QUESTION}
+    query = {} if "caption" in task.voice.query_types else {"question": QUESTION}
     told = explain(task, picture(), **query).targets[0].value
     with torch.no_grad():
         features = task.encode(task.prepare(picture()).pixels[None].double())
@@ -366,7 +366,7 @@ def test_settings_that_are_not_used_are_told(folder: Path) -> None:
 
 
 def test_a_text_that_is_cut_says_so(task: Any, tmp_path: Path) -> None:
-    query = {} if "caption" in task.voice.takes else {"question": QUESTION}
+    query = {} if "caption" in task.voice.query_types else {"question": QUESTION}
     whole = explain(task, picture(), max_new_tokens=100, **query)
     text = whole.targets[0].value.text
     most = len(text) - 1

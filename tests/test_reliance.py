@@ -51,7 +51,7 @@ def test_an_answer_relies_on_the_picture_too(picture: Image.Image) -> None:
     )
     asked = torch.tensor([made.targets[0].value.question])
     seen, blind = (task.head(x, asked).detach().log_softmax(-1)[0] for x in (features, blank))
-    red, blue = task.answers.index("red"), task.answers.index("blue")
+    red, blue = task.labels.index("red"), task.labels.index("blue")
     assert made.targets[0].reliance == pytest.approx(float(seen[red] - blind[red]), abs=1e-3)
     assert made.targets[1].reliance == pytest.approx(float(seen[red] - seen[blue] - blind[red] + blind[blue]), abs=1e-3)
 

@@ -163,7 +163,7 @@ def test_every_token_of_a_text_of_the_users_belongs_to_one_of_its_words(tokenize
 class Chance:
     """Talks by chance, the same whenever it is asked."""
 
-    takes = frozenset({"caption", "prompt"})
+    query_types = frozenset({"caption", "prompt"})
     seam, taps = "features", ()
 
     def __init__(self, tokenizer: Any) -> None:

@@ -44,7 +44,7 @@ def test_logits_and_gradients_are_the_unsplit_models(task: Any) -> None:
         logits = task.model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels).logits[0]
     finally:
         del embeddings.visual_embed
-    made = explain(task, picture(), question=QUESTION, answer=task.answers, method=hirescam)
+    made = explain(task, picture(), question=QUESTION, answer=task.labels, method=hirescam)
     torch.testing.assert_close(made.scores, logits.detach().float(), atol=1e-5, rtol=1e-5)
     leaf, (place, (_, columns)) = kept
     for one, logit in zip(made, logits, strict=True):

@@ -15,10 +15,12 @@ from mmgradcam.data.records import Photo, Phrase, Placed, where
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
 from mmgradcam.task import Task
-from mmgradcam.tasks import VQA, Captioning, Layer, Talking
 from mmgradcam.tasks.vocabulary import tokenize
 
 Mask = npt.NDArray[np.bool_]
+QUESTIONS, CAPTIONS = frozenset({"question", "questions"}), frozenset({"caption", "phrases"})
+ASKED = QUESTIONS | CAPTIONS | {"classes"}
+"""What data sets know of a picture, as models are asked with it."""
 TOP = 5
 """Likeliest classes that a classifier is asked for, beside those that are in the picture."""
 
@@ -50,7 +52,14 @@ class Truth:
 
 @dataclass(frozen=True)
 class Asked:
-    """One query, and what makes the truths of its targets once they are explained."""
+    """One query, and what makes the truths of its targets once they are explained.
+
+    Attributes:
+        photo: the picture.
+        query: what the model is asked.
+        known: of classes, pairs of a label and the thing it names; of questions, those; of phrases, those; of a caption, pairs
+            of a word and the phrase it heads; of no query, the things that are in the picture, whose names a label may be.
+    """
 
     photo: Photo
     query: dict[str, Any]
@@ -58,23 +67,26 @@ class Asked:
 
     def truths(self, explanation: Explanation) -> list[Truth]:
         """Of each target of the explanation."""
-        if "classes" in self.query or "top" in self.query:
-            of = dict(self.known)
-            found = [of.get(label) for label in explanation.labels]
+        if "classes" in self.query or (not self.query and self.known):
+            labels = explanation.labels
+            of = dict(self.known if self.query else ((_class_of(thing.label, labels), thing) for thing in self.known))
+            found = [of.get(label) for label in labels]
             return [
                 Truth("true" if thing else "absent", "", thing, thing is not None, group=self.photo.group) for thing in found
             ]
         if "questions" in self.query or "question" in self.query:
+            several = "questions" in self.query  # one answer to each; of one question there may be several
             return [
                 Truth(
                     one.kind,
                     "",
                     one if one.boxes or one.pixels is not None else None,
-                    explanation.labels[k] in one.answers if one.answers else None,
+                    label.lower() in map(str.lower, one.answers) if one.answers else None,
                     one.attention,
                     self.photo.group,
                 )
-                for k, one in enumerate(self.known)
+                for k, label in enumerate(explanation.labels)
+                for one in [self.known[k if several else 0]]
             ]
         phrases = _aligned(self.known, explanation.labels) if "caption" in self.query else self.known
         return [
@@ -86,37 +98,43 @@ class Asked:
 
 
 def check_askable(task: Task) -> None:
-    """Sees that a data set can be asked of a model.
+    """Checks that a model can be asked about the pictures of a data set.
 
     Raises:
-        InputError: it is no captioner, model of questions or classifier.
+        InputError: it sees clips or observations, or is asked for classes and has no labels to find them by.
     """
-    if not isinstance(task, (VQA, Captioning, Talking, Layer)):
-        raise InputError(f"evaluate: expected a captioner, a model of questions or a classifier, got {type(task).__name__}")
+    if task.clip_length is not None or "observations" in task.query_types:
+        sees = "observations" if task.clip_length is None else "clips"
+        raise InputError(f"evaluate: expected a model of pictures, as the data set holds; {task.name} sees {sees}")
+    if task.query_types & ASKED == {"classes"} and not task.labels:
+        raise InputError(f"evaluate: {task.name} has no `labels`, the names of its classes; set them on the task")
 
 
 def asked_of(task: Task, photo: Photo) -> list[Asked]:
-    """What to ask a model of a picture; nothing where the data set says nothing of the kind.
+    """What to ask a model of a picture, by what it supports; nothing where the data set says nothing of the kind.
 
     Captioners are asked for the boxed phrases of what people wrote, teacher-forced, or for a caption of their own where there
-    are none; models of questions for their answer to each question; classifiers for the classes that are in the picture and
-    the five likeliest.
+    are none; models of questions for their answer to each question, and captioners that answer questions, too, where people
+    wrote no captions; classifiers for the classes that are in the picture and, if they support `top`, the five likeliest;
+    others for what they predict.
 
     Raises:
-        InputError: the model is of another kind.
+        InputError: the model cannot be asked about a data set; see `check_askable`.
     """
     check_askable(task)
-    takes = task.voice.takes if isinstance(task, Talking) else frozenset()
-    if isinstance(task, VQA) or takes == {"question"}:
+    types = task.query_types
+    if types & QUESTIONS and (not types & CAPTIONS or (photo.questions and not photo.captions)):
         return _questions(task, photo)
-    if isinstance(task, Captioning):
+    if "phrases" in types:
         known, query = _phrases(photo)
         return [Asked(photo, {"phrases": query}, known)] if known else [] if photo.phrases else [Asked(photo, {}, ())]
-    if isinstance(task, Talking):
+    if "caption" in types:
         return _captions(photo) or [Asked(photo, {}, ())]
-    assert isinstance(task, Layer)
+    if "classes" not in types:
+        return [Asked(photo, {}, photo.things)]
     things = [(label, thing) for thing in photo.things if (label := _class_of(thing.label, task.labels)) is not None]
-    return [Asked(photo, {"classes": list(dict(things)), "top": TOP}, things)] if things else []
+    top = {"top": TOP} if "top" in types else {}
+    return [Asked(photo, {"classes": list(dict(things)), **top}, things)] if things else []
 
 
 def _class_of(name: str, labels: Sequence[str]) -> str | None:
@@ -173,7 +191,7 @@ def _questions(task: Task, photo: Photo) -> list[Asked]:
     asked = list(photo.questions)
     if not asked and photo.captions:
         asked = questions_about(photo.captions, photo.phrases, [])
-    if isinstance(task, VQA):
-        asked = [one for one in asked if all(word in task.vocabulary for word in tokenize(one.text))]
+    asked = [one for one in asked if task.can_read(one.text)]
+    if "questions" in task.query_types:
         return [Asked(photo, {"questions": [one.text for one in asked]}, asked)] if asked else []
     return [Asked(photo, {"question": one.text}, [one]) for one in asked]

@@ -145,7 +145,7 @@ def audit(
     count = len(data) if limit is None else min(limit, len(data))
     parts = Parts(out, key_of(task, data.name, len(data), methods, functions, taps, batch))
     parts.begin()
-    made = Audit(task.name or type(task).__name__, data.name)
+    made = Audit(task.name, data.name)
     coming = data.since(0)
     numbers = range(-(-count // batch))
     for number in progress(numbers, len(numbers)) if progress else numbers:
@@ -200,7 +200,7 @@ def _part(
     every = [one for some in explained for one in some]
     truths = [asked[e][1].truths(one) for e, some in enumerate(explained) for one in some]
     names = [one.photo.name for _, one in asked for _ in methods]
-    labels = list(getattr(task, "labels", ()))
+    labels = list(task.labels) if "classes" in task.query_types else []
     classes = {label: labels.index(label) + 1 for label in dict.fromkeys(labels)}
     whole = Batch(every, truths, [name_of(m) for m in methods], names, classes, out)
     columns: dict[str, Sequence[Any]] = {}

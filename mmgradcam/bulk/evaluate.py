@@ -17,7 +17,6 @@ from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.metrics import Localization
 from mmgradcam.task import Method, Task
-from mmgradcam.tasks import VQA, Captioning
 
 Figures = dict[str, Any]
 BATCH = 32
@@ -49,17 +48,17 @@ def evaluate(
     Raises:
         InputError: the task is of another kind.
     """
-    if not isinstance(task, (Captioning, VQA)):
-        raise InputError(f"evaluate: expected a captioner or a VQA model of scenes, got {type(task).__name__}")
+    if not task.query_types & {"caption", "question"}:
+        raise InputError(f"evaluate: expected a captioner or a VQA model of scenes, got {task.name}")
     numbers = seeds(split, limit)
     starts: Iterable[int] = range(0, limit, BATCH)
     starts = progress(starts, -(-limit // BATCH)) if progress else starts
     batches = ([make_scene(seed) for seed in numbers[at : at + BATCH]] for at in starts)
     how: dict[str, Any] = {"method": method, "taps": taps}
-    return _captions(task, batches, how) if isinstance(task, Captioning) else _answers(task, batches, how)
+    return (_captions if "caption" in task.query_types else _answers)(task, batches, how)
 
 
-def _captions(task: Captioning, batches: Iterable[list[Scene]], how: dict[str, Any]) -> Figures:
+def _captions(task: Task, batches: Iterable[list[Scene]], how: dict[str, Any]) -> Figures:
     claims: dict[str, list[bool]] = defaultdict(list)
     right: list[bool] = []
     places = {"kind": Localization(), "color": Localization()}
@@ -84,7 +83,7 @@ def _captions(task: Captioning, batches: Iterable[list[Scene]], how: dict[str, A
     }
 
 
-def _answers(task: VQA, batches: Iterable[list[Scene]], how: dict[str, Any]) -> Figures:
+def _answers(task: Task, batches: Iterable[list[Scene]], how: dict[str, Any]) -> Figures:
     correct: dict[str, list[bool]] = defaultdict(list)
     place = Localization()
     for scenes in batches:

@@ -12,12 +12,12 @@ from mmgradcam.data.goto import TILE, WORLD, Room, from_above, mission, room_of
 from mmgradcam.data.splits import seeds
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
-from mmgradcam.task import Method, Task
+from mmgradcam.task import Method
 from mmgradcam.tasks import Policy
 
 
 def evaluate_goto(
-    task: Task,
+    task: Policy,
     limit: int = 500,
     split: str = "test",
     *,
@@ -50,8 +50,8 @@ def evaluate_goto(
     Raises:
         InputError: the task is of another kind.
     """
-    if not isinstance(task, Policy) or task.image != "image":
-        raise InputError(f"evaluate: expected a policy of an image and a mission, got {type(task).__name__}")
+    if "observations" not in task.query_types:
+        raise InputError(f"evaluate: expected a policy of an image and a mission, got {task.name}")
     world = from_above(WORLD)
     won, lengths, rows = [], [], []
     numbers: Iterable[int] = seeds(split, limit)

@@ -16,7 +16,6 @@ from mmgradcam.explaining import explain
 from mmgradcam.methods import gradcam, gradcam_pp
 from mmgradcam.metrics import Localization, average_drop, increase, shown_only_of_clip, win
 from mmgradcam.task import Method, Task
-from mmgradcam.tasks import Video
 
 BATCH = 16
 
@@ -49,8 +48,8 @@ def evaluate_motion(
     Raises:
         InputError: the task is of another kind.
     """
-    if not isinstance(task, Video) or set(MOTIONS) - set(task.labels):
-        raise InputError(f"evaluate: expected a model of clips that knows rendered motions, got {type(task).__name__}")
+    if task.clip_length is None or set(MOTIONS) - set(task.labels):
+        raise InputError(f"evaluate: expected a model of clips that knows rendered motions, got {task.name}")
     starts: Iterable[int] = range(0, limit, BATCH)
     starts = progress(starts, -(-limit // BATCH)) if progress else starts
     right: dict[str, list[bool]] = {kind: [] for kind in MOTIONS}
@@ -58,24 +57,25 @@ def evaluate_motion(
     whole: list[float] = []
     shown: dict[str, list[float]] = {"gradcam": [], "gradcam_pp": []}
     for at in starts:
-        motions = [make_motion(seed, task.length) for seed in seeds(split, min(BATCH, limit - at), at)]
+        motions = [make_motion(seed, task.clip_length) for seed in seeds(split, min(BATCH, limit - at), at)]
         moving = [render_motion(motion) for motion in motions]
         clips = [one.clip for one in moving]
         each = [{"classes": [motion.kind]} for motion in motions]
-        probabilities = _probabilities(task, clips)
-        for motion, row in zip(motions, probabilities, strict=True):
-            right[motion.kind].append(task.labels[int(row.argmax())] == motion.kind)
+        features = _features(task, clips)
+        with torch.no_grad():
+            predicted = task.targets_of_each(features, [{}] * len(clips))
+        for motion, (likeliest, *_) in zip(motions, predicted, strict=True):
+            right[motion.kind].append(likeliest.label == motion.kind)
         for one, made in zip(moving, explain(task, clips, each=each, method=method, taps=taps, batch=BATCH), strict=True):
             for heat, mask in zip(made[0].heat(), one.masks, strict=True):
                 place.add(heat, mask)
         if not faithful:
             continue
-        classes = [task.labels.index(motion.kind) for motion in motions]
-        whole += [float(row[k]) for row, k in zip(probabilities, classes, strict=True)]
+        whole += _probabilities(task, features, each)
         for name, rival in (("gradcam", gradcam), ("gradcam_pp", gradcam_pp)):
             maps = explain(task, clips, each=each, method=rival, taps=(), batch=BATCH)
             kept = [shown_only_of_clip(clip, made[0].heat()) for clip, made in zip(clips, maps, strict=True)]
-            shown[name] += [float(row[k]) for row, k in zip(_probabilities(task, kept), classes, strict=True)]
+            shown[name] += _probabilities(task, _features(task, kept), each)
     every = [hit for hits in right.values() for hit in hits]
     figures: dict[str, Any] = {
         "accuracy": {
@@ -98,8 +98,16 @@ def evaluate_motion(
 
 
 @torch.no_grad()
-def _probabilities(task: Video, clips: Sequence[Clip]) -> torch.Tensor:
-    device = next(task.encoder.parameters()).device
-    pixels = torch.stack([task.prepare(clip).pixels for clip in clips]).to(device)
-    probabilities: torch.Tensor = task.head(task.encode(pixels)).float().softmax(-1).cpu()
-    return probabilities
+def _features(task: Task, clips: Sequence[Clip]) -> torch.Tensor:
+    prepared = [task.prepare(clip) for clip in clips]  # type: ignore[arg-type]  # a task of clips takes those
+    return task.encode(torch.stack([one.pixels for one in prepared]).to(task.device))
+
+
+@torch.no_grad()
+def _probabilities(task: Task, features: torch.Tensor, each: Sequence[dict[str, Any]]) -> list[float]:
+    """Of the class that each clip is asked for."""
+    found = [target.probability for (target,) in task.targets_of_each(features, each)]
+    known = [one for one in found if one is not None]
+    if len(known) < len(found):
+        raise InputError(f"evaluate: expected targets with a probability, got none of {task.name}; give its targets one")
+    return known

@@ -89,10 +89,10 @@ def key_of(
         taps: layers of the maps.
         batch: records a part.
     """
-    said = [getattr(task, each, None) for each in ("labels", "answers", "vocabulary", "unit", "seam")]
+    said = [getattr(task, each, None) for each in ("labels", "vocabulary", "unit", "seam")]
     return {
         "mmgradcam": __version__,
-        "model": task.name or type(task).__name__,
+        "model": task.name,
         "weights": task.fingerprint(),
         "preprocessing": content_of(task.prepare(made_up())),
         "words": content_of(said),
@@ -100,7 +100,7 @@ def key_of(
         "records": count,  # the lists of a data set have one name
         "metrics": [identity_of(metric) for metric in metrics],
         "methods": [identity_of(method) for method in methods],
-        "taps": None if taps is None else [str(tap) for tap in taps],
+        "taps": None if taps is None else [str(getattr(tap, "name", "") or tap) for tap in taps],
         "batch": batch,
     }
 

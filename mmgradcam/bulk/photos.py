@@ -18,7 +18,6 @@ from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.metrics import Localization, bleu4, cider, meteor
 from mmgradcam.task import Method, Task
-from mmgradcam.tasks import VQA, Captioning
 from mmgradcam.tasks.vocabulary import tokenize
 
 Figures = dict[str, Any]
@@ -60,8 +59,8 @@ def evaluate_photos(
     Raises:
         InputError: the task is no captioner, or a photo has no caption.
     """
-    if not isinstance(task, Captioning):
-        raise InputError(f"evaluate: expected a captioner, got {type(task).__name__}")
+    if "phrases" not in task.query_types:
+        raise InputError(f"evaluate: expected a captioner asked with phrases=, got {task.name}")
     count = min(limit or len(photos), len(photos))
     starts: Iterable[int] = range(0, count, batch)
     starts = progress(starts, -(-count // batch)) if progress else starts
@@ -143,18 +142,18 @@ def evaluate_answers(
     Raises:
         InputError: the task is no VQA model, or the photos give rise to no questions.
     """
-    if not isinstance(task, VQA):
-        raise InputError(f"evaluate: expected a VQA model, got {type(task).__name__}")
+    if "questions" not in task.query_types:
+        raise InputError(f"evaluate: expected a VQA model asked with questions=, got {task.name}")
     count = min(limit or len(photos), len(photos))
     texts = photos.texts()
     things = askable(texts)
     every = balanced([questions_about(captions, phrases, things) for captions, phrases in texts])
     made = every[:count]
-    asked = [[one for one in some if all(word in task.vocabulary for word in tokenize(one.text))] for some in made]
+    asked = [[one for one in some if task.can_read(one.text)] for some in made]
     if not any(asked):
         raise InputError("evaluate: the photos' captions give rise to no question that the model can read")
     most = count if maps is None else min(maps, count)
-    device, known = next(task.head.parameters()).device, set(task.answers)
+    device, known = task.device, set(task.labels)
     with torch.no_grad():
         grey = task.encode(task.prepare(Image.new("RGB", (224, 224), (128, 128, 128))).pixels[None].to(device))
     right: dict[str, dict[str, list[bool]]] = {name: defaultdict(list) for name in ("accuracy", "blind", "guess")}
@@ -219,7 +218,7 @@ def _to_map(one: Question, own: str, known: set[str]) -> list[_Mapped]:
 
 
 @torch.no_grad()
-def _answers(task: VQA, features: torch.Tensor, asked: Sequence[Question]) -> list[str]:
+def _answers(task: Task, features: torch.Tensor, asked: Sequence[Question]) -> list[str]:
     """The likeliest answer to each question, for (1, C, *grid) features."""
     targets = task.targets(features, questions=[one.text for one in asked])
     return [target.label for target in targets]
@@ -236,13 +235,13 @@ def _captions(spoken: Sequence[Sequence[str]], references: Sequence[Sequence[Seq
     return {"bleu4": bleu4(spoken, references), "cider": cider(spoken, references), "meteor": meteor(spoken, references)}
 
 
-def _speak(task: Captioning, photos: Sequence[Photo]) -> dict[str, list[list[str]]]:
-    """Captions as the model makes them, and greedy ones."""
-    device = next(task.head.parameters()).device
+def _speak(task: Task, photos: Sequence[Photo]) -> dict[str, list[list[str]]]:
+    """Captions as the model makes them, and greedy ones, word by word."""
+    queries: dict[str, dict[str, Any]] = {"own": {}, "greedy": {"beam": 1}}
     with torch.no_grad():
-        features = task.encode(torch.stack([task.prepare(photo.image).pixels for photo in photos]).to(device))
-        made = {"own": task.generate(features), "greedy": task.generate(features, beam=1)}
-    return {name: [task.vocabulary.decode(tokens) for tokens in rows] for name, rows in made.items()}
+        features = task.encode(torch.stack([task.prepare(photo.image).pixels for photo in photos]).to(task.device))
+        made = {name: task.targets_of_each(features, [query] * len(photos)) for name, query in queries.items()}
+    return {name: [[target.label for target in targets] for targets in rows] for name, rows in made.items()}
 
 
 class _Asked:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.contract import called
 from mmgradcam.engine import encode, scores
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explainer import Again
@@ -157,10 +156,10 @@ def copied(task: Task, taps: Sequence[Any]) -> tuple[Task, tuple[Any, ...]]:
         with task.exclusive():
             made: tuple[Task, tuple[Any, ...]] = copy.deepcopy((task, tuple(taps)))
     except (TypeError, RuntimeError) as error:
-        raise ModelError(f"{called(task)}: cannot be copied to make its weights random: {error}") from error
+        raise ModelError(f"{task.name}: cannot be copied to make its weights random: {error}") from error
     shared = {id(p) for root in task.modules() for p in root.parameters()}
     if any(id(p) in shared for root in made[0].modules() for p in root.parameters()):
-        raise ModelError(f"{called(task)}: its copy shares weights with it; let copy.deepcopy copy them")
+        raise ModelError(f"{task.name}: its copy shares weights with it; let copy.deepcopy copy them")
     return made
 
 
@@ -187,7 +186,7 @@ def layers_of(task: Task, pixels: Tensor, targets: Sequence[Target]) -> list[Wei
             place = min(children) if children else next((max(some) for some in inside if some), len(order))
             found[module] = place, Weights(name or type(root).__name__, module)
     if not found:
-        raise InputError(f"{called(task)} has no weights to make random")
+        raise InputError(f"{task.name} has no weights to make random")
     return [layer for _, layer in sorted(found.values(), key=lambda pair: -pair[0])]
 
 

@@ -14,14 +14,13 @@ from PIL import ImageOps
 from torch import Tensor
 
 from mmgradcam.clips import Clip
-from mmgradcam.contract import called
 from mmgradcam.engine import encode, scores
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
 from mmgradcam.metrics.variants import Seen, task_of
 from mmgradcam.pictures import open_picture
 from mmgradcam.seam import left_as_found
-from mmgradcam.task import Target, Task, device_of
+from mmgradcam.task import Target, Task
 from mmgradcam.views import view_of
 
 Floats = npt.NDArray[np.float64]
@@ -165,7 +164,7 @@ def _features(explanations: Sequence[Explanation], without: Sequence[Any], batch
         return
     task, size = task_of(explanations), max(1, batch // (1 + len(without)))
     instead = [_opened(other) for other in without]
-    device = device_of(task)
+    device = task.device
     at = 0
     while at < len(explanations):
         seen = [Seen(task, one.again.view) for one in explanations[at : at + size]]
@@ -213,6 +212,6 @@ def _likely(task: Task, features: Tensor, targets: Sequence[Target]) -> Floats:
     known = [row for row in rows if row is not None]
     if len(known) < len(rows):
         raise InputError(
-            f"{called(task)}: reliance needs log-probabilities of its targets, and it has none; give the task a `likelihood`"
+            f"{task.name}: reliance needs log-probabilities of its targets, and it has none; give the task a `likelihood`"
         )
     return np.asarray(torch.stack(known).double().cpu().numpy())

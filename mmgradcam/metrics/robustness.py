@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam.contract import called
 from mmgradcam.errors import InputError
 from mmgradcam.explaining import explain
 from mmgradcam.explanation import Explanation
@@ -22,7 +21,7 @@ from mmgradcam.metrics.localization import Mask, peak_in
 from mmgradcam.pictures import iou, open_picture
 from mmgradcam.probe import AskingMethod
 from mmgradcam.seam import left_as_found
-from mmgradcam.task import Method, Task, device_of
+from mmgradcam.task import Method, Task
 
 Attack = Callable[[nn.Module, float, int], Any]
 """(model of pixels in 0..1, eps, steps) -> an attack of torchattacks."""
@@ -122,7 +121,7 @@ def adversarial(
     image = open_picture(picture)
     how: dict[str, Any] = {"method": method, "taps": taps}
     before = explain(task, image, classes=labels, **how)
-    device = device_of(task)
+    device = task.device
     clean, low, high = (_prepared(task, one).to(device) for one in (image, *(Image.new("RGB", image.size, c) for c in BOUNDS)))
     with left_as_found(task.modules()):
         model = _Logits(task, low, high, clean)
@@ -180,10 +179,9 @@ class _Logits(nn.Module):
         self.where = nn.Parameter(low.new_zeros(()), requires_grad=False)
         with torch.no_grad():
             features = task.encode(clean[None])
-            names = getattr(task, "labels", None)
-            count = len(names) if names else features.shape[1] if features.dim() == 2 else 0
-            if count < 2:
-                raise InputError(f"{called(task)}: expected a classifier, asked with classes=[...]")
+            count = len(task.labels) or (features.shape[1] if features.dim() == 2 else 0)
+            if count < 2 or "classes" not in task.query_types:
+                raise InputError(f"{task.name}: expected a classifier, asked with classes=[...]")
             self.every = list(task.targets(features, classes=list(range(count))))
             self.features = features
 
@@ -206,7 +204,7 @@ class _Logits(nn.Module):
 def _prepared(task: Task, image: Image.Image) -> Tensor:
     pixels = task.prepare(image).pixels
     if pixels.dim() != 3:
-        raise InputError(f"{called(task)} sees the picture in tiles; attack a model that sees it whole")
+        raise InputError(f"{task.name} sees the picture in tiles; attack a model that sees it whole")
     return pixels
 
 

@@ -17,7 +17,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
 from mmgradcam.pictures import of_tiles
 from mmgradcam.seam import left_as_found
-from mmgradcam.task import Target, Task, device_of
+from mmgradcam.task import Target, Task
 from mmgradcam.views import View, blank_of
 
 Change = Callable[["Seen", Tensor], Tensor]
@@ -179,7 +179,7 @@ class Variants:
             key = (id(seen), mask.numpy().tobytes())
             changed.setdefault(key, (seen, mask))
             which.append(key)
-        device = device_of(self.task)
+        device = self.task.device
         found: dict[int, Tensor] = {}
         alike: dict[tuple[int, ...], list[tuple[int, bytes]]] = {}
         for key, (seen, _) in changed.items():

@@ -1,6 +1,6 @@
 """Models that people have already: of the hub, of folders laid out as the hub's, of torchvision and timm.
 
-Each family is one file here with two functions: `serves(architecture)`, whether it knows models whose config names that
+Each family is one file here with two functions: `supports(architecture)`, whether it knows models whose config names that
 class, and `build(source)`, the task.
 """
 
@@ -45,7 +45,7 @@ def build(name: str, device: str, device_map: Any = None) -> Task:
     found = source(name, device, device_map)
     for module in pkgutil.iter_modules(__path__):
         family = importlib.import_module(f"{__name__}.{module.name}")
-        if hasattr(family, "serves") and family.serves(found.architecture):
+        if hasattr(family, "supports") and family.supports(found.architecture):
             task: Task = family.build(found)
             return task
     raise InputError(f"{name}: {found.architecture} is of no family mmgradcam knows; docs/models.md says which there are")

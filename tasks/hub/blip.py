@@ -16,7 +16,7 @@ from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 
 
-def serves(architecture: str) -> bool:
+def supports(architecture: str) -> bool:
     return architecture in ("BlipForConditionalGeneration", "BlipForQuestionAnswering")
 
 
@@ -61,7 +61,7 @@ class Blip:
 class Captions(Blip):
     """Captions, or what goes on from a prompt."""
 
-    takes = frozenset({"caption", "prompt"})
+    query_types = frozenset({"caption", "prompt"})
 
     def prompt(self, text: str | None, question: bool, features: Tensor, size: tuple[int, int] | None) -> list[int]:
         return [self.begin, *(self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [])]
@@ -80,7 +80,7 @@ class Captions(Blip):
 class Answers(Blip):
     """Answers: the question is read on sight of the picture, and the answer written on sight of the question."""
 
-    takes = frozenset({"question"})
+    query_types = frozenset({"question"})
 
     def prompt(self, text: str | None, question: bool, features: Tensor, size: tuple[int, int] | None) -> list[int]:
         found: list[int] = self.tokenizer(text)["input_ids"]

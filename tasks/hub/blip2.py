@@ -16,7 +16,7 @@ from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 
 
-def serves(architecture: str) -> bool:
+def supports(architecture: str) -> bool:
     return architecture == "Blip2ForConditionalGeneration"
 
 
@@ -30,7 +30,7 @@ def build(source: Source) -> Talking:
 class Blip2:
     """Features are (B, C, tokens) of the ViT, the class token, which has no place, first; the Q-Former reads them per row."""
 
-    takes = frozenset({"caption", "prompt", "question"})
+    query_types = frozenset({"caption", "prompt", "question"})
     seam = "vision_model"
 
     def __init__(self, model: Any, processor: Any) -> None:

@@ -25,7 +25,7 @@ from mmgradcam.tasks.preparing import IMAGENET, of_processor, of_timm
 from mmgradcam.writing import write_folder
 
 
-def serves(architecture: str) -> bool:
+def supports(architecture: str) -> bool:
     return architecture.endswith(("ForImageClassification", "ForImageClassificationWithTeacher"))
 
 

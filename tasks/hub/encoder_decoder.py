@@ -16,7 +16,7 @@ from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 
 
-def serves(architecture: str) -> bool:
+def supports(architecture: str) -> bool:
     return architecture == "VisionEncoderDecoderModel"
 
 
@@ -31,7 +31,7 @@ def build(source: Source) -> Talking:
 class EncoderDecoder:
     """Features are (B, C, tokens), those that have no place first; maps are taken at the encoder's last."""
 
-    takes = frozenset({"caption", "prompt"})
+    query_types = frozenset({"caption", "prompt"})
     seam = "encoder"
 
     def __init__(self, model: Any, pictures: Any, tokenizer: Any) -> None:

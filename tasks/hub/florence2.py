@@ -19,7 +19,7 @@ from mmgradcam.tasks.hub.writing import Written, written
 ASKED = "<CAPTION>"
 
 
-def serves(architecture: str) -> bool:
+def supports(architecture: str) -> bool:
     return architecture == "Florence2ForConditionalGeneration"
 
 
@@ -33,7 +33,7 @@ def build(source: Source) -> Talking:
 class Florence2:
     """Features are (B, C, 1 + cells): a token that is the mean of all comes first. The tower's own grid lies before them."""
 
-    takes = frozenset({"caption", "prompt", "question"})
+    query_types = frozenset({"caption", "prompt", "question"})
     seam = "model.vision_tower"
 
     def __init__(self, model: Any, processor: Any) -> None:

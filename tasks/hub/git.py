@@ -18,7 +18,7 @@ from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 
 
-def serves(architecture: str) -> bool:
+def supports(architecture: str) -> bool:
     return architecture == "GitForCausalLM"
 
 
@@ -44,7 +44,7 @@ class Leaf(nn.Module):
 class Git:
     """Features are (B, C, tokens), the class token, which has no place, first."""
 
-    takes = frozenset({"caption", "prompt", "question"})
+    query_types = frozenset({"caption", "prompt", "question"})
     seam = "git.image_encoder"
 
     def __init__(self, model: Any, processor: Any) -> None:

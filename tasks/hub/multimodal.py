@@ -24,7 +24,7 @@ ASKED = "Describe the picture in one sentence."
 """What a model that only replies is told when the user says nothing."""
 
 
-def serves(architecture: str) -> bool:
+def supports(architecture: str) -> bool:
     return architecture in VOICES
 
 
@@ -38,7 +38,7 @@ def build(source: Source) -> Talking:
 class Multimodal:
     """One picture of a fixed size, one token per cell of its grid."""
 
-    takes = frozenset({"caption", "prompt", "question"})
+    query_types = frozenset({"caption", "prompt", "question"})
     seam = "image tokens"
     taps = ()
 

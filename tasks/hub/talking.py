@@ -56,7 +56,7 @@ class Voice(Protocol):
         model: the whole model.
         generator: the part of it that has `generate`.
         tokenizer: its own.
-        takes: which of caption=, prompt= and question= it can be asked with.
+        query_types: which of caption=, prompt= and question= it can be asked with.
         seam: where the features are taken, in words.
         taps: layers at which maps are taken, if not at the features.
     """
@@ -64,7 +64,7 @@ class Voice(Protocol):
     model: Any
     generator: Any
     tokenizer: Any
-    takes: frozenset[str]
+    query_types: frozenset[str]
     seam: str
 
     @property
@@ -112,6 +112,8 @@ class Talking(Task):
             warnings.warn(f"generation: the model's own {settings} is not used; its likeliest text is explained", stacklevel=3)
         self.model: nn.Module = voice.model
         self.tokenizer, self.seam, self.taps = voice.tokenizer, voice.seam, voice.taps
+        of_questions = {"answer", "against", "top"} if "question" in voice.query_types else set()
+        self.query_types = voice.query_types | {"max_new_tokens"} | of_questions
 
     def prepare(self, image: Image.Image) -> Prepared:
         return self.voice.prepare(image)
@@ -130,11 +132,11 @@ class Talking(Task):
 
     def _targets(self, features: Tensor, query: Query) -> list[Target]:
         question = query.get("question")
-        takes = self.voice.takes
-        allowed = takes | {"size", "max_new_tokens"} | ({"answer", "against", "top"} if question is not None else set())
-        how = f"with {', '.join(f'{t}=' for t in sorted(takes))}"
+        own = self.voice.query_types
+        allowed = own | {"size", "max_new_tokens"} | ({"answer", "against", "top"} if question is not None else set())
+        how = f"with {', '.join(f'{t}=' for t in sorted(own))}"
         refuse_unknown(self, [name for name, value in query.items() if value is not None], sorted(allowed), how)
-        if takes == {"question"} and question is None:
+        if own == {"question"} and question is None:
             raise InputError(f"{self.name} is asked {how}; got none")
         asked = question if question is not None else query.get("prompt")
         if asked is not None and not (isinstance(asked, str) and asked.strip()):

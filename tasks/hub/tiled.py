@@ -21,7 +21,7 @@ from mmgradcam.tasks.hub.multimodal import ASKED, Multimodal, pooled
 from mmgradcam.tasks.hub.talking import Prompt, Talking
 
 
-def serves(architecture: str) -> bool:
+def supports(architecture: str) -> bool:
     return architecture in VOICES
 
 

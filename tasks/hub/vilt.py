@@ -20,7 +20,7 @@ from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.text import padded, words_read
 
 
-def serves(architecture: str) -> bool:
+def supports(architecture: str) -> bool:
     return architecture == "ViltForQuestionAnswering"
 
 
@@ -53,7 +53,7 @@ class Vilt(Task):
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.tokenizer = model, processor.tokenizer
-        self.answers = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+        self.labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
         self._prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
 
     def prepare(self, image: Image.Image) -> Prepared:
@@ -94,14 +94,14 @@ class Vilt(Task):
             probabilities = self._logits(features, [tokens])[0].float().sigmoid()
         if answer is None:
             shown = at_least_one({"top": top}, "top", 1)
-            if shown > len(self.answers):
-                raise InputError(f"top: expected 1 to {len(self.answers)} answers, got {top}")
+            if shown > len(self.labels):
+                raise InputError(f"top: expected 1 to {len(self.labels)} answers, got {top}")
             chosen = probabilities.topk(shown).indices.tolist()
         else:
             chosen = [self._answer(a, "answer") for a in ([answer] if isinstance(answer, str) else answer)]
         made = [
             Target(
-                self.answers[i],
+                self.labels[i],
                 Chosen(tokens, i),
                 probability=float(probabilities[i]),
                 reads=reads,
@@ -113,15 +113,15 @@ class Vilt(Task):
             other = self._answer(against, "against")
             if other == chosen[0]:
                 raise InputError(f"against: {against!r} is the answer itself; name another one")
-            label = f"{self.answers[chosen[0]]} rather than {self.answers[other]}"
+            label = f"{self.labels[chosen[0]]} rather than {self.labels[other]}"
             made.insert(1, Target(label, Chosen(tokens, chosen[0], other), reads=reads, asserted=False))
         return made
 
     def _answer(self, text: Any, what: str) -> int:
-        if text not in self.answers:
-            near = difflib.get_close_matches(str(text), self.answers, n=5, cutoff=0.5) or self.answers[:20]
+        if text not in self.labels:
+            near = difflib.get_close_matches(str(text), self.labels, n=5, cutoff=0.5) or self.labels[:20]
             raise InputError(f"{what}: {self.name} cannot answer {text!r}; it can {', '.join(near)}, ...")
-        return self.answers.index(text)
+        return self.labels.index(text)
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         asked: list[Chosen] = [target.value for target in targets]
