@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import functools
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmgradcam import methods
 from mmgradcam.errors import InputError
@@ -66,30 +68,86 @@ def method_names() -> list[str]:
 
 
 def method_of(given: AnyMethod | str | None) -> AnyMethod | None:
-    """A method as it is, or by its name; None stays None.
+    """A method as it is, or by its name, with settings if wanted; None stays None.
+
+    >>> name_of(method_of("rise(count=500, cells=5)"))
+    'rise(count=500, cells=5)'
+    >>> name_of(method_of("smooth(layercam, count=50)"))
+    'smooth(layercam, count=50)'
 
     Raises:
-        InputError: there is no such method, or it is no function.
+        InputError: there is no such method or setting, a setting is of another type, or it is no function.
     """
     factory: object = methods.smooth
-    if given is factory or given == "smooth":
+    if given is factory or (isinstance(given, str) and given.strip() in ("smooth", "smooth()")):
         raise InputError("smooth takes a method and makes another of it; give smooth(gradcam), smooth(hirescam), ...")
     if isinstance(given, str):
-        if given not in method_names():
-            raise InputError(f"there is no method {given!r}; {nearest(given, method_names())}")
-        made: AnyMethod = getattr(methods, given)
-        return made
+        return _named(given)
     if given is not None and not callable(given):
         raise InputError(f"method: expected a function or a name, such as gradcam or 'gradcam', got {described(given)}")
     return given
 
 
-def name_of(method: AnyMethod) -> str:
-    """What people read: the function's name, and its settings where some are fixed."""
-    if isinstance(method, functools.partial):
-        settings = ", ".join([*map(repr, method.args), *(f"{k}={v!r}" for k, v in method.keywords.items())])
-        return f"{name_of(method.func)}({settings})"
-    return getattr(method, "__name__", type(method).__name__)
+def settings_of(name: str) -> dict[str, inspect.Parameter]:
+    """The settings of a method of `mmgradcam.methods`, or of `smooth`, by name: its parameters that have a default."""
+    parameters = inspect.signature(getattr(methods, name)).parameters
+    return {key: one for key, one in parameters.items() if one.default is not one.empty}
+
+
+LONGEST_METHOD = 1000
+"""Characters of a method's name and settings."""
+
+
+def _named(text: str) -> AnyMethod:
+    """A method by its name, or by a call that gives its settings as literals."""
+    try:
+        tree = ast.parse(text.strip()[:LONGEST_METHOD], mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = ast.Name(text)
+    name = ast.unparse(tree.func) if isinstance(tree, ast.Call) else ast.unparse(tree)
+    within, given = (tree.args, tree.keywords) if isinstance(tree, ast.Call) else ([], [])
+    if name == "smooth" and len(within) == 1:
+        smoothed = method_of(ast.unparse(within[0]))
+        return methods.smooth(smoothed or methods.gradcam, **_settings(name, given))
+    if name not in method_names():
+        raise InputError(f"there is no method {text[:60]!r}; {nearest(text.partition('(')[0], method_names())}")
+    if within:
+        example = next((f"{key}={one.default!r}" for key, one in settings_of(name).items()), "")
+        got = ast.unparse(within[0])[:60]
+        raise InputError(f"{name}: expected settings by name, such as {name}({example}), got {got}")
+    made: AnyMethod = getattr(methods, name)
+    return functools.partial(made, **_settings(name, given)) if given else made
+
+
+def _settings(name: str, given: Sequence[ast.keyword]) -> dict[str, Any]:
+    """The values of a call's keywords, each of the type that the method's parameter has."""
+    known = settings_of(name)
+    made: dict[str, Any] = {}
+    for one in given:
+        if one.arg not in known:
+            wrong = f"{name} has no setting {one.arg or '**'!r}"
+            raise InputError(f"{wrong}; {nearest(str(one.arg), list(known))}" if known else f"{wrong}: it has none")
+        kind, got = known[one.arg].annotation, ast.unparse(one.value)[:60]
+        try:
+            made[one.arg] = ast.literal_eval(one.value)
+        except ValueError:
+            raise InputError(f"{name}: {one.arg}: expected {kind}, got {got}") from None
+        if not _is(made[one.arg], get_type_hints(getattr(methods, name))[one.arg]):
+            raise InputError(f"{name}: {one.arg}: expected {kind}, got {got}")
+    return made
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type as an annotation names it; where a tensor is wanted, lists are left to the method."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if Tensor in get_args(hint):
+        return value is None or isinstance(value, (list, tuple))
+    try:
+        TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def fusion_of(given: Fusion | str | None) -> Fusion | None:

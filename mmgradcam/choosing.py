@@ -90,8 +90,19 @@ def method_of(name: str | None) -> Any:
 
 
 def names_of(text: str) -> list[str]:
-    """Names separated by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """Names separated by commas, each with its settings in brackets if it has some.
+
+    >>> names_of("gradcam, smooth(rise(count=9, cells=3), count=4)")
+    ['gradcam', 'smooth(rise(count=9, cells=3), count=4)']
+    """
+    names, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth <= 0:
+            names.append("")
+        else:
+            names[-1] += character
+    return [name.strip() for name in names if name.strip()]
 
 
 def taps_of(task: Task, layers: list[str] | None) -> list[Any] | None:

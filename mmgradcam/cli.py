@@ -225,16 +225,18 @@ def models() -> None:
 
 @app.command()
 def methods() -> None:
-    """List the methods that draw maps."""
+    """List the methods that draw maps, and their settings: --method "rise(count=500)"."""
     from rich.console import Console
     from rich.table import Column, Table
 
     import mmgradcam.methods as room
-    from mmgradcam.arguments import method_names
+    from mmgradcam.arguments import method_names, settings_of
 
-    table = Table(Column("method", no_wrap=True), "what it is")
-    for name in method_names():
-        table.add_row(name, (getattr(room, name).__doc__ or "").splitlines()[0])
+    table = Table(Column("method", no_wrap=True), "what it is", "settings")
+    for name in [*method_names(), "smooth"]:
+        settings = ", ".join(f"{key}={one.default!r}" for key, one in settings_of(name).items())
+        called = f"{name}(METHOD)" if name == "smooth" else name
+        table.add_row(called, (getattr(room, name).__doc__ or "").splitlines()[0], settings)
     Console(markup=False).print(table)
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmgradcam.arguments import AnyMethod, method_of, name_of, queries_of
+from mmgradcam.arguments import AnyMethod, method_of, queries_of
 from mmgradcam.contract import check_finite, check_scores
 from mmgradcam.engine import Encoded, encode, scores, slopes
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explanation import Explanation, problem_of
 from mmgradcam.lookup import positions_of
+from mmgradcam.naming import name_of
 from mmgradcam.probe import Probe, are_zero, asks, cat_padded, fused, places_of
 from mmgradcam.record import About
 from mmgradcam.seam import check_weights, find_tap, left_as_found

@@ -1,10 +1,12 @@
-"""Names of files and folders made of names of pictures, which may hold anything."""
+"""Names: of files and folders made of names of pictures, which may hold anything, and of functions with their settings."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import unicodedata
+from functools import partial
+from typing import Any
 
 LONGEST = 120
 """Bytes of a name in UTF-8. Most file systems allow 255, encrypted ones 143, and a number or an ending may be added."""
@@ -44,6 +46,18 @@ def distinct_name(text: str) -> str:
     if name == text:
         return name
     return f"{name}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def name_of(function: Any) -> str:
+    """What a method or metric is called: the function's name, and its settings where a partial fixes some.
+
+    >>> name_of(partial(round, ndigits=2))
+    'round(ndigits=2)'
+    """
+    if isinstance(function, partial):
+        settings = ", ".join([*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())])
+        return f"{name_of(function.func)}({settings})"
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _strange(character: str) -> bool:

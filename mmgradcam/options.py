@@ -24,7 +24,10 @@ Model = Annotated[
         help="A bundled model (see `mmgradcam models`), a hub id (org/name), a folder or FILE.py:NAME; else a photo model."
     ),
 ]
-MethodName = Annotated[str | None, typer.Option(help="gradcam, layercam, score_cam, rise, ...; `mmgradcam methods` lists all.")]
+MethodName = Annotated[
+    str | None,
+    typer.Option(help="gradcam, layercam, 'rise(count=500)', ...; `mmgradcam methods` lists all and their settings."),
+]
 Noise = Annotated[int, typer.Option(help="Average the maps over that many noisy copies (SmoothGrad); 0 is none.", min=0)]
 Layers = Annotated[
     list[str] | None, typer.Option(help="Layer to take the map at; repeat it to fuse several. `features` is the seam itself.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ from mmgradcam import (
     explain,
     gradcam,
     hirescam,
+    layercam,
     mean,
+    occlusion,
+    rise,
     smooth,
+    smooth_gradcam_pp,
 )
 from mmgradcam.tasks import Layer, Policy, load
 
@@ -277,3 +282,66 @@ def test_load_says_what_it_takes(given: Any) -> None:
     assert "\n" not in str(refusal.value)
     with pytest.raises(InputError, match="device 'None' cannot be used"):
         load("clips-motion", None)  # type: ignore[arg-type]
+
+
+def rectified() -> Layer:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.ReLU(), nn.Conv2d(8, 4, 4), nn.Flatten())
+    return Layer(net.double().eval(), "1")
+
+
+WRONG_SETTINGS = {
+    "unknown setting": ("rise(masks=500)", "rise has no setting 'masks'; did you mean count or cells or share or seed or centred?"),
+    "misspelled setting": ("smooth_gradcam_pp(cuont=2)", "smooth_gradcam_pp has no setting 'cuont'; did you mean count?"),
+    "no settings": ("gradcam(count=2)", "gradcam has no setting 'count': it has none"),
+    "several at once": ("rise(**{'count': 5})", r"rise has no setting '\*\*'"),
+    "a text": ("rise(count='many')", "rise: count: expected int, got 'many'"),
+    "a truth": ("rise(count=True)", "rise: count: expected int, got True"),
+    "a fraction": ("occlusion(size=2.5)", r"occlusion: size: expected int \| None, got 2.5"),
+    "code": ("rise(count=__import__('os').getpid())", r"rise: count: expected int, got __import__\('os'\).getpid\(\)"),
+    "without a name": ("rise(500)", r"rise: expected settings by name, such as rise\(count=1000\), got 500"),
+    "unknown method": ("ries(count=5)", r"there is no method 'ries\(count=5\)'; did you mean rise"),
+    "not closed": ("rise(count=5", r"there is no method 'rise\(count=5'; did you mean rise"),
+    "out of range": ("rise(count=1)", "rise: expected count in 2.."),
+    "too many": ("integrated_gradients(steps=1000000000)", "expected 1 step or more, and at most"),
+    "seed beyond 64 bits": (f"smooth(gradcam, seed={10**30})", "seed: expected a whole number in 0.."),
+    "no mask": ("smooth_gradcam_pp(neurons=['a'])", "neurons: expected a mask of shape"),
+    "other maps": ("smooth_gradcam_pp(maps=['a'])", r"maps: expected Sequence\[int\] \| None, got \['a'\]"),
+    "no such map": ("smooth_gradcam_pp(maps=[99])", "maps: expected feature maps in 0..7"),
+    "smooth of nothing": ("smooth(nothing)", "there is no method 'nothing'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "said"), WRONG_SETTINGS.values(), ids=WRONG_SETTINGS.keys())
+def test_a_wrong_setting_is_one_line(given: str, said: str) -> None:
+    with pytest.raises(InputError, match=said) as raised:
+        explain(rectified(), PICTURE, method=given)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        ("rise(count=9, cells=3, share=0.25, seed=4, centred=False)", partial(rise, count=9, cells=3, share=0.25, seed=4, centred=False)),
+        (" occlusion(size=4,stride=2 , value=-1)", partial(occlusion, size=4, stride=2, value=-1)),
+        ("smooth_gradcam_pp(count=3, maps=[0, 2])", partial(smooth_gradcam_pp, count=3, maps=[0, 2])),
+        ("smooth(layercam, count=3, seed=2)", smooth(layercam, count=3, seed=2)),
+        ("smooth(occlusion(size=6), count=2)", smooth(partial(occlusion, size=6), count=2)),
+        ("gradcam()", gradcam),
+    ],
+)  # fmt: skip
+def test_a_method_by_name_takes_its_settings(given: str, same: Any) -> None:
+    """And the name that people read is one that can be given again."""
+    task = rectified()
+    by_name, slow = explain(task, PICTURE, method=given), explain(task, PICTURE, method=same)
+    torch.testing.assert_close(by_name.maps, slow.maps, rtol=0, atol=0)
+    assert by_name.maps.abs().max() > 0
+    assert by_name.about.method == slow.about.method
+    again = by_name.by(by_name.about.method)
+    torch.testing.assert_close(again.maps, by_name.maps, rtol=0, atol=0)
+
+
+def test_methods_of_one_name_and_other_settings_are_compared() -> None:
+    ((one, other),) = compare(rectified(), [PICTURE], ["smooth(gradcam, count=2)", "smooth(gradcam, count=3)"])
+    assert [made.about.method for made in (one, other)] == ["smooth(gradcam, count=2)", "smooth(gradcam, count=3)"]
+    assert not torch.equal(one.maps, other.maps)

@@ -96,3 +96,24 @@ def test_a_users_own_model_of_questions_runs_everywhere(
     assert figures["figures"]["gradcam"]["correct"]["mean"] == 0.5, "the answer red is right whatever its case, green is not"
     assert run("evaluate", model, "--limit", "2", "--json") == 0
     assert json.loads(capsys.readouterr().out)["accuracy"]["number"] > 1
+
+
+def test_settings_of_a_method_on_the_command_line(
+    model: str, vqa_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = tmp_path / "val2014" / f"COCO_val2014_{1:012d}.jpg"
+    told = ["vqa", photo, "--model", model, "--question", "What?", "--out", tmp_path / "out", "--method"]
+    assert run(*told, "rise(count=4, cells=2)") == 0
+    described = json.loads((tmp_path / "out" / photo.stem / "explanation.json").read_text())
+    assert described["method"] == "rise(count=4, cells=2)"
+    several = "occlusion(size=8), smooth(rise(count=2, cells=3), count=2),gradcam"
+    assert run("evaluate", model, "--data", vqa_data, "--metrics", "heat", "--methods", several, "--json") == 0
+    found = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))["figures"]
+    assert list(found) == ["occlusion(size=8)", "smooth(rise(count=2, cells=3), count=2)", "gradcam"]
+    assert run(*told, "rise(masks=4)") == 1
+    assert "mmgradcam: rise has no setting 'masks'; did you mean count or" in capsys.readouterr().err
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run("methods") == 0
+    listed = capsys.readouterr().out
+    assert "count=1000, cells=7, share=0.5, seed=0, centred=True" in listed
+    assert "smooth(METHOD)" in listed

@@ -9,18 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmgradcam.arguments import AnyMethod
+from mmgradcam.arguments import AnyMethod, method_of
 from mmgradcam.bulk.asked import Asked, asked_of, check_askable
 from mmgradcam.bulk.batch import Batch, Measure
 from mmgradcam.bulk.intervals import Figure, figures
 from mmgradcam.bulk.measures import listed, measures_of
-from mmgradcam.bulk.parts import Part, Parts, content_of, key_of, name_of
+from mmgradcam.bulk.parts import Part, Parts, content_of, key_of
 from mmgradcam.data.records import Photo
 from mmgradcam.data.stream import MALFORMED, Source, named
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining import compare
 from mmgradcam.explanation import Explanation
+from mmgradcam.methods import gradcam
 from mmgradcam.metrics.definition import Metric
+from mmgradcam.naming import name_of
 from mmgradcam.pictures import open_picture
 from mmgradcam.task import Task
 
@@ -101,7 +103,7 @@ class Audit:
 def audit(
     task: Task,
     data: Source,
-    methods: Sequence[AnyMethod],
+    methods: Sequence[AnyMethod | str],
     metrics: Sequence[Measure | str],
     *,
     limit: int | None = None,
@@ -138,12 +140,13 @@ def audit(
         raise InputError(f"evaluate: expected a limit of 1 or more, got {limit}")
     check_askable(task)
     functions = measures_of(metrics)
-    ways = [name_of(method) for method in methods]
+    chosen: list[AnyMethod] = [method_of(method) or gradcam for method in methods]
+    ways = [name_of(method) for method in chosen]
     if len(set(ways)) < len(ways):
         raise InputError(f"evaluate: expected methods of different names, got {', '.join(ways)}; rows are told apart by them")
     out = None if out is None else Path(out)
     count = len(data) if limit is None else min(limit, len(data))
-    parts = Parts(out, key_of(task, data.name, len(data), methods, functions, taps, batch))
+    parts = Parts(out, key_of(task, data.name, len(data), chosen, functions, taps, batch))
     parts.begin()
     made = Audit(task.name, data.name)
     coming = data.since(0)
@@ -154,7 +157,7 @@ def audit(
         content = f"{len(photos)} {content_of([photos, data.bad[known:]])}" if out else ""
         part = parts.kept(number, content)
         if part is None:
-            part = _part(task, photos, start, methods, functions, taps, data, known, out, bool(made.rows))
+            part = _part(task, photos, start, chosen, functions, taps, data, known, out, bool(made.rows))
             part = parts.keep(number, content, part)
         made.add(part)
     return made

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
+from mmgradcam.naming import name_of
 from mmgradcam.task import Task
 from mmgradcam.trying import made_up
 from mmgradcam.version import __version__
@@ -27,14 +28,6 @@ Part = dict[str, Any]
 """Rows of a batch of records, and what else is to be known of it: numbers, texts and lists, as JSON holds them."""
 
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-
-
-def name_of(function: Any) -> str:
-    """What a method or metric is called, the settings of a partial with it."""
-    if isinstance(function, partial):
-        settings = ", ".join([*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())])
-        return f"{name_of(function.func)}({settings})"
-    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def identity_of(function: Any) -> str:

@@ -11,6 +11,9 @@ from mmgradcam.methods.cam import gradcam, gradcam_pp
 from mmgradcam.probe import Probe, gathered
 from mmgradcam.task import Method
 
+MOST_PIXELS = 2**33
+"""Bytes of the pictures that one explanation may take."""
+
 
 def gradient_x_input(probe: Probe) -> Tensor:
     """Gradient times input: sum over colors of x * dy/dx.
@@ -43,10 +46,13 @@ def integrated_gradients(probe: Probe, steps: int = 32, baseline: float = 0.0) -
         (K, h, w), of either sign.
 
     Raises:
-        InputError: fewer than 1 step.
+        InputError: fewer than 1 step, or more than 8 GiB of pictures.
     """
-    if steps < 1:
-        raise InputError(f"integrated_gradients: expected 1 step or more, got {steps}")
+    most = MOST_PIXELS // (4 * probe.pixels.numel())
+    if not 1 <= steps <= most:
+        raise InputError(
+            f"integrated_gradients: expected 1 step or more, and at most {most:,} for a picture of this size, got {steps:,}"
+        )
     way = probe.pixels - baseline
     shares = (torch.arange(steps, dtype=probe.pixels.dtype, device=way.device) + 0.5) / steps
     total = way.new_zeros(len(probe.targets), *way.shape[1:], dtype=torch.float32)

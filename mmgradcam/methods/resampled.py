@@ -1,11 +1,13 @@
 """Methods that score the picture again and again, changed: noisy, masked, or with features taken away.
 
-All take a `Probe`; give them other settings as functools.partial(rise, count=4000). What is random is seeded.
+All take a `Probe`; give them other settings by name, "rise(count=4000)", or as functools.partial(rise, count=4000). What is
+random is seeded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from mmgradcam.errors import InputError
 from mmgradcam.methods.cam import divided
+from mmgradcam.naming import name_of
 from mmgradcam.probe import AskingMethod, Drawn, Probe, asks
 from mmgradcam.task import Method
 
@@ -42,9 +45,15 @@ def noisy(pixels: Tensor, count: int, sigma: float, seed: int) -> Tensor:
         raise InputError(
             f"expected at most {most:,} noisy copies of a picture of this size, got {count:,}; 25 to 100 are usual"
         )
-    draw = torch.Generator().manual_seed(seed)
+    draw = _seeded(seed)
     noise = torch.randn(count, *pixels.shape[1:], generator=draw, dtype=torch.float32).to(pixels)
     return pixels + sigma * (pixels.max() - pixels.min()) * noise
+
+
+def _seeded(seed: int) -> torch.Generator:
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed: expected a whole number in 0..{2**63 - 1}, got {seed}")
+    return torch.Generator().manual_seed(seed)
 
 
 def smooth(method: Method | AskingMethod, count: int = COUNT, sigma: float = SIGMA, seed: int = 0) -> AskingMethod:
@@ -66,7 +75,9 @@ def smooth(method: Method | AskingMethod, count: int = COUNT, sigma: float = SIG
         copies = noisy(probe.pixels, count, sigma, seed)
         return _mean_and_deviation(_maps(probe, method, copies), len(probe.targets), count)
 
-    smoothed.__name__ = f"smooth({getattr(method, '__name__', type(method).__name__)})"
+    defaults = {"count": (count, COUNT), "sigma": (sigma, SIGMA), "seed": (seed, 0)}
+    settings = [f"{name}={value!r}" for name, (value, usual) in defaults.items() if value != usual]
+    smoothed.__name__ = f"smooth({', '.join([name_of(method), *settings])})"
     return smoothed
 
 
@@ -107,7 +118,7 @@ def smooth_gradcam_pp(
     sigma: float = SIGMA,
     seed: int = 0,
     maps: Sequence[int] | None = None,
-    neurons: Tensor | None = None,
+    neurons: Tensor | Sequence[Any] | None = None,
 ) -> Drawn:
     """Smooth Grad-CAM++: the first three powers of the gradient, averaged over noisy copies, in the Grad-CAM++ rule.
 
@@ -122,7 +133,7 @@ def smooth_gradcam_pp(
         sigma: standard deviation of the noise, as a share of the picture's range.
         seed: of the noise.
         maps: visualize these feature maps (channels) only.
-        neurons: (*grid) bool: visualize these cells of the feature maps only.
+        neurons: (*grid) bool, a tensor or nested lists: visualize these cells of the feature maps only.
 
     Returns:
         (K, *grid), >= 0, and the standard deviation of the maps that each copy gives alone.
@@ -166,7 +177,7 @@ def _nonnegative(places: Sequence[Tensor]) -> None:
         )
 
 
-def _subset(features: Tensor, maps: Sequence[int] | None, neurons: Tensor | None) -> Tensor:
+def _subset(features: Tensor, maps: Sequence[int] | None, neurons: Tensor | Sequence[Any] | None) -> Tensor:
     """(1, C, *grid) 1 where a neuron is visualized."""
     kept = torch.ones_like(features)
     if maps is not None:
@@ -174,9 +185,13 @@ def _subset(features: Tensor, maps: Sequence[int] | None, neurons: Tensor | None
             raise InputError(f"maps: expected feature maps in 0..{features.shape[1] - 1}, got {list(maps)}")
         kept[:, [k for k in range(features.shape[1]) if k not in set(maps)]] = 0
     if neurons is not None:
-        if tuple(neurons.shape) != tuple(features.shape[2:]):
-            raise InputError(f"neurons: expected a mask of shape {tuple(features.shape[2:])}, got {tuple(neurons.shape)}")
-        kept = kept * neurons.to(features)
+        try:
+            mask = torch.as_tensor(neurons)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"neurons: expected a mask of shape {tuple(features.shape[2:])}; {error}") from None
+        if tuple(mask.shape) != tuple(features.shape[2:]):
+            raise InputError(f"neurons: expected a mask of shape {tuple(features.shape[2:])}, got {tuple(mask.shape)}")
+        kept = kept * mask.to(features)
     return kept
 
 
@@ -325,7 +340,7 @@ def rise(probe: Probe, count: int = 1000, cells: int = 7, share: float = 0.5, se
 def random_masks(pixels: Tensor, count: int, cells: int, share: float, seed: int, batch: int) -> Iterator[Tensor]:
     """RISE's masks, `batch` at a time: (n, h, w) in 0..1."""
     h, w = pixels.shape[2:]
-    draw = torch.Generator().manual_seed(seed)
+    draw = _seeded(seed)
     high, wide = -(-h // cells), -(-w // cells)
     grids = (torch.rand(count, 1, cells, cells, generator=draw) < share).float()
     ys, xs = (torch.randint(0, side, (count,), generator=draw).tolist() for side in (high, wide))
