@@ -9,18 +9,20 @@ import math
 import os
 import shutil
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mmgradcam.errors import InputError, unicode_text
 
 DRAFT = ".mmgradcam-"
 """How names of unfinished files begin; the next write into the same folder clears away what a killed one left."""
 
-Files = Mapping[str, bytes | None]
+Contents = bytes | Callable[[BinaryIO], object]
+"""What a file holds, or what writes it, where that is more than memory should hold."""
+Files = Mapping[str, Contents | None]
 """Contents by name; None: there is to be no such file."""
 
 
@@ -219,9 +221,12 @@ def _draft(folder: Path) -> Iterator[Path]:
             _clear(draft)
 
 
-def _fill(path: Path, data: bytes) -> None:
+def _fill(path: Path, data: Contents) -> None:
     with open(path, "xb") as file:
-        file.write(data)
+        if callable(data):
+            data(file)
+        else:
+            file.write(data)
         file.flush()
         os.fsync(file.fileno())  # else a crash of the system may keep the new name and lose what it holds
 

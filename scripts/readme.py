@@ -106,6 +106,19 @@ def metrics_page() -> str:
     return METRICS + "\n".join(parts)
 
 
+def rows_table() -> str:
+    """The fields of an evaluation's rows, as their schema describes them."""
+    from mmgradcam.bulk.rows import SCHEMA
+
+    lines = [f"| `{one.name}` | {one.type} | {one.metadata[b'description'].decode()} |" for one in SCHEMA]
+    return "\n".join(["| field | type | what it is |", "| --- | --- | --- |", *lines])
+
+
+def with_rows(text: str) -> str:
+    """docs/evaluate.md with the table of fields made anew."""
+    return re.sub("(<!-- rows -->\n).*?(?=\n<!-- end -->)", lambda m: m[1] + rows_table(), text, flags=re.S)
+
+
 METRICS = """# Metrics
 
 Made from the metrics' own records by `scripts/readme.py`; `mmgradcam metrics` prints the same list. The titles are what `--metrics` and
@@ -142,5 +155,7 @@ def pictures() -> None:
 if __name__ == "__main__":
     path = ROOT / "README.md"
     path.write_text(with_figures(path.read_text(encoding="utf-8")), encoding="utf-8")
+    guide = ROOT / "docs" / "evaluate.md"
+    guide.write_text(with_rows(guide.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / "docs" / "metrics.md").write_text(metrics_page(), encoding="utf-8")
     pictures()

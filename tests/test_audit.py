@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import warnings
+import weakref
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from mmgradcam import InputError, ModelError, explain, gradcam, hirescam
 from mmgradcam.bulk import doubts, faithfulness, localization, segmentation
+from mmgradcam.bulk import parts as parts_module
 from mmgradcam.bulk.asked import _aligned
 from mmgradcam.bulk.audit import audit
 from mmgradcam.bulk.batch import Batch, Column
@@ -35,6 +37,7 @@ from mmgradcam.bulk.findings import save, summary
 from mmgradcam.bulk.intervals import figures
 from mmgradcam.bulk.parts import identity_of
 from mmgradcam.bulk.protocols import pointing_with_reject_option, pointing_with_reject_option_15px
+from mmgradcam.bulk.rows import FIELDS, SCHEMA, from_parquet, to_parquet
 from mmgradcam.data.records import Photo, Phrase, Thing, mask_of
 from mmgradcam.data.sources import Source, open_data
 from mmgradcam.methods import occlusion
@@ -189,7 +192,7 @@ def test_what_grows_by_rounding_is_no_increase() -> None:
     model = Even()
     task = Layer(model, model.conv, ["red", "green", "blue"], prepare=whole)
     made = audit(task, source(), [hirescam, inverted], [faithfulness.drop])
-    assert all(row["increase_in_confidence"] is False and row["win_rate"] is False for row in made.rows)
+    assert all(row["increase_in_confidence"] == 0 and row["win_rate"] == 0 for row in made.rows)
     grown = audit(colored(), source(), [hirescam], [faithfulness.drop])
     assert any(row["increase_in_confidence"] for row in grown.rows if row["kind"] == "true")
 
@@ -272,7 +275,7 @@ def test_one_encode_for_all_methods() -> None:
 def test_a_malformed_record_is_named_and_left_out() -> None:
     made = audit(colored(), source(broken=1), [hirescam], [localization.pointing], batch=2)
     assert made.bad == ["1: its box is inverted"]
-    assert {row["picture"] for row in made.rows} == {"photo 0", "photo 2", "photo 3"}
+    assert {row["image"] for row in made.rows} == {"photo 0", "photo 2", "photo 3"}
     strange = photo(4, (255, 0, 0), "a zebra", (0, 0, 1, 1))
     made = audit(colored(), source([*PHOTOS, strange]), [hirescam], [localization.pointing])
     assert (made.skipped, made.pictures) == (1, 4)
@@ -287,7 +290,7 @@ def test_a_picture_that_breaks_the_model_does_not_end_the_run() -> None:
     model = Breaking()
     task = Layer(model, model.conv, ["red", "green", "blue"], prepare=whole)
     made = audit(task, source(), [hirescam], [localization.pointing], batch=2)
-    assert {row["picture"] for row in made.rows} == {"photo 1", "photo 2", "photo 3"}
+    assert {row["image"] for row in made.rows} == {"photo 1", "photo 2", "photo 3"}
     (said,) = made.bad
     assert said.startswith("photo 0: ")
     assert "nan" in said
@@ -314,22 +317,22 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
 def test_a_part_that_a_limit_cut_is_done_again(tmp_path: Path) -> None:
     audit(colored(), source(), [hirescam], [localization.pointing], batch=2, limit=3, out=tmp_path)
     on = audit(colored(), source(), [hirescam], [localization.pointing], batch=2, out=tmp_path)
-    assert [row["record"] for row in on.rows] == [n for n in range(4) for _ in range(3)]
+    assert [row["sample"] for row in on.rows] == [n for n in range(4) for _ in range(3)]
 
 
 def test_a_limit_that_cuts_a_part_of_a_longer_run_counts_no_more_records(tmp_path: Path) -> None:
     audit(colored(), source(), [hirescam], [localization.pointing], batch=2, out=tmp_path)
     cut = audit(colored(), source(), [hirescam], [localization.pointing], batch=2, limit=3, out=tmp_path)
-    assert ({row["record"] for row in cut.rows}, cut.pictures) == ({0, 1, 2}, 3)
+    assert ({row["sample"] for row in cut.rows}, cut.pictures) == ({0, 1, 2}, 3)
     whole = audit(colored(), source(), [hirescam], [localization.pointing], batch=2, out=tmp_path)
-    assert {row["record"] for row in whole.rows} == {0, 1, 2, 3}
+    assert {row["sample"] for row in whole.rows} == {0, 1, 2, 3}
 
 
 def test_a_part_that_is_gone_is_done_again(tmp_path: Path) -> None:
     audit(colored(), source(), [hirescam], [localization.pointing], batch=1, out=tmp_path)
-    (tmp_path / "parts" / "000001.json").unlink()
+    (tmp_path / "parts" / "000001.parquet").unlink()
     made = audit(colored(), source(), [hirescam], [localization.pointing], batch=1, out=tmp_path)
-    assert [row["record"] for row in made.rows] == [n for n in range(4) for _ in range(3)]
+    assert [row["sample"] for row in made.rows] == [n for n in range(4) for _ in range(3)]
     (tmp_path / "run.json").unlink()
     with pytest.raises(InputError, match=r"run\.json, which is gone"):
         audit(colored(), source(), [inverted], [localization.pointing], batch=1, out=tmp_path)
@@ -345,61 +348,81 @@ def kept_run(out: Path, photos: Sequence[Photo] = PHOTOS, task: Any = None, **mo
     return made, task.model.forwards
 
 
-def stale(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**row, "pointing": 0.125} for row in rows]
+def edited(change: Any) -> Any:
+    """A part's file with other rows, or with something else said of them."""
+
+    def edit(raw: bytes) -> bytes:
+        rows, about = from_parquet(raw)
+        rows, told = change(rows, json.loads(about))
+        return to_parquet(rows, json.dumps(told))
+
+    return edit
 
 
 DAMAGE: dict[str, Any] = {
     "empty": b"", "zeros": bytes(400), "cut": lambda raw: raw[: len(raw) // 2], "text": b"figures", "binary": b"\xff\xfe\x00PAR1",
-    "null": b"null", "list": b"[]", "number": b"3", "no part": b"{}", "part of nothing": b'{"part": null, "content": "", "sha256": ""}',
-    "deep": b"[" * 100_000, "nan": lambda raw: re.sub(rb'"score": [0-9.]+', b'"score": NaN', raw, count=1), "another figure": lambda raw: re.sub(rb'"score": [0-9.]+', b'"score": 0.5', raw, count=1),
-    "an older version's": lambda raw: json.dumps({**json.loads(raw)["part"], "records": 1}).encode(),
-    "no rows": lambda raw: json.dumps({**json.loads(raw), "part": {"rows": []}}).encode(),
-    "rows of text": lambda raw: json.dumps({**json.loads(raw), "part": {**json.loads(raw)["part"], "rows": "none"}}).encode(),
-    "rows lost": lambda raw: json.dumps({**json.loads(raw), "part": {**json.loads(raw)["part"], "rows": []}}).encode(),
-    "rows twice": lambda raw: json.dumps({**json.loads(raw), "part": {**json.loads(raw)["part"], "rows": 2 * json.loads(raw)["part"]["rows"]}}).encode(),
-    "stale rows": lambda raw: json.dumps({**json.loads(raw), "part": {**json.loads(raw)["part"], "rows": stale(json.loads(raw)["part"]["rows"])}}).encode(),
-    "content renamed": lambda raw: json.dumps({**json.loads(raw), "content": "1 0"}).encode(),
+    "an older version's": b'{"rows": [], "bad": []}', "magic alone": b"PAR1" + bytes(40) + b"PAR1",
+    "no part": edited(lambda rows, told: (rows, {})),
+    "part of nothing": edited(lambda rows, told: (rows, {"part": None, "content": "", "sha256": ""})),
+    "nan": edited(lambda rows, told: ([{**rows[0], "score": math.nan}, *rows[1:]], told)),
+    "another figure": edited(lambda rows, told: ([{**rows[0], "score": 0.5}, *rows[1:]], told)),
+    "rows lost": edited(lambda rows, told: ([], told)),
+    "rows twice": edited(lambda rows, told: (2 * rows, told)),
+    "stale rows": edited(lambda rows, told: ([{**row, "pointing": 0.125} for row in rows], told)),
+    "content renamed": edited(lambda rows, told: (rows, {**told, "content": "1 0"})),
+    "bad records added": edited(lambda rows, told: (rows, {**told, "part": {**told["part"], "bad": ["x: y"]}})),
+    "another table": lambda raw: other_table(),
 }  # fmt: skip
+
+
+def other_table() -> bytes:
+    import io
+
+    import pyarrow
+    from pyarrow import parquet
+
+    made = io.BytesIO()
+    parquet.write_table(pyarrow.table({"a": [1, 2]}), made)
+    return made.getvalue()
 
 
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_part_is_never_believed(how: str, tmp_path: Path) -> None:
     whole, _ = kept_run(tmp_path)
-    path = tmp_path / "parts" / "000001.json"
+    path = tmp_path / "parts" / "000001.parquet"
     raw = path.read_bytes()
     harm = DAMAGE[how]
     path.write_bytes(harm(raw) if callable(harm) else harm)
     assert path.read_bytes() != raw
-    with pytest.warns(UserWarning, match=r"000001\.json: damaged \(.+\); its records are measured anew"):
+    with pytest.warns(UserWarning, match=r"000001\.parquet: damaged \(.+\); its records are measured anew"):
         again, forwards = kept_run(tmp_path)
     assert again.rows == whole.rows
     assert forwards == kept_run(tmp_path / "one", PHOTOS[:1])[1], "the one part, and no other"
-    assert json.loads(path.read_bytes())["part"]["rows"] == json.loads(raw)["part"]["rows"], "it is whole again"
+    assert from_parquet(path.read_bytes())[0] == from_parquet(raw)[0], "it is whole again"
 
 
 def test_parts_that_changed_places_or_came_from_another_run_are_not_believed(tmp_path: Path) -> None:
     whole, _ = kept_run(tmp_path / "a")
     parts = tmp_path / "a" / "parts"
-    (parts / "000000.json").rename(parts / "x")
-    (parts / "000001.json").rename(parts / "000000.json")
-    (parts / "x").rename(parts / "000001.json")
+    (parts / "000000.parquet").rename(parts / "x")
+    (parts / "000001.parquet").rename(parts / "000000.parquet")
+    (parts / "x").rename(parts / "000001.parquet")
     with pytest.warns(UserWarning, match="the data set has changed; its records are measured anew") as told:
         again, _ = kept_run(tmp_path / "a")
     assert (again.rows, len(told)) == (whole.rows, 2)
     kept_run(tmp_path / "b", methods=[inverted])
-    (tmp_path / "b" / "parts" / "000002.json").replace(parts / "000002.json")
-    with pytest.warns(UserWarning, match=r"000002\.json: damaged"):
+    (tmp_path / "b" / "parts" / "000002.parquet").replace(parts / "000002.parquet")
+    with pytest.warns(UserWarning, match=r"000002\.parquet: damaged"):
         again, _ = kept_run(tmp_path / "a")
     assert again.rows == whole.rows
 
 
-@pytest.mark.parametrize("place", ["parts/000000.json", "parts", "run.json"])
+@pytest.mark.parametrize("place", ["parts/000000.parquet", "parts", "run.json"])
 def test_a_folder_or_file_in_the_place_of_another_is_named(place: str, tmp_path: Path) -> None:
     kept_run(tmp_path, PHOTOS[:1])
     path = tmp_path / place
     if place == "parts":
-        (path / "000000.json").unlink()
+        (path / "000000.parquet").unlink()
         path.rmdir()
         path.touch()
     else:
@@ -437,7 +460,7 @@ CHANGES: dict[str, Any] = {
 def test_records_that_changed_are_measured_anew_and_no_others(what: str, tmp_path: Path) -> None:
     kept_run(tmp_path)
     now = [PHOTOS[0], CHANGES[what](PHOTOS[1]), *PHOTOS[2:]]
-    with pytest.warns(UserWarning, match=r"000001\.json: the data set has changed") as told:
+    with pytest.warns(UserWarning, match=r"000001\.parquet: the data set has changed") as told:
         again, forwards = kept_run(tmp_path, now)
     assert len(told) == 1
     assert again.rows == kept_run(tmp_path / "fresh", now)[0].rows
@@ -449,7 +472,7 @@ def test_all_pictures_replaced_give_other_figures(tmp_path: Path) -> None:
     for n, place in enumerate(("red", "green", "blue")):
         (tmp_path / "photos" / place).mkdir(parents=True)
         PHOTOS[n].image.save(tmp_path / "photos" / place / "a.bmp")
-    first = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [localization.tops], out=tmp_path / "out")
+    first = list(audit(colored(), open_data(tmp_path / "photos"), [hirescam], [localization.tops], out=tmp_path / "out").rows)
     for path in (tmp_path / "photos").rglob("*.bmp"):
         before = path.stat()
         with Image.open(path) as opened:
@@ -460,12 +483,12 @@ def test_all_pictures_replaced_give_other_figures(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="the data set has changed"):
         second = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [localization.tops], out=tmp_path / "out")
     fresh = audit(colored(), open_data(tmp_path / "photos"), [hirescam], [localization.tops])
-    assert second.rows == fresh.rows != first.rows
+    assert second.rows == fresh.rows != first
 
 
 def test_a_record_that_was_mended_is_measured(tmp_path: Path) -> None:
     audit(colored(), source(broken=1), [hirescam], [localization.pointing], batch=1, out=tmp_path)
-    with pytest.warns(UserWarning, match=r"000001\.json: the data set has changed"):
+    with pytest.warns(UserWarning, match=r"000001\.parquet: the data set has changed"):
         mended, _ = kept_run(tmp_path)
     assert mended.bad == []
     assert mended.rows == kept_run(tmp_path / "fresh")[0].rows
@@ -565,7 +588,7 @@ def test_a_record_of_anything_is_named_and_the_run_goes_on(wrong: dict[str, Any]
     photos = [*PHOTOS[:1], dataclasses.replace(PHOTOS[1], **wrong), *PHOTOS[2:]]
     for _ in range(2):  # kept, and read again
         made = audit(colored(), source(photos), [hirescam], [localization.pointing, segmentation.seeds], batch=2, out=tmp_path)
-        assert {row["picture"] for row in made.rows} == {"photo 0", "photo 2", "photo 3"}
+        assert {row["image"] for row in made.rows} == {"photo 0", "photo 2", "photo 3"}
         (said,) = made.bad
         assert said.startswith("x" * 80 + "..." if "name" in wrong else "photo 1: ")
         assert len(said) < 400
@@ -666,7 +689,7 @@ def test_files_say_what_was_measured(tmp_path: Path) -> None:
     assert [path.name for path in written] == ["rows.parquet", "summary.json", "plots.png", "index.html"]
     rows = load_dataset("parquet", data_files=str(written[0]), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(rows) == len(made.rows)
-    assert rows[0]["picture"] == "photo 0"
+    assert rows[0]["image"] == "photo 0"
     assert rows[0]["pointing"] == 1.0
     told = json.loads(written[1].read_text())
     assert told["figures"]["hirescam"]["pointing"]["mean"] == made.figures("hirescam")["pointing"].mean
@@ -696,12 +719,12 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
         [sys.executable, "-m", "mmgradcam", "evaluate", *map(str, told)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     for _ in range(1200):
-        if len(list((out / "parts").glob("*.json"))) >= 1:
+        if len(list((out / "parts").glob("*.parquet"))) >= 1:
             break
         time.sleep(0.05)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    kept = sorted((out / "parts").glob("*.json"))
+    kept = sorted((out / "parts").glob("*.parquet"))
     assert 1 <= len(kept) < 3
     stamps = [path.stat().st_mtime_ns for path in kept]
     done = run(*told)
@@ -852,3 +875,52 @@ def test_a_damaged_table_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
     assert "torn.parquet: expected a Parquet file of photos" in line
+
+
+def test_rows_have_one_documented_schema(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    made = audit(colored(), source(), [hirescam, gradcam], ["pointing"], batch=3, out=tmp_path)
+    (written, *_) = save(made, tmp_path)
+    told = parquet.read_schema(written)
+    assert told.names[: len(FIELDS)] == list(FIELDS) == SCHEMA.names
+    for field in SCHEMA:
+        assert told.field(field.name).type == field.type
+        assert field.metadata[b"description"]
+        assert told.field(field.name).metadata == field.metadata, "the file says what its columns are"
+    assert {told.field(name).type for name in told.names[len(FIELDS) :]} == {pyarrow.float64()}
+    rows = parquet.read_table(written).to_pylist()
+    assert rows == list(made.rows)
+    assert (made.rows[0], made.rows[-1], made.rows[1:3]) == (rows[0], rows[-1], rows[1:3])
+    with pytest.raises(IndexError):
+        made.rows[len(rows)]
+
+
+class Watched(dict[str, Any]):
+    """A row that can be seen to be forgotten."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_memory_holds_the_rows_of_one_part(kept: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    alive: weakref.WeakSet[Watched] = weakref.WeakSet()
+    most, plain = 0, parts_module.plain
+
+    def watched(row: Any) -> Watched:
+        nonlocal most
+        made = Watched(plain(row))
+        alive.add(made)
+        most = max(most, len(alive))
+        return made
+
+    monkeypatch.setattr(parts_module, "plain", watched)
+    made = audit(colored(), source(PHOTOS * 3), [hirescam], ["pointing"], batch=1, out=tmp_path if kept else None)
+    assert len(made.rows) == 12 * 3
+    assert 3 <= most <= 6, "those of a part and of the one before"
+    assert len(alive) <= 3
+    assert made.figures("hirescam", "true")["pointing"].mean == 0.75
+    place = made.rows._files[0][0].parent
+    del made
+    assert place.exists() == kept, "without a folder nothing stays"

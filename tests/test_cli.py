@@ -17,6 +17,7 @@ import pytest
 from conftest import complaints
 from PIL import Image
 
+from mmgradcam.bulk.rows import from_parquet
 from mmgradcam import InputError
 from mmgradcam.data.render import render
 from mmgradcam.data.scenes import make_scene
@@ -271,7 +272,8 @@ def test_a_real_interrupt_ends_a_run_that_can_go_on(folders: dict[str, Path], tm
     assert complaints(said) == ["mmgradcam: interrupted; what was written is whole"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "parts"}
     for path in (tmp_path / "out" / "parts").iterdir():
-        assert json.loads(path.read_bytes())["part"]["pictures"] == 8
+        rows, about = from_parquet(path.read_bytes())
+        assert json.loads(about)["part"]["pictures"] == len({row["sample"] for row in rows}) == 8
 
 
 def test_models_are_listed_with_their_figures() -> None:

@@ -45,7 +45,11 @@ def test_the_example_of_the_guide_to_measuring_runs(tmp_path: Path, monkeypatch:
 
 def test_the_page_of_metrics_is_made_of_their_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from readme import metrics_page
+    from readme import metrics_page, with_rows
+
+    guide = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    assert guide == with_rows(guide), "run scripts/readme.py"
+    assert "| `sample` | int64 | number of the sample in its data set, from 0 |" in guide
 
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     assert text == metrics_page(), "run scripts/readme.py"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import Any
 from mmgradcam.arguments import AnyMethod, method_of
 from mmgradcam.bulk.asked import Asked, asked_of, check_askable
 from mmgradcam.bulk.batch import Batch, Measure
-from mmgradcam.bulk.intervals import Figure, figures
+from mmgradcam.bulk.intervals import Figure, Sums
 from mmgradcam.bulk.measures import listed, measures_of
 from mmgradcam.bulk.parts import Part, Parts, content_of, key_of
+from mmgradcam.bulk.rows import FIELDS, Row, Rows
 from mmgradcam.data.records import Photo
 from mmgradcam.data.stream import MALFORMED, Source, named
 from mmgradcam.errors import InputError, ModelError
@@ -26,9 +27,6 @@ from mmgradcam.naming import name_of
 from mmgradcam.pictures import open_picture
 from mmgradcam.task import Task
 
-ABOUT = ("record", "picture", "target", "kind", "group", "correct", "score", "probability", "method")
-"""Columns of a row that say what it is of; the rest are measured."""
-
 
 @dataclass
 class Audit:
@@ -37,7 +35,7 @@ class Audit:
     Attributes:
         model: whose explanations.
         data: the data set's name.
-        rows: a dict for each target and method: `ABOUT`, and the metrics' columns.
+        rows: a dict for each target and method: the fields of `mmgradcam.bulk.rows.SCHEMA`, and the metrics' columns.
         bad: "RECORD: reason" of records that could not be read.
         skipped: how many records say nothing that the model could be asked.
         seconds: by metric, and "explain", how long it took.
@@ -46,42 +44,52 @@ class Audit:
 
     model: str
     data: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: Rows = field(default_factory=Rows)
     bad: list[str] = field(default_factory=list)
     skipped: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     pictures: int = 0
 
+    _sums: dict[tuple[str, str | None], Sums] = field(default_factory=dict, repr=False)
+    _kinds: Counter[str] = field(default_factory=Counter, repr=False)
+
     @property
     def methods(self) -> list[str]:
         """In the order they were given."""
-        return list(dict.fromkeys(row["method"] for row in self.rows))
+        return [method for method, kind in self._sums if kind is None]
 
     def columns(self) -> list[str]:
         """What was measured."""
-        return list(dict.fromkeys(name for row in self.rows for name in row if name not in ABOUT))
+        return self.rows.columns
 
-    def add(self, part: Part) -> None:
-        """What was measured on further records."""
-        self.rows += part["rows"]
+    def add(self, part: Part, path: Path) -> None:
+        """What was measured on further samples, and the file that holds the rows."""
+        self.rows.add(path, part["rows"])
         self.bad += part["bad"]
         self.skipped += part["skipped"]
         self.pictures += part["pictures"]
         for name, spent in part["seconds"].items():
             self.seconds[name] += spent
+        some: dict[tuple[str, str | None], list[Row]] = defaultdict(list)
+        for row in part["rows"]:
+            some[row["method"], None].append(row)
+            if row["kind"]:
+                some[row["method"], row["kind"]].append(row)
+                self._kinds[row["kind"]] += 1
+        for key, rows in some.items():
+            columns = {name: [row.get(name) for row in rows] for name in ("correct", *self.columns())}
+            self._sums.setdefault(key, Sums()).add([row["sample"] for row in rows], columns)
 
     def figures(self, method: str, kind: str | None = None) -> dict[str, Figure]:
         """Means of one method's rows, all or of one kind, with 95% intervals over pictures."""
-        rows = [row for row in self.rows if row["method"] == method and (kind is None or row["kind"] == kind)]
-        columns = {name: [row.get(name) for row in rows] for name in ("correct", *self.columns())}
-        return figures([row["record"] for row in rows], columns)
+        found = self._sums.get((method, kind))
+        return found.figures() if found else {}
 
     def wholes(self, method: str) -> dict[str, float]:
         """Metrics that are computed from all rows of one method together, where they apply."""
         there = set(self.columns())
-        rows = [row for row in self.rows if row["method"] == method]
         computing = [one for one in listed() if one.level == "rows" and there.issuperset(one.of)]
-        return {one.name: value for one in computing if (value := one.compute(rows)) is not None}
+        return {one.name: value for one in computing if (value := one.compute(self.rows.of(method))) is not None}
 
     def metrics(self) -> dict[str, Metric]:
         """The metrics of which there are figures, by name, as they are listed; a plain function's columns have none."""
@@ -90,10 +98,7 @@ class Audit:
 
     def kinds(self) -> list[str]:
         """Kinds of targets, the most frequent first."""
-        count: dict[str, int] = defaultdict(int)
-        for row in self.rows:
-            count[row["kind"]] += bool(row["kind"])
-        return sorted((kind for kind, n in count.items() if n), key=lambda kind: -count[kind])
+        return [kind for kind, _ in self._kinds.most_common()]
 
     def speeds(self) -> dict[str, float]:
         """Pictures a second, of explaining by all methods and of each metric."""
@@ -148,7 +153,7 @@ def audit(
     count = len(data) if limit is None else min(limit, len(data))
     parts = Parts(out, key_of(task, data.name, len(data), chosen, functions, taps, batch))
     parts.begin()
-    made = Audit(task.name, data.name)
+    made = Audit(task.name, data.name, Rows(parts))
     coming = data.since(0)
     numbers = range(-(-count // batch))
     for number in progress(numbers, len(numbers)) if progress else numbers:
@@ -159,7 +164,7 @@ def audit(
         if part is None:
             part = _part(task, photos, start, chosen, functions, taps, data, known, out, bool(made.rows))
             part = parts.keep(number, content, part)
-        made.add(part)
+        made.add(part, parts.path(number))
     return made
 
 
@@ -212,19 +217,19 @@ def _part(
         told = metric(whole)
         made["seconds"][name_of(metric)] = time.perf_counter() - begin
         for name, values in told.items():
-            if name in ABOUT or len(values) != len(whole.rows):
+            if name in FIELDS or len(values) != len(whole.rows):
                 raise InputError(
                     f"metric {name_of(metric)}: expected a column of {len(whole.rows)} values, one per row, and a name not "
-                    f"among {', '.join(ABOUT)}; got {name!r} of {len(values)}"
+                    f"among {', '.join(FIELDS)}; got {name!r} of {len(values)}"
                 )
         columns |= told
     for n, (e, k) in enumerate(whole.rows):
         (record, one), target, truth = asked[e // len(methods)], every[e].targets[k], truths[e][k]
         about = (
-            record, one.photo.name, target.label, truth.kind, truth.group, truth.right, float(every[e].scores[k]),
+            record, one.photo.name, target.label, truth.text, truth.kind, truth.group, truth.right, float(every[e].scores[k]),
             target.probability, whole.methods[e % len(methods)],
         )  # fmt: skip
-        made["rows"].append(dict(zip(ABOUT, about, strict=True)) | {name: _plain(v[n]) for name, v in columns.items()})
+        made["rows"].append(dict(zip(FIELDS, about, strict=True)) | {name: v[n] for name, v in columns.items()})
     return made
 
 
@@ -256,7 +261,3 @@ def _explained(
         if not good and not begun:
             raise error
         return good, made
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value

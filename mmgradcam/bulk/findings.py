@@ -12,12 +12,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mmgradcam.bulk.audit import ABOUT, Audit
+from mmgradcam.bulk.audit import Audit
 from mmgradcam.bulk.intervals import Figure
 from mmgradcam.errors import unicode_text
 from mmgradcam.metrics.definition import Metric
 from mmgradcam.report import STYLE, page_head
-from mmgradcam.writing import to_json, write_folder
+from mmgradcam.writing import Files, to_json, write_folder
 
 _MORE = """
 main{max-width:76rem;margin:0 auto}
@@ -38,8 +38,8 @@ def save(made: Audit, out: str | Path) -> list[Path]:
         InputError: the folder cannot be written to.
     """
     plots = draw_plots(made)
-    files = {
-        "rows.parquet": _parquet(made),
+    files: Files = {
+        "rows.parquet": made.rows.write,
         "summary.json": to_json(summary(made), indent=2).encode(),
         "plots.png": plots or None,
         "index.html": page(made, plots).encode(),
@@ -74,27 +74,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _parquet(made: Audit) -> bytes:
-    import pyarrow
-    import pyarrow.parquet
-
-    text = {"picture", "target", "kind", "group", "method"}
-    names = [*ABOUT, *made.columns()]
-    arrays = [
-        pyarrow.array(
-            [
-                None if (value := row.get(name)) is None else unicode_text(str(value)) if name in text else float(value)
-                for row in made.rows
-            ],
-            type=pyarrow.string() if name in text else pyarrow.float64(),
-        )
-        for name in names
-    ]
-    data = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, names=names), data)
-    return data.getvalue()
 
 
 def draw_plots(made: Audit) -> bytes:

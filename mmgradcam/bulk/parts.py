@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 from types import CodeType
 from typing import Any
 
@@ -17,6 +20,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
+from mmgradcam.bulk.rows import from_parquet, plain, to_parquet
 from mmgradcam.errors import InputError
 from mmgradcam.naming import name_of
 from mmgradcam.task import Task
@@ -25,7 +29,7 @@ from mmgradcam.version import __version__
 from mmgradcam.writing import to_json, write_file
 
 Part = dict[str, Any]
-"""Rows of a batch of records, and what else is to be known of it: numbers, texts and lists, as JSON holds them."""
+"""`rows` of a batch of samples, and what else is to be known of it: numbers, texts and lists, as JSON holds them."""
 
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -128,17 +132,19 @@ def _hash_content(value: Any, digest: hashlib._Hash) -> None:
         digest.update(f"{type(value).__name__} {len(told)} ".encode() + told)
 
 
-@dataclass(frozen=True)
 class Parts:
-    """The parts of a run in a folder.
+    """The parts of a run, one Parquet file each.
 
     Args:
-        folder: of the run; None keeps nothing.
+        folder: of the run; None keeps them while the run is in use, and no longer.
         key: of the run, as of `key_of`.
     """
 
-    folder: Path | None
-    key: Mapping[str, Any]
+    def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
+        self.folder, self.key = folder, key
+        self._files = Path(mkdtemp(prefix="mmgradcam-")) if folder is None else folder / "parts"
+        if folder is None:
+            weakref.finalize(self, shutil.rmtree, self._files, ignore_errors=True)
 
     def begin(self) -> None:
         """Sees that the folder holds this run or none, and writes the key if it holds none.
@@ -153,7 +159,7 @@ class Parts:
             before = json.loads(path.read_bytes())
             other = [name for name in self.key if before.get(name) != self.key[name]]
         except FileNotFoundError:
-            if any((self.folder / "parts").glob("*.json")):
+            if any(self._files.glob("*.parquet")):
                 raise InputError(
                     f"{self.folder}: expected parts of a run beside its run.json, which is gone; choose another --out"
                 ) from None
@@ -177,10 +183,11 @@ class Parts:
         """
         if self.folder is None:
             return None
-        path = self._path(number)
+        path = self.path(number)
         try:
-            read = json.loads(path.read_bytes())
-            part: Part = read["part"]
+            rows, about = from_parquet(path.read_bytes())
+            read = json.loads(about)
+            part: Part = {**read["part"], "rows": rows}
             if read["sha256"] != self._seal(part, read["content"]):
                 raise ValueError("its hash is that of another run or of other rows")
         except FileNotFoundError:
@@ -197,16 +204,20 @@ class Parts:
 
     def keep(self, number: int, content: str, part: Part) -> Part:
         """Writes a part; it is given back as it would be read."""
-        text = to_json(part)
-        plain: Part = json.loads(text)
-        if self.folder is not None:
-            sealed = {"sha256": self._seal(plain, content), "content": content, "part": plain}
-            write_file(self._path(number), to_json(sealed).encode())
-        return plain
+        rows = [plain(row) for row in part["rows"]]
+        rest = json.loads(to_json({name: value for name, value in part.items() if name != "rows"}))
+        made: Part = {**rest, "rows": rows}
+        about = to_json({"sha256": self._seal(made, content) if self.folder else "", "content": content, "part": rest})
+        path, data = self.path(number), to_parquet(rows, about)
+        if self.folder is None:
+            path.write_bytes(data)
+        else:
+            write_file(path, data)
+        return made
 
-    def _path(self, number: int) -> Path:
-        assert self.folder is not None
-        return self.folder / "parts" / f"{number:06}.json"
+    def path(self, number: int) -> Path:
+        """The file of a part."""
+        return self._files / f"{number:06}.parquet"
 
     def _seal(self, part: Part, content: str) -> str:
         return hashlib.sha256(json.dumps([self.key, content, part], sort_keys=True).encode()).hexdigest()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from mmgradcam.metrics.definition import SHARE, metric
 
 Row = Mapping[str, Any]
 
+ABSENT = "absent"
+"""Kind of a class that is not in the image; only a classifier is asked about such."""
 SELVARAJU, RUSSAKOVSKY, LI = (
     "Selvaraju et al. 2017",
     "Russakovsky et al. 2015",
@@ -30,7 +33,7 @@ SELVARAJU, RUSSAKOVSKY, LI = (
     level="rows",
     of=("box_found",),
 )
-def localization_error_top_1(rows: Sequence[Row]) -> float | None:
+def localization_error_top_1(rows: Iterable[Row]) -> float | None:
     """ILSVRC's localization error of a classifier; images whose class has no box do not count."""
     return _localization_error(rows, 1)
 
@@ -44,7 +47,7 @@ def localization_error_top_1(rows: Sequence[Row]) -> float | None:
     level="rows",
     of=("box_found",),
 )
-def localization_error_top_5(rows: Sequence[Row]) -> float | None:
+def localization_error_top_5(rows: Iterable[Row]) -> float | None:
     """As `localization_error_top_1`, of the five likeliest classes."""
     return _localization_error(rows, 5)
 
@@ -58,7 +61,7 @@ def localization_error_top_5(rows: Sequence[Row]) -> float | None:
     level="rows",
     of=("top", "pointing"),
 )
-def pointing_with_reject_option(rows: Sequence[Row]) -> float | None:
+def pointing_with_reject_option(rows: Iterable[Row]) -> float | None:
     """The pointing game with the reject option, of a classifier.
 
     As in the paper, of each image's five likeliest classes; classes that are present without a known place do not count. The
@@ -77,7 +80,7 @@ def pointing_with_reject_option(rows: Sequence[Row]) -> float | None:
     level="rows",
     of=("top", "pointing_15px"),
 )
-def pointing_with_reject_option_15px(rows: Sequence[Row]) -> float | None:
+def pointing_with_reject_option_15px(rows: Iterable[Row]) -> float | None:
     """As `pointing_with_reject_option`, with the tolerance of Zhang et al. 2016."""
     return _pointing_with_reject(rows, "pointing_15px")
 
@@ -91,10 +94,14 @@ def pointing_with_reject_option_15px(rows: Sequence[Row]) -> float | None:
     level="rows",
     of=("noun_iou", "function_word_iou"),
 )
-def word_f1_iou(rows: Sequence[Row]) -> float | None:
+def word_f1_iou(rows: Iterable[Row]) -> float | None:
     """Harmonic mean of the means of `noun_iou` and `function_word_iou`."""
-    values = [[row[name] for row in rows if row.get(name) is not None] for name in ("noun_iou", "function_word_iou")]
-    return f1_iou(*(float(np.mean(some)) for some in values)) if all(values) else None
+    values: dict[str, list[float]] = {"noun_iou": [], "function_word_iou": []}
+    for row in rows:
+        for name, some in values.items():
+            if row.get(name) is not None:
+                some.append(row[name])
+    return f1_iou(*(float(np.mean(some)) for some in values.values())) if all(values.values()) else None
 
 
 @metric(
@@ -106,58 +113,58 @@ def word_f1_iou(rows: Sequence[Row]) -> float | None:
     level="rows",
     of=("seed_intersection", "seed_union"),
 )
-def seed_mean_iou(rows: Sequence[Row]) -> float | None:
+def seed_mean_iou(rows: Iterable[Row]) -> float | None:
     """Mean IoU of segmentation seeds: of each class the pixels of all images in one count, as VOC defines it.
 
     The background, which VOC counts as a class too, is left out.
     """
     shared: dict[str, float] = defaultdict(float)
     either: dict[str, float] = defaultdict(float)
+    classes = False
     for row in rows:
+        classes |= row["kind"] == ABSENT
         if row.get("seed_union") is not None:
             shared[row["target"]] += row["seed_intersection"]
             either[row["target"]] += row["seed_union"]
-    if not either or not _of_classifier(rows):
+    return float(np.mean([shared[name] / either[name] for name in either])) if classes and either else None
+
+
+def _localization_error(rows: Iterable[Row], top: int) -> float | None:
+    correct, located, classes = [], [], False
+    for some in _ranked(rows):
+        classes |= any(row["kind"] == ABSENT for row in some)
+        if any(row.get("box_found") is not None for row in some):
+            correct.append([bool(row["correct"]) for row in some[:TOP]])
+            located.append([bool(row["box_found"]) for row in some[:TOP]])
+    return localization_error(correct, located, top) if classes and correct else None
+
+
+def _pointing_with_reject(rows: Iterable[Row], hit: str) -> float | None:
+    halves: list[list[tuple[float, bool, bool]]] = [[], []]
+    classes = placed = False
+    for some in _ranked(rows):
+        classes |= any(row["kind"] == ABSENT for row in some)
+        placed |= any(row.get(hit) is not None for row in some)
+        likeliest = [row for row in some[:TOP] if not row["correct"] or row.get(hit) is not None]
+        halves[some[0]["sample"] % 2] += [(row["top"], bool(row[hit]), bool(row["correct"])) for row in likeliest]
+    if not (classes and placed):
         return None
-    return float(np.mean([shared[name] / either[name] for name in either]))
-
-
-def _localization_error(rows: Sequence[Row], top: int) -> float | None:
-    if not _of_classifier(rows):
-        return None
-    boxed = [some for some in _ranked(rows) if any(row.get("box_found") is not None for row in some)]
-    correct = [[bool(row["correct"]) for row in some] for some in boxed]
-    located = [[bool(row["box_found"]) for row in some] for some in boxed]
-    return localization_error(correct, located, top) if boxed else None
-
-
-def _pointing_with_reject(rows: Sequence[Row], hit: str) -> float | None:
-    likeliest = [row for some in _ranked(rows) for row in some[:TOP]]
-    known = [row for row in likeliest if not row["correct"] or row.get(hit) is not None]
-    if not _of_classifier(rows) or all(row.get(hit) is None for row in rows):
-        return None
-    halves = [[row for row in known if row["record"] % 2 == half] for half in (0, 1)]
     total, count = 0.0, 0
     for own, other in (halves, halves[::-1]):
         if own and other:
-            threshold = reject_threshold(*_columns(other, hit))
-            total, count = total + len(own) * pointing_with_reject(*_columns(own, hit), threshold), count + len(own)
+            threshold = reject_threshold(*_columns(other))
+            total += len(own) * pointing_with_reject(*_columns(own), threshold)
+            count += len(own)
     return total / count if count else float("nan")
 
 
-def _of_classifier(rows: Sequence[Row]) -> bool:
-    """Whether some rows are of classes that are absent, which only a classifier is asked about."""
-    return any(row["kind"] == "absent" for row in rows)
-
-
-def _ranked(rows: Sequence[Row]) -> list[list[Row]]:
+def _ranked(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """The rows of each image that have a probability, the likeliest first."""
-    images: dict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row["probability"] is not None:
-            images[row["record"]].append(row)
-    return [sorted(some, key=lambda row: -row["probability"]) for some in images.values()]
+    for _, some in groupby(rows, key=lambda row: row["sample"]):
+        likely = [row for row in some if row["probability"] is not None]
+        if likely:
+            yield sorted(likely, key=lambda row: -row["probability"])
 
 
-def _columns(rows: Sequence[Row], hit: str) -> tuple[list[float], list[bool], list[bool]]:
-    return [row["top"] for row in rows], [bool(row[hit]) for row in rows], [bool(row["correct"]) for row in rows]
+def _columns(some: list[tuple[float, bool, bool]]) -> tuple[list[float], list[bool], list[bool]]:
+    return [top for top, _, _ in some], [hit for _, hit, _ in some], [correct for _, _, correct in some]
