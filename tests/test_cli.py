@@ -17,8 +17,8 @@ import pytest
 from conftest import complaints
 from PIL import Image
 
-from mmgradcam.bulk.rows import from_parquet
 from mmgradcam import InputError
+from mmgradcam.bulk.rows import from_parquet
 from mmgradcam.data.render import render
 from mmgradcam.data.scenes import make_scene
 
