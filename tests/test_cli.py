@@ -263,7 +263,7 @@ def test_a_real_interrupt_ends_a_run_that_can_go_on(folders: dict[str, Path], tm
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts in the background ignores it
     )
     for _ in range(1200):
-        if len(list((tmp_path / "out" / "parts").glob("*.json"))) >= 2 or child.poll() is not None:
+        if len(list((tmp_path / "out" / "parts").glob("*.parquet"))) >= 2 or child.poll() is not None:
             break
         time.sleep(0.05)
     child.send_signal(signal.SIGINT)
