@@ -70,6 +70,7 @@ def method_names() -> list[str]:
 def method_of(given: AnyMethod | str | None) -> AnyMethod | None:
     """A method as it is, or by its name, with settings if wanted; None stays None.
 
+    >>> from mmgradcam.naming import name_of
     >>> name_of(method_of("rise(count=500, cells=5)"))
     'rise(count=500, cells=5)'
     >>> name_of(method_of("smooth(layercam, count=50)"))

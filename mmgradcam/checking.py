@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from mmgradcam.arguments import task_of
-from mmgradcam.clips import Clip
+from mmgradcam.clips import Clip, open_clip
 from mmgradcam.engine import Encoded, encode, slopes
 from mmgradcam.errors import InputError, ModelError, UnknownGeometry
 from mmgradcam.pictures import open_picture
 from mmgradcam.probe import places_of
 from mmgradcam.seam import find_tap, kept_bytes, left_as_found, ran
 from mmgradcam.task import Target, Task, hidden_by
-from mmgradcam.trying import alike, kind_of, learns, lit, made_up, state_of, times_of
+from mmgradcam.trying import alike, example_of, kind_of, learns, lit, state_of, times_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def check(task: Task | str, picture: Any = None, **query: Any) -> list[Finding]:
 
     Args:
         task: any task, or the name of a bundled model.
-        picture: what to try it on, as for `explain`; by default one that is made up. A task of clips needs a `Clip`.
+        picture: what to try it on, as for `explain`; by default a picture, or a clip, that is made up.
         **query: what to ask, as for `explain`.
 
     Returns:
@@ -124,7 +124,8 @@ class _Trial:
                 "it was",
             )
         with left_as_found(self.task.modules()):
-            pixels = self.prepared(made_up() if picture is None else picture)
+            picture = self.opened(picture)
+            pixels = self.prepared(picture)
             encoded = self.encoded(pixels)
             targets = self.asked(encoded.features.detach())
             self.scored(pixels, encoded.features.detach(), targets)
@@ -133,12 +134,19 @@ class _Trial:
             self.upright(picture)
             self.heavy(encoded.features.detach(), targets)
 
+    def opened(self, given: Any) -> Any:
+        """A picture, a `Clip` or pixels."""
+        if given is None:
+            return example_of(self.task)
+        if isinstance(given, (Clip, Tensor)):
+            return given
+        return open_picture(given) if self.task.clip_length is None else open_clip(given)
+
     def prepared(self, picture: Any) -> Tensor:
         """(1, 3, h, w) on the model's device."""
         if isinstance(picture, Tensor):
             return picture.detach()[None].to(self.device())
-        image: Any = picture if isinstance(picture, Clip) else open_picture(picture)
-        made = self.tried("prepare", "it gets an RGB Pillow image, or a Clip", lambda: self.task.prepare(image))
+        made = self.tried("prepare", "it gets an RGB Pillow image, or a Clip", lambda: self.task.prepare(picture))
         pixels = getattr(made, "pixels", None)
         if not isinstance(pixels, Tensor) or pixels.dim() not in (3, 4) or not pixels.is_floating_point():
             got = made if pixels is None else pixels

@@ -172,13 +172,11 @@ def video(
     device: Device = "auto",
 ) -> None:
     """Classify clips; show where and when each class came from."""
-    from mmgradcam.clips import open_clip
-
     suffix = _film(film)
     task = load_asked(model, device, "clips")
     query = {k: v for k, v in {"classes": classes or None, "top": top, "against": against}.items() if v is not None}
     how = Map(method, noise, layer)
-    _explain_each(task, films, query, how, out, show_classes, lambda path: open_clip(path), {"film": suffix})
+    _explain_each(task, films, query, how, out, show_classes, {"film": suffix})
 
 
 @app.command()
@@ -257,7 +255,9 @@ def metrics() -> None:
 @app.command()
 def check(
     task: Annotated[str, typer.Argument(help="FILE.py:NAME, a plugin's model, or any other by name.", metavar="TASK")],
-    image: Annotated[Path | None, typer.Argument(help="Picture to try it on; else one that is made up.")] = None,
+    image: Annotated[
+        Path | None, typer.Argument(help="Picture or film to try it on, else one is made up; of a policy, its environment.")
+    ] = None,
     ask: Annotated[
         list[str] | None, typer.Option(help="What to ask, as KEY=VALUE (question=what is it?); repeat it for several.")
     ] = None,
@@ -270,7 +270,16 @@ def check(
     pairs = [(pair, *pair.partition("=")) for pair in ask or ()]
     if bad := [pair for pair, key, equals, _ in pairs if not (equals and key.isidentifier())]:
         raise InputError(f"--ask: expected KEY=VALUE, as question='what is it?', got {bad[0]!r}")
-    findings = tried(load_asked(task, device, None, encoder), image, **{key: value for _, key, _, value in pairs})
+    asked: Any = load_asked(task, device, None, encoder)
+    given: Any = image
+    if "observations" in asked.query_types:
+        from mmgradcam.bulk.episode import open_world
+
+        if image is None:
+            raise InputError(f"{asked.name} sees observations; name an environment after it, such as BabyAI-GoToLocal-v0")
+        seen, _ = open_world(str(image)).reset(seed=0)
+        asked, given = asked.at(seen), asked.picture(seen)
+    findings = tried(asked, given, **{key: value for _, key, _, value in pairs})
     show_findings(findings)
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
@@ -300,7 +309,6 @@ def _explain_each(
     how: Map,
     out: Path,
     show: Callable[[Explanation], None],
-    opened: Callable[[Path], Any] = lambda path: path,
     form: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Explains pictures one by one; a bad one is named and the rest go on."""
@@ -314,7 +322,7 @@ def _explain_each(
     for image in progress("explaining")(images, len(images)):
         try:
             with doing(f"explaining {image}", live=len(images) == 1):
-                explanation = explain(task, opened(image), method=chosen, taps=taps, reliance=how.reliance, **query)
+                explanation = explain(task, image, method=chosen, taps=taps, reliance=how.reliance, **query)
                 explanation = doubt(explanation) if how.reliance and calibrated(explanation) else explanation
                 explanation = examine(explanation) if how.check else explanation
             with doing(f"writing into {out}", live=len(images) == 1):

@@ -57,7 +57,7 @@ def explain(
     Args:
         task: the model, seen as a `Task`; or the name of a bundled model, which stays loaded.
         inputs: a picture or a list of them; each a path, a Pillow image, an array (H, W[, 3 or 4]) of uint8 or of floats in
-            0..1, a `Clip` for a model of clips, or a tensor (3, h, w) that is already prepared for the model.
+            0..1, for a model of clips a `Clip` or a film's path, or a tensor (3, h, w) that is already prepared for the model.
         method: how a map is made: a function of (features, gradients), such as `gradcam` or `layercam`, or of a `Probe`, which
             asks the model again, such as `rise` or `smooth(layercam)`; or its name. By default the task's own choice, else
             `gradcam`.

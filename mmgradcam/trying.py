@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
+from mmgradcam.clips import Clip
 from mmgradcam.task import Task
 
 CLOSE, CLOSE_HALF = 1e-4, 2e-2
@@ -24,6 +25,14 @@ def made_up() -> Image.Image:
         patch = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
         made += np.asarray(patch.resize((SIDE, SIDE), Image.Resampling.BICUBIC), float)
     return Image.fromarray((made / 3).astype(np.uint8))
+
+
+def example_of(task: Task) -> Image.Image | Clip:
+    """What a task is tried on when nothing is given: a picture that is made up, or a clip of it that moves to the right."""
+    if task.clip_length is None:
+        return made_up()
+    picture = np.asarray(made_up())
+    return Clip(tuple(Image.fromarray(np.roll(picture, 4 * n, axis=1)) for n in range(task.clip_length)))
 
 
 def lit(corner: tuple[int, int] | None = None) -> Image.Image:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmgradcam.clips import Clip
+from mmgradcam.clips import Clip, open_clip
 from mmgradcam.errors import InputError
 from mmgradcam.files import name_of
 from mmgradcam.pictures import Box, open_picture
@@ -56,6 +56,8 @@ def view_of(task: Task, source: Any) -> View:
         if not torch.isfinite(source).all():
             raise InputError("the tensor holds values that are not finite")
         return View(_picture_of(source), "", source.detach(), (0.0, 0.0, 1.0, 1.0), prepared=True)
+    if task.clip_length is not None and isinstance(source, (str, os.PathLike)):
+        source = open_clip(source)
     if isinstance(source, Clip):
         with task.exclusive():
             seen = task.prepare(source)  # type: ignore[arg-type]  # a task of clips takes those

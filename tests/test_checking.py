@@ -68,8 +68,7 @@ def test_tasks_of_clips_and_of_observations_are_tried_too() -> None:
     findings = check(load("clips-motion", device="cpu"), motion.clip, classes=["grows", "shrinks"])
     assert [str(f) for f in findings if f.ok is False] == []
     assert findings[0].said == "3 x 16 x 64 x 64 pixels become 64 channels on a grid of 16 x 16 x 16"
-    with pytest.raises(InputError, match="explains clips"):
-        check(load("clips-motion", device="cpu"))
+    assert [str(f) for f in check(load("clips-motion", device="cpu")) if f.ok is False] == [], "a clip is made up"
     mind = load("babyai-goto", device="cpu")
     assert isinstance(mind, Policy)
     seen = {"image": np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8), "mission": "go to the red ball"}

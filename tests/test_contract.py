@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
-from mmgradcam import check, explain
+from mmgradcam import InputError, Target, Task, check, explain
+from mmgradcam.bulk.asked import asked_of
+from mmgradcam.bulk.evaluate import evaluate as evaluate_scenes
+from mmgradcam.data.records import Photo, Phrase, Question, Thing
 from mmgradcam.tasks import load
 
 COLORS = """
@@ -117,3 +122,137 @@ def test_settings_of_a_method_on_the_command_line(
     listed = capsys.readouterr().out
     assert "count=1000, cells=7, share=0.5, seed=0, centred=True" in listed
     assert "smooth(METHOD)" in listed
+
+
+def red() -> Image.Image:
+    return Image.new("RGB", (40, 32), (250, 10, 20))
+
+
+class Own(Task):
+    """Asks nothing of its subclasses but what they are for: they say what they see in the mean color."""
+
+    def __init__(self) -> None:
+        self.net = nn.Conv2d(3, 3, 4, 4)
+        self.net.weight.data = torch.eye(3)[:, :, None, None].expand(3, 3, 4, 4).clone() / 16
+
+    def encode(self, images: Tensor) -> Tensor:
+        made: Tensor = self.net(images)
+        return made
+
+    def score(self, features: Tensor, targets: Any) -> Tensor:
+        return torch.stack([row[t.value].square().mean() for row, t in zip(features, targets, strict=True)])
+
+    def targets(self, features: Tensor, **query: Any) -> list[Target]:
+        return [Target(["red", "green", "blue"][k], k) for k in features.mean((0, 2, 3)).topk(2).indices.tolist()]
+
+
+class Classifying(Own):
+    def targets(self, features: Tensor, classes: Any = None) -> list[Target]:
+        return [Target(name, ["red", "green"].index(name)) for name in classes or ["red"]]
+
+
+class Saying(Own):
+    def targets(self, features: Tensor, caption: str = "red square") -> list[Target]:
+        return [Target(word, n) for n, word in enumerate(caption.split())]
+
+
+def test_defaults_are_read_from_the_class_and_give_way_to_what_is_set() -> None:
+    class Named(Own):
+        name = "colors"
+        query_types = frozenset({"question"})
+        clip_length = 4
+
+    one, other = Own(), Named()
+    assert (one.name, one.query_types, one.clip_length, one.can_read("xyzzy"), one.target_layer("net")) == (
+        "Own", frozenset(), None, True, "net",
+    )  # fmt: skip
+    assert (other.name, other.query_types, other.clip_length) == ("colors", {"question"}, 4)
+    one.name, one.device = "mine", "cpu"  # type: ignore[assignment]  # as many write it
+    assert explain(one, red()).about.model == "mine"
+    assert Classifying().query_types == {"classes"}
+    assert one.net.weight.device.type == "cpu"
+    with pytest.raises(InputError, match="Classifying is asked with classes=; got clases="):
+        explain(Classifying(), red(), clases=["red"])
+
+
+def things(*labels: str) -> Photo:
+    return Photo("a", red(), things=tuple(Thing(label, ((0.0, 0.0, 0.5, 1.0),)) for label in labels))
+
+
+def told(task: Task, photo: Photo) -> list[tuple[str, Any, bool]]:
+    """Of each target that a data set asks of a task: its label, whether it is right, and whether it is known where it is."""
+    made = []
+    for one in asked_of(task, photo):
+        explanation = explain(task, photo.image, **one.query)
+        truths = one.truths(explanation)
+        made += [(label, t.right, t.placed is not None) for label, t in zip(explanation.labels, truths, strict=True)]
+    return made
+
+
+def test_a_data_set_asks_each_task_what_it_supports() -> None:
+    named = Classifying()
+    named.labels = ("red", "green, jade")
+    assert [one.query for one in asked_of(named, things("red", "chair"))] == [{"classes": ["red"]}], "it takes no top="
+    assert asked_of(named, things("chair")) == []
+    with pytest.raises(InputError, match="Classifying has no `labels`"):
+        asked_of(Classifying(), things("red"))
+    assert told(Own(), things("red", "chair")) == [("red", True, True), ("blue", False, False)], "what it predicts"
+    phrase = Phrase(0, 0, 1, "red square", ("shape",), ((0.0, 0.0, 0.5, 1.0),))
+    written = Photo("a", red(), captions=(("red", "square", "here"),), phrases=(phrase,))
+    assert [one.query for one in asked_of(Saying(), written)] == [{"caption": "red square here"}]
+    assert [one.query for one in asked_of(Saying(), things("red"))] == [{}]
+    asked = Photo("a", red(), questions=(Question("what?", "other", ("Red",)), Question("why?", "other", ("so",))))
+
+    class Both(Saying):
+        def targets(self, features: Tensor, caption: str = "red square", question: str | None = None) -> list[Target]:
+            return [Target("RED", 0), Target("so", 1)] if question else super().targets(features, caption)
+
+    assert told(Both(), asked) == [("RED", True, False), ("so", False, False), ("RED", False, False), ("so", True, False)]
+    assert [one.query for one in asked_of(Both(), written)] == [{"caption": "red square here"}]
+    clips, policy = load("clips-motion", "cpu"), load("babyai-goto", "cpu")
+    for task, sees in ((clips, "clips"), (policy, "observations")):
+        with pytest.raises(InputError, match=f"expected a model of pictures, as the data set holds; {task.name} sees {sees}"):
+            asked_of(task, written)
+
+
+def test_vilt_is_evaluated_on_a_data_set_of_questions(
+    vqa_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hub_models import saved
+
+    folder = saved("vilt", tmp_path / "hub")
+    assert run("evaluate", "--model", folder, "--data", vqa_data, "--metrics", "heat", "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["pictures"], figures["rows"], figures["malformed"]) == (2, 2, [])
+    assert figures["figures"]["hirescam"]["correct"]["mean"] == 0
+
+
+def test_a_captioner_of_ones_own_is_measured_on_scenes_and_a_classifier_where_scenes_hold_its_classes() -> None:
+    assert evaluate_scenes(Saying(), 2)["statements"]["number"] == 4
+    with pytest.raises(InputError, match="expected a captioner or a VQA model of scenes, got Classifying"):
+        evaluate_scenes(Classifying(), 2)
+
+
+def test_clips_and_policies_are_tried_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmgradcam.data.motion import make_motion, render_motion
+
+    frames = render_motion(make_motion(3)).clip.frames
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
+    made = explain(load("clips-motion", "cpu"), tmp_path / "film.gif")
+    assert (len(made.map), made.about.image_name) == (16, "film.gif")
+    for more in ([], [tmp_path / "film.gif"]):
+        assert run("check", "clips-motion", *more) == 0
+        assert "3 x 16 x 64 x 64 pixels" in " ".join(capsys.readouterr().out.split())
+    assert run("check", "babyai-goto") == 1
+    assert "name an environment after it" in capsys.readouterr().err
+
+    class World:
+        def reset(self, seed: int) -> Any:
+            pixels = torch.randint(0, 255, (64, 64, 3), generator=torch.Generator().manual_seed(seed)).byte().numpy()
+            return {"image": pixels, "mission": "go to the red ball"}, {}
+
+    monkeypatch.setattr("mmgradcam.bulk.episode.open_world", lambda name: World() if name == "Here-v0" else None)
+    assert run("check", "babyai-goto", "Here-v0", "--ask", "action=left") == 0
+    assert "left" in capsys.readouterr().out

@@ -43,7 +43,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_snippet_runs_and_writes_what_it_says(names: dict[str, Any]) -> None:
-    assert len(BLOCKS) == 13
+    assert len(BLOCKS) == 14
     assert {"class.png", "classes.html", "changed.png"} <= {path.name for path in names["folder"].iterdir()}
     assert isinstance(names["classes"], Explanation)
 
@@ -54,14 +54,26 @@ def test_every_snippet_runs_and_writes_what_it_says(names: dict[str, Any]) -> No
         (lambda n: n["task"], {"top": 3}),
         (lambda n: n["Pyramid"](), {}),
         (lambda n: n["Price"](["old", "red", "chair"]), {"age": 30, "text": "red chair", "box": (0.2, 0.2, 0.8, 0.8)}),
-        (lambda n: n["Sure"](n["resnet18"](), n["task"].names), {"top": 2}),
+        (lambda n: n["Sure"](n["resnet18"](), n["task"].labels), {"top": 2}),
         (lambda n: n["Detection"](), {}),
         (lambda n: n["Segmented"](n["lraspp_mobilenet_v3_large"](weights=None, weights_backbone=None)), {}),
         (lambda n: n["clip"], {"text": "a red cube", "rather_than": "a blue ball"}),
         (lambda n: n["Age"](), {}),
+        (lambda n: n["Colors"](), {"question": "what color is it?"}),
         (lambda n: n["load"]("classifier"), {"classes": [3, 5]}),
     ],
-    ids=["split", "pyramid", "price", "log-probability", "detection", "segmentation", "similarity", "regression", "plugin"],
+    ids=[
+        "split",
+        "pyramid",
+        "price",
+        "log-probability",
+        "detection",
+        "segmentation",
+        "similarity",
+        "regression",
+        "questions",
+        "plugin",
+    ],
 )
 def test_what_the_guide_shows_is_right(names: dict[str, Any], task: Any, query: dict[str, Any]) -> None:
     torch.manual_seed(0)

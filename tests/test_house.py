@@ -55,7 +55,7 @@ FLOORS: list[set[str]] = [
 
 WITHIN = {
     ("task", "errors"), ("task", "pictures"), ("pictures", "errors"), ("seam", "errors"), ("seam", "locks"), ("task", "locks"), ("layouts", "errors"),
-    ("draw", "pictures"), ("relus", "errors"), ("trying", "task"), ("explanation", "report"), ("explanation", "record"), ("record", "report"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("engine", "contract"), ("explainer", "arguments"), ("explaining", "explainer"), ("tasks", "checkpoints"), ("__main__", "cli"),
+    ("draw", "pictures"), ("relus", "errors"), ("trying", "task"), ("trying", "clips"), ("explanation", "report"), ("explanation", "record"), ("record", "report"), ("explanation", "film"), ("film", "report"), ("clips", "errors"), ("clips", "pictures"), ("probe", "engine"), ("engine", "contract"), ("explainer", "arguments"), ("explaining", "explainer"), ("tasks", "checkpoints"), ("__main__", "cli"),
     ("precision", "probability"), ("memory", "errors"), ("explaining", "arguments"), ("checking", "arguments"),
     ("files", "errors"), ("draw", "errors"), ("writing", "errors"), ("archives", "errors"), ("validation", "errors"), ("pictures", "files"), ("clips", "files"), ("explanation", "schema"), ("explanation", "lookup"),
     ("show", "bulk"), ("cli", "bulk"), ("cli", "show"), ("choosing", "show"), ("cli", "choosing"), ("cli", "options"), ("cli", "evaluating"),
