@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from mmgradcam.arguments import task_of
+from mmgradcam.arguments import queries_of, task_of
 from mmgradcam.clips import Clip, open_clip
 from mmgradcam.engine import Encoded, encode, slopes
 from mmgradcam.errors import InputError, ModelError, UnknownGeometry
@@ -116,6 +116,7 @@ class _Trial:
             self.stop(
                 "names", f"the attribute {hidden[0]!r} hides Task.{hidden[0]}, which explain calls; call it something else"
             )
+        queries_of(self.task, self.query, None, 1)
         if not self.task.modules():
             self.say(
                 "modules",

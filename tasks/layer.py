@@ -9,7 +9,6 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam.arguments import refuse_unknown
 from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.pictures import Box, Prepared, Seen
@@ -35,7 +34,7 @@ class Layer(Task):
             (3, h, w), or (3, T, h, w) of a `Clip` for a model of clips; which part of the picture that shows is found by
             showing it ramps (`mmgradcam.pictures.Seen`). Or `Prepared`, which says itself which part it shows. By default the
             preprocessing of a model of torchvision, timm or transformers, where it can be known; else, with a warning, pixels
-            in 0..1 at the picture's own size.
+            in 0..1 at the picture's own size. Its `length`, where it has one, is the task's `clip_length`.
         layout: makes (B, C, *grid) of the layer's output, if it puts out tokens; see `mmgradcam.layouts`.
         several: any number of classes may hold at once (multi-label): probabilities are each class's own, and all above a
             half are explained unless told otherwise.
@@ -106,9 +105,7 @@ class Layer(Task):
         classes: Sequence[int | str] | None = None,
         top: int | None = None,
         against: int | str | None = None,
-        **query: Any,
     ) -> list[Target]:
-        refuse_unknown(self, query, ("classes", "top", "against"), "with classes=[...], top=K or against=...")
         return targets_of(features[0], self.labels, classes, top, against, self.several)
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.pictures import Prepared
 from mmgradcam.probability import full, log_prob
@@ -119,9 +118,7 @@ class Policy(Task):
         against: int | str | None = None,
         top: int = 1,
         value: bool = False,
-        **query: Any,
     ) -> list[Target]:
-        refuse_unknown(self, query, ("action", "against", "top", "value"))
         scores, state = self._told(features[:1, :-1])[0], features[0, -1]
         if not 1 <= top <= len(scores):
             raise InputError(f"top: expected 1 to {len(scores)} actions, got {top}")

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.arguments import refuse_unknown
 from mmgradcam.clips import Clip, open_clip
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
@@ -52,9 +51,7 @@ class Video(Task):
         classes: Sequence[int | str] | None = None,
         top: int | None = None,
         against: int | str | None = None,
-        **query: Any,
     ) -> list[Target]:
-        refuse_unknown(self, query, ("classes", "top", "against"), "with classes=[...], top=K or against=...")
         return targets_of(self.head(features)[0], self.labels, classes, top, against)
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:

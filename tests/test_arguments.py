@@ -181,7 +181,7 @@ def test_what_a_task_cannot_be_asked_is_said_with_the_nearest() -> None:
     policy = Policy(nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.Flatten(), nn.Linear(64, 3)), "0")
     seen = np.zeros((8, 8, 3), np.uint8)
     for task, picture, query, said in [
-        (layered(), PICTURE, {"clas": [1]}, r"is asked with classes=\[\.\.\.\], top=K or against=\.\.\.; got clas=; did you mean classes="),
+        (layered(), PICTURE, {"clas": [1]}, "is asked with classes=, top=, against=; got clas=; did you mean classes="),
         (tiny_vqa(), torch.rand(3, 16, 16).double(), {"question": "what", "anser": "red"}, "got anser=; did you mean answer="),
         (tiny_vqa(), torch.rand(3, 16, 16).double(), {"questions": "what is"}, "questions: expected a list of questions, got 'what is'"),
         (tiny_vqa(), torch.rand(3, 16, 16).double(), {}, "tiny-lstm is asked with question=.*; got no question"),

@@ -88,6 +88,15 @@ def test_a_users_own_model_of_questions_runs_everywhere(
     assert [str(f) for f in check(task, photo, question="what color is it?") if f.ok is False] == []
 
     assert run("check", model, photo, "--ask", "question=what color is it?") == 0
+    capsys.readouterr()
+    for more, said in (
+        ([], "Colors needs question=..., which was not given"),
+        (["--ask", "qestion=x"], "did you mean question=?"),
+    ):
+        assert run("check", model, *more) == 1
+        captured = capsys.readouterr()
+        assert said in captured.err
+        assert "WRONG" not in captured.out
     assert run("vqa", photo, "--model", model, "--question", "What color is it?", "--out", tmp_path / "out") == 0
     assert "What color is it? Red" in capsys.readouterr().out
     described = json.loads((tmp_path / "out" / photo.stem / "explanation.json").read_text())
@@ -256,3 +265,39 @@ def test_clips_and_policies_are_tried_from_the_command_line(
     monkeypatch.setattr("mmgradcam.bulk.episode.open_world", lambda name: World() if name == "Here-v0" else None)
     assert run("check", "babyai-goto", "Here-v0", "--ask", "action=left") == 0
     assert "left" in capsys.readouterr().out
+
+
+TOKENS = """
+import torch
+from torch import nn
+from mmgradcam.pictures import Fit
+from mmgradcam.tasks import Layer
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.block = nn.Conv2d(3, 8, 8, 8), nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+        self.last, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+    def forward(self, images):
+        tokens = self.block(self.patches(images).flatten(2).transpose(1, 2))
+        return self.head(self.last(tokens).tanh().mean(1))
+
+def make():
+    return Layer(Net(), "patches", ["red", "blue"], Fit((32, 32)))
+"""
+
+
+def test_a_layer_of_tokens_can_be_named_wherever_layers_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The task finds the layout that makes a grid of what the layer puts out."""
+    (tmp_path / "tokens.py").write_text(TOKENS)
+    red().save(tmp_path / "red.png")
+    (tmp_path / "data" / "red").mkdir(parents=True)
+    red().save(tmp_path / "data" / "red" / "a.png")
+    model, out = f"{tmp_path / 'tokens.py'}:make", tmp_path / "out"
+    assert run("classify", tmp_path / "red.png", "--model", model, "--layer", "block", "--out", out) == 0
+    assert json.loads((out / "red" / "explanation.json").read_text())["seam"]["grid"] == [4, 4]
+    told = ["evaluate", model, "--data", tmp_path / "data", "--metrics", "heat", "--layer", "block", "--out", tmp_path / "rows", "--json"]  # fmt: skip
+    for _ in range(2):  # and a run goes on where another stopped: layers are known by their names
+        assert run(*told) == 0
+        assert json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))["pictures"] == 1

@@ -82,7 +82,7 @@ def test_answers_contrasts_and_the_questions_words(task: Any) -> None:
     ("query", "says"),
     [
         ({}, "question="),
-        ({"question": " "}, "question="),
+        ({"question": " "}, "question: expected a sentence"),
         ({"question": QUESTION, "answer": "blu"}, "blue"),
         ({"question": QUESTION, "answer": "red", "against": "red"}, "another"),
         ({"question": QUESTION, "top": 9}, "1 to 3"),

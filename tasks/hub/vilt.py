@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
 from mmgradcam.methods import hirescam
 from mmgradcam.pictures import Prepared, Seen
@@ -75,16 +74,13 @@ class Vilt(Task):
     def targets(
         self,
         features: Tensor,
-        question: str | None = None,
+        question: str,
         answer: str | Sequence[str] | None = None,
         top: int | None = None,
         against: str | None = None,
-        **query: Any,
     ) -> Sequence[Target]:
-        asked = "with question=..., and answer=, against= or top= if wanted"
-        refuse_unknown(self, query, ("question", "answer", "against", "top"), asked)
         if not isinstance(question, str) or not question.strip():
-            raise InputError(f"{self.name} is asked {asked}; got {question!r:.60}")
+            raise InputError(f"question: expected a sentence, got {question!r:.60}")
         tokens = tuple(self.tokenizer(question.strip())["input_ids"])
         longest = self.model.config.max_position_embeddings
         if len(tokens) > longest:
