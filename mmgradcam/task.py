@@ -142,7 +142,7 @@ class Task(ABC):
         """(B, 3, h, w) prepared pictures -> (B, C, *grid) features. Called once per image."""
 
     @abstractmethod
-    def targets(self, features: Tensor, **query: Any) -> Sequence[Target]:
+    def targets(self, features: Tensor, *_: Any, **query: Any) -> Sequence[Target]:  # so typed, any keywords may follow
         """(1, C, *grid) features of one image -> what to explain: what the query names, else what the model predicts."""
 
     @abstractmethod
