@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from mmgradcam.choosing import complain, load_asked, method_of, names_of, supported_by, taps_of
+from mmgradcam.choosing import load_asked, method_of, names_of, supported_by, taps_of
 from mmgradcam.errors import InputError
 from mmgradcam.options import Device, Encoder, Layers, MethodName, writable
-from mmgradcam.show import progress, show_audit, show_figures, show_measured
+from mmgradcam.show import progress, show_audit, show_figures
 from mmgradcam.writing import to_json
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def evaluate(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Metrics, separated by commas (pointing by default); `mmgradcam metrics` says what each is.",
+            help="Metrics, separated by commas; by default those that fit the model. `mmgradcam metrics` says what each is.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Number of pictures (all by default) or of scenes (1000).", min=1)] = None,
@@ -66,22 +66,19 @@ def evaluate(
     if name is None or (model and named):
         raise InputError("evaluate: expected one model, as mmgradcam evaluate scenes-captioner or --model scenes-captioner")
     load = cache(lambda: load_asked(name, device, None, encoder))
-    photos_alone = data is None or Path(data).suffix == ".parquet" or any(Path(data).glob("*.parquet"))
     figures = None
-    if not (methods or metrics or out or images) and photos_alone:
-        figures = _of_scenes(load, limit, method, layer) if data is None else _of_photos(load, data, limit, method, layer)
+    if data is None and not (methods or metrics or out or images):
+        figures = _of_worlds(load, limit, method, layer)
     if figures is None:
         limit = limit or (1000 if data is None else None)
         _audit(load, data or "scenes", images, methods or method, metrics, limit, out, as_json, layer)
     elif as_json:
         typer.echo(to_json(figures, indent=2, ascii_only=True))
-    elif data is None:
-        show_figures(figures)
     else:
-        show_measured({name: value for name, value in figures.items() if name != "malformed"})
+        show_figures(figures)
 
 
-def _of_scenes(
+def _of_worlds(
     load: Callable[[], Task], limit: int | None, method: str | None, layer: list[str] | None
 ) -> dict[str, Any] | None:
     """The figures of a model on what is rendered for such; None where nothing is."""
@@ -103,29 +100,6 @@ def _of_scenes(
     return figures
 
 
-def _of_photos(
-    load: Callable[[], Task], data: str, limit: int | None, method: str | None, layer: list[str] | None
-) -> dict[str, Any] | None:
-    """The figures of a model on photos with captions and boxes; None where it is not asked with phrases or questions."""
-    from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
-    from mmgradcam.data.photos import Photos
-
-    photos, count, bad = Photos(data).readable(limit)
-    for line in bad[:10]:
-        complain(f"malformed, left out: {line}")
-    if not count:
-        raise InputError(f"{data}: expected photos that can be read, got none of {len(bad)}")
-    task = load()
-    measures: dict[str, Any] = {"questions": evaluate_answers, "phrases": evaluate_photos}
-    measure = next((one for key, one in measures.items() if key in task.query_types), None)
-    if measure is None:
-        return None
-    figures: dict[str, Any] = measure(
-        task, photos, count, method=method_of(method), taps=taps_of(task, layer), progress=progress("photos")
-    )
-    return {**figures, "malformed": bad}
-
-
 def _audit(
     load: Callable[[], Task],
     data: str,
@@ -140,14 +114,15 @@ def _audit(
     """Compares methods on a data set."""
     from mmgradcam.bulk.audit import audit
     from mmgradcam.bulk.findings import save, summary
-    from mmgradcam.bulk.measures import measures_of
+    from mmgradcam.bulk.measures import defaults_of, measures_of
     from mmgradcam.data.sources import open_data
     from mmgradcam.methods import gradcam
 
     wanted = [method_of(one) for one in names_of(methods or "")]
-    measures = measures_of(names_of(metrics or "pointing"))
+    measures = measures_of(names_of(metrics or ""))
     source = open_data(data, images)
     task = load()
+    measures = measures or measures_of(defaults_of(task))
     ways = wanted or [task.method or gradcam]
     made = audit(task, source, ways, measures, limit=limit, taps=taps_of(task, layers), out=out, progress=progress("batches"))
     if not made.rows:

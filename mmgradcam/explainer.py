@@ -259,6 +259,18 @@ class Again:
         ((made,),) = self.how.explain([self.view], [self.query], lambda features, queries: [[target]])
         return made
 
+    def asked(self, query: Query) -> Explanation:
+        """Explains the same picture in the same way, asked something else."""
+        alike = replace(self.how, graph=False, reliance=False, only=None, blank=[])
+        ((made,),) = alike.explain([self.view], [query], alike.task.targets_of_each)
+        return made
+
+    def blind(self) -> Sequence[Target]:
+        """What the model predicts for the same query, given nothing in place of the picture; see `blank_of`."""
+        query = self.query if self.view.size is None else {**self.query, "size": self.view.size}
+        with self.how.task.exclusive(), left_as_found(self.how.task.modules()), torch.no_grad():
+            return self.how.task.targets_of_each(self.how._blank(self.view), [query])[0]
+
     def of(
         self, targets: Sequence[Sequence[Target]], pixels: Sequence[Tensor], how: Mapping[str, Any] = MappingProxyType({})
     ) -> list[Explanation]:

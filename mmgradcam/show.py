@@ -199,26 +199,6 @@ def show_figures(figures: dict[str, Any]) -> None:
         Console().print(table)
 
 
-def show_measured(figures: dict[str, Any]) -> None:
-    """Figures on photos: a table for each group of them, one line for each that stands alone."""
-    from rich.console import Console
-    from rich.table import Table
-
-    def shown(value: Any) -> str:
-        return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
-
-    for title, values in figures.items():
-        if not isinstance(values, dict):
-            typer.echo(f"{title.replace('_', ' ')}: {shown(values)}")
-            continue
-        table = Table(title.replace("_", " "), "", title_justify="left")
-        for name, value in values.items():
-            for key, one in value.items() if isinstance(value, dict) else [("", value)]:
-                several = ", ".join(f"{k} {shown(v)}" for k, v in one.items()) if isinstance(one, dict) else shown(one)
-                table.add_row(f"{name} {key}".strip(), several)
-        Console().print(table)
-
-
 def show_audit(made: Audit) -> None:
     """A line per figure, a column per method, with 95% intervals; then what could not be read."""
     from rich.console import Console

@@ -175,14 +175,14 @@ class Captions(Lesson):
 
     @torch.no_grad()
     def validate(self, head: EvidenceCaptioner, x: np.ndarray[Any, Any]) -> float:
-        """BLEU-4 of captions of the held photos, by beam search, (N, C, *grid) features."""
+        """BLEU-4 in percent of captions of the held photos, by beam search, (N, C, *grid) features."""
         task = Captioning(nn.Identity(), head, self.words.vocabulary, None, longest=20, beam=3)  # type: ignore[arg-type]
         device = next(head.parameters()).device
         made: list[list[str]] = []
         for at in range(0, len(x), 50):
             part = torch.from_numpy(np.array(x[at : at + 50])).float().to(device)
             made += [self.words.vocabulary.decode(row) for row in task.generate(task.encode(part))]
-        return bleu4(made, self.texts[self.count :])
+        return 100 * bleu4(made, self.texts[self.count :])
 
 
 class Answers(Lesson):

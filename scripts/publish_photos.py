@@ -9,7 +9,9 @@ that and for nothing else. The figures are those of the validation photos.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ from safetensors.torch import load_file
 from train_photos import HUB, MOBILENET
 
 from mmgradcam import methods
-from mmgradcam.bulk.photos import evaluate_answers, evaluate_photos
+from mmgradcam.bulk.audit import audit
+from mmgradcam.bulk.findings import figures_of
+from mmgradcam.bulk.measures import defaults_of
 from mmgradcam.data.photos import Photos
+from mmgradcam.data.sources import Source, open_data
 from mmgradcam.task import Task
 from mmgradcam.tasks import load
 from mmgradcam.tasks.loading import build, parts, save
@@ -48,6 +53,7 @@ SUMMARIES = {
     "photo-vqa": "answers questions about photos; MobileNetV2 of the hub, LSTM with glimpses over word detectors",
 }
 Figures = dict[str, Any]
+CHOSEN_BY = ("pointing", "pointing_swapped_pairs", "baseline_center", "baseline_random", "inside_outside")
 
 
 def describe(name: str, run: Path) -> dict[str, Any]:
@@ -115,37 +121,23 @@ def choose(name: str, given: argparse.Namespace) -> list[Figures]:
     task, photos = loaded(name, given), held(given.train)
     for unit, method, taps in candidates(name)[len(rows) :]:
         task.unit = unit
-        how: dict[str, Any] = {"method": getattr(methods, method), "taps": taps}
-        if "question" in task.query_types:
-            found = evaluate_answers(task, photos, given.choose_on, **how)["pointing"]
-            rows.append({"unit": unit, "method": method, "taps": taps, "kinds": found, **mean_of(found)})
-        else:
-            measured = evaluate_photos(task, photos, given.choose_on, captions=False, **how)
-            rows.append(
-                {"unit": unit, "method": method, "taps": taps, **measured["pointing"], "ratio": measured["inside_outside"]}
-            )
-        print(
-            {k: round(v, 1) if isinstance(v, float) else v for k, v in rows[-1].items() if k not in ("types", "kinds")},
-            flush=True,
-        )
+        wanted = ["pointing", "heat"]
+        made = audit(task, photos, [getattr(methods, method)], wanted, limit=given.choose_on, taps=taps)
+        found = {name: figure.mean for name, figure in made.figures(made.methods[0]).items()}
+        rows.append({"unit": unit, "method": method, "taps": taps, **{key: found[key] for key in CHOSEN_BY if key in found}})
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
         kept.write_text(json.dumps(rows))
     return rows
 
 
-def held(path: Path) -> Photos:
-    photos = Photos(path)
-    return Photos(photos.rows.select(range(len(photos) - HELD, len(photos))))
-
-
-def mean_of(found: Figures) -> Figures:
-    """Of all kinds together."""
-    total = sum(f["count"] for f in found.values())
-    return {key: sum(f[key] * f["count"] for f in found.values() if f["count"]) / total for key in ("own", "centre")}
+def held(path: Path) -> Source:
+    rows = Photos(path).rows
+    return open_data(rows.select(range(len(rows) - HELD, len(rows))))
 
 
 def merit(row: Figures) -> float:
-    """What is wanted of a default: peaks in the box, and not those of another phrase's map."""
-    return float(row["own"] - 0.5 * row.get("swapped", 0.0))
+    """What is wanted of a default: peaks in the box, and of a captioner's phrases not those of another phrase's map."""
+    return float(row["pointing"] - 0.5 * row.get("pointing_swapped_pairs", 0.0))
 
 
 def publish(name: str, given: argparse.Namespace) -> None:
@@ -158,12 +150,7 @@ def publish(name: str, given: argparse.Namespace) -> None:
     best = max(rows, key=merit)
     config |= {"method": best["method"], "taps": best["taps"]} | ({"unit": best["unit"]} if "captioner" in name else {})
     (CHECKPOINTS / name / "config.json").write_text(json.dumps({**config, "format": 1}, indent=1) + "\n")
-    task, photos = loaded(name, given), Photos(given.val)
-    how: dict[str, Any] = {"progress": lambda items, count: track(items, name, count)}
-    if "question" in task.query_types:
-        figures = evaluate_answers(task, photos, given.measure_on, maps=given.map_on, **how)
-    else:
-        figures = evaluate_photos(task, photos, given.measure_on, **how)
+    figures = measured(loaded(name, given), open_data(given.val), given)
     config |= {"headline": headline(figures), "figures": figures}
     (CHECKPOINTS / name / "config.json").write_text(json.dumps({**config, "format": 1}, indent=1) + "\n")
     card = write_card(name, config, rows, best, given)
@@ -171,14 +158,39 @@ def publish(name: str, given: argparse.Namespace) -> None:
     print(json.dumps(figures))
 
 
+def measured(task: Task, photos: Source, given: argparse.Namespace) -> Figures:
+    """The figures of the card, in the schema of an evaluation's summary."""
+
+    def evaluated(metrics: Sequence[str], limit: int | None) -> Figures:
+        shown = functools.partial(_progress, ", ".join(metrics))
+        made = audit(task, photos, [task.method or methods.gradcam], metrics, limit=limit, progress=shown)
+        return figures_of(made, made.methods[0])
+
+    figures = evaluated(defaults_of(task), given.measure_on)
+    if "bleu4" in figures["wholes"] and isinstance(beam := getattr(task, "beam", None), int):
+        task.beam = 1  # type: ignore[attr-defined]
+        figures["greedy"] = evaluated(["captions"], given.measure_on)["wholes"]
+        task.beam = beam  # type: ignore[attr-defined]
+    figures["counts"]["mapped"] = figures["counts"]["photos"]
+    return figures
+
+
+def _progress(what: str, items: Any, count: int) -> Any:
+    return track(items, what, count)
+
+
+def percent(found: Figures, name: str) -> float:
+    return 100 * float(found[name]["mean"])
+
+
 def headline(figures: Figures) -> str:
-    if "accuracy" in figures:
-        together = mean_of(figures["pointing"])
-        said = f"{figures['accuracy']['all']:.1f}% right, {figures['blind']['all']:.1f}% without the picture"
-        return f"{said}; peak in the box {together['own']:.1f}%, centre {together['centre']:.1f}%"
-    p = figures["pointing"]
-    said = f"BLEU-4 {figures['bleu4']:.1f}; peak in the phrase's box {p['own']:.1f}%, of another phrase {p['swapped']:.1f}%"
-    return f"{said}, centre {p['centre']:.1f}%"
+    own = functools.partial(percent, figures["all"])
+    if "blind_accuracy" in figures["all"]:
+        said = f"{own('correct'):.1f}% right, {own('blind_accuracy'):.1f}% without the picture; peak in the box {own('pointing'):.1f}%"
+    else:
+        said = f"BLEU-4 {100 * figures['wholes']['bleu4']:.1f}; peak in the phrase's box {own('pointing'):.1f}%"
+        said += f", of another phrase {own('pointing_swapped_pairs'):.1f}%"
+    return f"{said}, centre {own('baseline_center'):.1f}%"
 
 
 def write_card(name: str, config: Figures, rows: list[Figures], best: Figures, given: argparse.Namespace) -> str:
@@ -269,45 +281,53 @@ def _set(value: Any) -> str:
 
 
 def captions_table(figures: Figures) -> str:
-    p = figures["pointing"]
-    types = "".join(f"| {k} | {v['own']:.1f} | {v['centre']:.1f} | {v['count']:,} |\n" for k, v in p["types"].items())
-    g, meteor = figures["greedy"], figures["meteor"]
-    none = " (METEOR needs nltk's WordNet, which was not at hand)" if meteor is None else f", METEOR {meteor:.1f}"
-    return f"""Captions: BLEU-4 **{figures["bleu4"]:.1f}**, CIDEr-D {figures["cider"]:.1f} by beam search of 3; BLEU-4 {g["bleu4"]:.1f}, CIDEr-D {g["cider"]:.1f} greedy{none}.
+    own, whole, g = functools.partial(percent, figures["all"]), figures["wholes"], figures["greedy"]
+    count = figures["all"]["pointing"]["rows"]
+    types = "".join(
+        f"| {k} | {percent(v, 'pointing'):.1f} | {percent(v, 'baseline_center'):.1f} | {v['pointing']['rows']:,} |\n"
+        for k, v in figures["kinds"].items()
+        if "pointing" in v
+    )
+    meteor = f", METEOR {100 * whole['meteor']:.1f}" if "meteor" in whole else METEORLESS
+    return f"""Captions: BLEU-4 **{100 * whole["bleu4"]:.1f}**, CIDEr-D {100 * whole["cider"]:.1f} by beam search of 3; BLEU-4 {100 * g["bleu4"]:.1f}, CIDEr-D {100 * g["cider"]:.1f} greedy{meteor}.
 One caption for all photos scores BLEU-4 8.8, one person's caption against the four others' 21.2.
 
-Of {figures["counts"]["phrases"]:,} boxed phrases of the reference captions, teacher-forced, how many percent have the map's peak in one of their
+Of {count:,} boxed phrases of the reference captions, teacher-forced, how many percent have the map's peak in one of their
 boxes:
 
 | | own | centre | phrases |
 | --- | --- | --- | --- |
-| **all** | **{p["own"]:.1f}** | {p["centre"]:.1f} | {figures["counts"]["phrases"]:,} |
+| **all** | **{own("pointing"):.1f}** | {own("baseline_center"):.1f} | {count:,} |
 {types}
-The map of another phrase of the same caption peaks there in {p["swapped"]:.1f}%: the map knows {p["own"] - p["swapped"]:.1f} points of the phrase beyond "something
-is here". A random point is there in {p["random"]:.1f}%. Mean heat inside the boxes over mean heat outside: {figures["inside_outside"]:.2f}.
-Nouns of the generated captions that head a boxed phrase: {p["generated"]["own"]:.1f}% (centre {p["generated"]["centre"]:.1f}%, {p["generated"]["count"]:,} nouns).
+The map of another phrase of the same caption peaks there in {own("pointing_swapped_pairs"):.1f}%: the map knows {own("pointing") - own("pointing_swapped_pairs"):.1f} points of the phrase beyond "something
+is here". A random point is there in {own("baseline_random"):.1f}%. Mean heat inside the boxes over mean heat outside: {figures["all"]["inside_outside"]["mean"]:.2f}.
+Nouns of the generated captions that head a boxed phrase: {own("generated_pointing"):.1f}% (centre {own("baseline_center_generated"):.1f}%).
 
 """
 
 
+METEORLESS = " (METEOR needs nltk's WordNet, which was not at hand)"
+
+
 def answers_table(figures: Figures) -> str:
+    total, c = figures["all"], figures["counts"]
+    own = functools.partial(percent, total)
     kinds = "".join(
-        f"| {k} | {v:.1f} | {figures['blind'][k]:.1f} | {figures['guess'][k]:.1f} |\n"
-        for k, v in figures["accuracy"].items()
-        if k != "all"
+        f"| {k} | {percent(v, 'correct'):.1f} | {percent(v, 'blind_accuracy'):.1f} | {percent(v, 'majority_prior'):.1f} |\n"
+        for k, v in figures["kinds"].items()
     )
-    points = "".join(point_row(kind, found) for kind, found in figures["pointing"].items())
-    a, c = figures["accuracy"]["all"], figures["counts"]
-    return f"""{c["questions"]:,} questions that the captions and their phrases give rise to (`mmgradcam.data.asking` lists the kinds). An answer is right if
+    points = "".join(point_row(kind, found) for kind, found in figures["kinds"].items() if "pointing" in found)
+    asked = total["correct"]["rows"]
+    return f"""{asked:,} questions that the captions and their phrases give rise to (`mmgradcam.data.asking` lists the kinds). An answer is right if
 two of a photo's five captions give it, in these words or synonyms, as VQA v2 asks for three people of ten; a question to which
 no answer is right is not asked. They are balanced: of two answers each is right as often, of more none in over half of the
-photos that the question is asked of. For {c["unanswerable"]:,} of them the model has no right answer in its list, and they count as wrong;
-{c["unread"]:,} more have a word it does not know and are not asked. "The usual answer" is the one that is right most often of that very
+photos that the question is asked of. For {round((1 - total["answerable"]["mean"]) * asked):,} of them the model has no right answer in its list, and they count as wrong;
+{c["out_of_vocabulary"]:,} more have a word it does not know and are not asked. "The usual answer" is the one that is right most often of that very
 question on these photos: no less than what is learned from training photos would score.
 
 | kind | right, % | shown a grey picture, % | the usual answer to the question, % |
 | --- | --- | --- | --- |
-| **all** | **{a:.1f}** | {figures["blind"]["all"]:.1f} | {figures["guess"]["all"]:.1f} |
+| **all** | **{own("correct"):.1f}** | {own("blind_accuracy"):.1f} | {own("majority_prior"):.1f} |
 {kinds}
 Of the first {c["mapped"]:,} photos, how many percent of the maps peak in a box of what the right answers name or tell of: maps of the
 model's own answers, of those alone that were right, and of a right answer whatever the model says, where it knows one. Beside each
@@ -320,17 +340,27 @@ what the centre point scores there, and how many questions these are:
 
 
 def point_row(kind: str, found: Figures) -> str:
-    parts = [found, found.get("right"), found.get("given")]
-    cells = ["-" if f is None else f"{f['own']:.1f}, {f['centre']:.1f} ({f['count']:,})" for f in parts]
-    return f"| {kind} | {' | '.join(cells)} | {found['count']:,} |\n"
+    cells = [
+        f"{percent(found, f'pointing{of}'):.1f}, {percent(found, f'baseline_center{of}'):.1f} ({found[f'pointing{of}']['rows']:,})"
+        if f"pointing{of}" in found
+        else "-"
+        for of in ("", "_correct", "_given")
+    ]
+    return f"| {kind} | {' | '.join(cells)} | {found['pointing']['rows']:,} |\n"
 
 
 def methods_table(rows: list[Figures], best: Figures, vqa: bool) -> str:
-    columns = ("own", "centre") if vqa else ("own", "swapped", "centre")
-    lines = [f"| score | method | at | {' | '.join(columns)} |", "| --- | --- | --- |" + " --- |" * len(columns)]
+    columns = {"pointing": "own", "pointing_swapped_pairs": "swapped", "baseline_center": "centre"}
+    columns = {key: said for key, said in columns.items() if not (vqa and said == "swapped")}
+    lines = [f"| score | method | at | {' | '.join(columns.values())} |", "| --- | --- | --- |" + " --- |" * len(columns)]
     for row in rows:
         mark = "**" if row is best else ""
-        cells = [row["unit"], row["method"], " x ".join(row["taps"]) or "detectors' grid", *(f"{row[c]:.1f}" for c in columns)]
+        cells = [
+            row["unit"],
+            row["method"],
+            " x ".join(row["taps"]) or "detectors' grid",
+            *(f"{100 * row[c]:.1f}" for c in columns),
+        ]
         lines.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -347,7 +377,6 @@ if __name__ == "__main__":
     parser.add_argument("--student", type=Path, help="encoder.pt of scripts/distill_photos.py")
     parser.add_argument("--choose-on", type=int, default=60)
     parser.add_argument("--measure-on", type=int, default=1000)
-    parser.add_argument("--map-on", type=int, help="of a model of questions, photos whose answers are mapped; all by default")
     parser.add_argument("--until", choices=("export", "choose", "card"), default="card")
     given = parser.parse_args()
     publish(given.name, given)

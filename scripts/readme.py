@@ -75,15 +75,14 @@ def photos_table(configs: dict[str, Any]) -> str:
     for name, config in configs.items():
         figures = config["figures"]
         how = f"{config['method']} at {' x '.join(config['taps']) or 'the features'}"
-        pointing = figures["pointing"]
-        if "accuracy" in figures:
-            total = sum(f["count"] for f in pointing.values())
-            own, centre = (sum(f[key] * f["count"] for f in pointing.values()) / total for key in ("own", "centre"))
-            said = f"{figures['accuracy']['all']:.1f}% right, {figures['blind']['all']:.1f}% shown a grey picture"
-            place = f"{own:.1f}% | | {centre:.1f}% | "
+        own = {key: 100 * found["mean"] for key, found in figures["all"].items()}
+        if "blind_accuracy" in own:
+            said = f"{own['correct']:.1f}% right, {own['blind_accuracy']:.1f}% shown a grey picture"
+            place = f"{own['pointing']:.1f}% | | {own['baseline_center']:.1f}% | "
         else:
-            said = f"BLEU-4 {figures['bleu4']:.1f}, CIDEr-D {figures['cider']:.1f}"
-            place = f"{pointing['own']:.1f}% | {pointing['swapped']:.1f}% | {pointing['centre']:.1f}% | {figures['inside_outside']:.2f}"
+            said = f"BLEU-4 {100 * figures['wholes']['bleu4']:.1f}, CIDEr-D {100 * figures['wholes']['cider']:.1f}"
+            shares = [f"{own[key]:.1f}%" for key in ("pointing", "pointing_swapped_pairs", "baseline_center")]
+            place = f"{' | '.join(shares)} | {figures['all']['inside_outside']['mean']:.2f}"
         rows.append(f"| [{name}](checkpoints/{name}/README.md) | {said} | {place} | {how} |")
     return "\n".join(rows)
 

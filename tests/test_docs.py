@@ -110,13 +110,14 @@ def test_a_card_of_a_photo_model_tells_the_figures_of_its_config(name: str) -> N
     folder = checkpoints.folder(name)
     config, text = json.loads((folder / "config.json").read_text()), (folder / "README.md").read_text()
     figures = config["figures"]
-    if "accuracy" in figures:
-        assert f"**{figures['accuracy']['all']:.1f}**" in text
-        assert f"{figures['blind']['all']:.1f}" in text
+    own = {key: 100 * found["mean"] for key, found in figures["all"].items()}
+    if "blind_accuracy" in own:
+        assert f"**{own['correct']:.1f}**" in text
+        assert f"{own['blind_accuracy']:.1f}" in text
     else:
-        assert f"BLEU-4 **{figures['bleu4']:.1f}**" in text
-        assert f"**{figures['pointing']['own']:.1f}**" in text
-        assert f"{figures['pointing']['swapped']:.1f}%" in text
+        assert f"BLEU-4 **{100 * figures['wholes']['bleu4']:.1f}**" in text
+        assert f"**{own['pointing']:.1f}**" in text
+        assert f"{own['pointing_swapped_pairs']:.1f}%" in text
     assert f"**{config['method']}** at **{' x '.join(config['taps']) or 'the features'}**" in text
     for said in ("train_photos.py", "Flickr8k", "non-commercial"):
         assert said in text

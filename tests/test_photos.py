@@ -6,7 +6,6 @@ import itertools
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,21 @@ from PIL import Image
 from torch import nn
 
 from mmgradcam import InputError, explain, hirescam
-from mmgradcam.bulk.photos import _to_map, evaluate_answers, evaluate_photos
+from mmgradcam.bulk.audit import audit
+from mmgradcam.bulk.measures import defaults_of
 from mmgradcam.data.asking import singular
+from mmgradcam.data.photo_questions import with_questions
 from mmgradcam.data.photos import Photos
-from mmgradcam.data.records import Question, mask_of
+from mmgradcam.data.records import mask_of
+from mmgradcam.data.sources import open_data
+from mmgradcam.metrics import bleu4, cider, meteor, peak_in
 from mmgradcam.pictures import Fit
 from mmgradcam.tasks import VQA, Captioning, load
 from mmgradcam.tasks.captioning import forbid_repeats
 from mmgradcam.tasks.loading import save
 from mmgradcam.tasks.nets.backbone import Backbone
 from mmgradcam.tasks.nets.evidence import EvidenceAnswerer, EvidenceCaptioner
-from mmgradcam.tasks.vocabulary import END, START, Vocabulary
+from mmgradcam.tasks.vocabulary import END, START, Vocabulary, tokenize
 
 WORDS = Vocabulary(("a", "dog", "red", "ball", "man", "is", "in", "grass"))
 NETS = "mmgradcam.tasks.nets"
@@ -328,32 +331,59 @@ def test_singulars(many: str, one: str) -> None:
 
 
 def test_figures_of_a_captioner(parquet: Path) -> None:
-    figures = evaluate_photos(captioner(beam=2), Photos(parquet), method=hirescam)
-    assert figures["counts"] == {"photos": 2, "captions": 4, "phrases": 8, "swaps": 8}
-    pointing = figures["pointing"]
-    assert set(pointing["types"]) == {"other", "animals", "people", "scene"}
-    assert pointing["types"]["scene"] == {"own": 100.0, "centre": 100.0, "count": 2}
-    assert pointing["centre"] == 100 * 4 / 8
-    assert 0 <= figures["bleu4"] <= 100
-    assert evaluate_photos(captioner(), Photos(parquet), limit=1)["counts"]["photos"] == 1
-    alone = evaluate_photos(captioner(beam=2), Photos(parquet), method=hirescam, captions=False)
-    assert not {"bleu4", "greedy"} & set(alone)
-    assert alone["pointing"]["own"] == figures["pointing"]["own"]
+    task = captioner(beam=2)
+    made = audit(task, open_data(parquet), [hirescam], defaults_of(task))
+    found, whole = made.figures("hirescam"), made.wholes("hirescam")
+    assert (made.pictures, found["pointing"].rows) == (2, 8)
+    assert set(made.kinds()) == {"other", "animals", "people", "scene"}
+    scene = made.figures("hirescam", "scene")
+    assert (scene["pointing"].mean, scene["baseline_center"].mean, scene["pointing"].rows) == (1.0, 1.0, 2)
+    assert found["baseline_center"].mean == 4 / 8
+    told = [row for row in made.rows if row["generated_caption"] is not None]
+    assert [row["sample"] for row in told] == [0, 1], "once an image"
+    photos = Photos(parquet)
+    with torch.no_grad():
+        own = [task.vocabulary.decode(task.generate(task.encode(task.prepare(p.image).pixels[None]))[0]) for p in photos]
+    assert [row["generated_caption"].split() for row in told] == own
+    references = [[tokenize(" ".join(caption)) for caption in photo.captions] for photo in photos]
+    assert [[one.split() for one in row["reference_captions"].split("\n")] for row in told] == references
+    assert (whole["bleu4"], whole["cider"]) == (bleu4(own, references), cider(own, references))
+    assert ("meteor" in whole) == (meteor(own, references) is not None)
+    assert {"bleu4", "cider"} <= set(made.metrics())
+    assert "generated_caption" not in found, "a text has no mean"
+
+
+def test_nouns_of_generated_captions_are_pointed_at(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The captioner is made to say words of the references: the head of a phrase with a box, and one that has none."""
+    task, photo = captioner(), Photos(parquet)[0]
+    phrase = next(one for one in photo.phrases if one.boxes)
+    noun = photo.captions[phrase.caption][phrase.last]
+    said = task.vocabulary.encode([noun, "in", noun])
+    monkeypatch.setattr(task, "generate", lambda features, beam=None: [[START, *said, END] for _ in features])
+    made = audit(task, open_data(parquet), [corner], ["captions"], limit=1)
+    row = next(row for row in made.rows if row["generated_nouns"] is not None)
+    assert (row["generated_caption"], row["generated_nouns"]) == (f"{noun} in {noun}", 2)
+    boxes = [b for p in photo.phrases if photo.captions[p.caption][p.last] == noun for b in p.boxes]
+    mask = mask_of(boxes, (photo.image.height, photo.image.width))
+    assert row["generated_hits"] == 2 * mask[0, 0]
+    assert row["generated_center_hits"] == 2 * mask[photo.image.height // 2, photo.image.width // 2]
+    assert made.figures("corner")["generated_pointing"].mean == mask[0, 0]
+
+
+def corner(features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+    """A map that peaks in the top left corner, whatever is asked."""
+    drawn = torch.zeros(len(features), *features.shape[2:])
+    drawn[:, 0, 0] = 1
+    return drawn
 
 
 def test_the_figures_are_those_of_the_maps(parquet: Path) -> None:
-    """A map that peaks in the top left corner, whatever is asked."""
-
-    def corner(features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        drawn = torch.zeros(len(features), *features.shape[2:])
-        drawn[:, 0, 0] = 1
-        return drawn
-
-    pointing = evaluate_photos(captioner(), Photos(parquet), method=corner)["pointing"]
-    assert pointing["own"] == 50  # the dog, whose box is that corner, and the grass, which is everywhere
-    assert pointing["swapped"] == 50
-    assert pointing["types"]["animals"]["own"] == 100
-    assert pointing["types"]["people"]["own"] == 0
+    made = audit(captioner(), open_data(parquet), [corner], ["pointing"])
+    found = made.figures("corner")
+    assert found["pointing"].mean == 0.5  # the dog, whose box is that corner, and the grass, which is everywhere
+    assert found["pointing_swapped"].mean == found["pointing_swapped_pairs"].mean == 0.5
+    assert made.figures("corner", "animals")["pointing"].mean == 1
+    assert made.figures("corner", "people")["pointing"].mean == 0
 
 
 def test_photos_that_cannot_be_read_are_named_and_left_out(
@@ -370,13 +400,11 @@ def test_photos_that_cannot_be_read_are_named_and_left_out(
     wordless = {**good[0], "phrases": [{**good[0]["phrases"][0], "last_word": 99}]}
     rows = [torn, good[0], elsewhere, *good[1:], wordless]
     file.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "photos.parquet")
-    photos, count, bad = Photos(tmp_path / "photos.parquet").readable()
-    assert (len(photos), count) == (len(good), len(good))
-    assert [line.split(":")[0] for line in bad] == ["photo 0", "photo 2", f"photo {len(rows) - 1}"]
-    whole = evaluate_photos(captioner(), Photos(parquet), method=hirescam, captions=False)
-    assert evaluate_photos(captioner(), photos, count, method=hirescam, captions=False) == whole
-    photos, count, bad = Photos(tmp_path / "photos.parquet").readable(2)
-    assert (count, len(bad)) == (1, 2), "no picture after the second is opened, but every text is read"
+    whole = audit(captioner(), open_data(parquet), [hirescam], ["pointing", "heat"])
+    made = audit(captioner(), open_data(tmp_path / "photos.parquet"), [hirescam], ["pointing", "heat"])
+    assert made.figures("hirescam") == whole.figures("hirescam")
+    assert len(made.bad) == 3
+    assert "expected phrase" in made.bad[2]
     monkeypatch.setattr("mmgradcam.evaluating.load_asked", lambda *_: answerer())
     monkeypatch.setattr(sys, "argv", ["mmgradcam", "evaluate", "x", "--data", str(tmp_path / "photos.parquet"), "--json"])
     with pytest.raises(SystemExit) as ended:
@@ -384,31 +412,48 @@ def test_photos_that_cannot_be_read_are_named_and_left_out(
     said = capsys.readouterr()
     assert ended.value.code in (0, None)
     assert len(json.loads(said.out)["malformed"]) == 3
-    assert said.err.count("mmgradcam: malformed, left out: photo ") == 3
 
 
 def test_figures_of_answers(parquet: Path) -> None:
-    figures = evaluate_answers(answerer(), Photos(parquet))
-    assert figures["counts"] == {"photos": 2, "mapped": 2, "questions": 2, "unread": 0, "unanswerable": 1}
-    assert set(figures["accuracy"]) == set(figures["blind"]) == set(figures["guess"]) == {"all", "color"}
-    assert figures["guess"]["color"] == 50
-    found = figures["pointing"]["color"]
-    assert (found["count"], found["given"]["count"]) == (2, 1)
-    assert found.get("right", {"count": 0})["count"] <= found["given"]["count"]
-    assert evaluate_answers(answerer(), Photos(parquet), 1)["counts"]["questions"] == 1, "balanced over all of the photos"
-    few = evaluate_answers(answerer(), Photos(parquet), maps=1)
-    assert few["accuracy"] == figures["accuracy"]
-    assert (few["counts"]["mapped"], few["pointing"]["color"]["count"]) == (1, 1)
-    with pytest.raises(InputError, match="expected a VQA model"):
-        evaluate_answers(captioner(), Photos(parquet))
+    task = answerer()
+    made = audit(task, open_data(parquet), [hirescam], defaults_of(task))
+    rows = list(made.rows)
+    assert (made.pictures, len(rows), made.kinds(), made.out_of_vocabulary) == (2, 2, ["color"], 0)
+    assert [row["text"] for row in rows] == ["what color is the ball"] * 2
+    assert made.figures("hirescam")["majority_prior"].mean == 0.5
+    assert sorted(row["answerable"] for row in rows) == [0, 1]
+    grey = explain(task, Image.new("RGB", (64, 64), (128, 128, 128)), question=rows[0]["text"]).labels[0]
+    answers = [
+        with_questions(open_data(parquet)).mapped(lambda n, photo: photo)._photo(n, []).questions[0].answers for n in (0, 1)
+    ]  # type: ignore[union-attr]
+    assert [row["blind_accuracy"] for row in rows] == [grey in one for one in answers]
+    assert [row["correct"] for row in rows] == [row["target"] in one for row, one in zip(rows, answers, strict=True)]
+    for row, one in zip(rows, answers, strict=True):
+        assert (row["pointing_correct"] is not None) == row["correct"]
+        assert (row["pointing_given"] is not None) == bool(set(one) & set(task.labels))
+        if row["correct"]:
+            assert row["pointing_correct"] == row["pointing_given"] == row["pointing"]
+    one = audit(answerer(), open_data(parquet), [hirescam], ["answers"], limit=1)
+    assert len(one.rows) == 1, "balanced over all of the photos"
+    with pytest.raises(InputError, match="captions: expected a model that generates captions"):
+        audit(answerer(), open_data(parquet), [hirescam], ["captions"])
 
 
-def test_answers_are_mapped_for_what_they_count_for() -> None:
-    one = Question("who is in the picture", "who", ("boy", "child"), ((0, 0, 1, 1),))
-    assert _to_map(one, "child", {"boy", "child"}) == [(one, "child", ("who", "who right", "who given"))]
-    assert _to_map(one, "man", {"child", "man"}) == [(one, "man", ("who",)), (one, "child", ("who given",))]
-    assert _to_map(one, "man", {"man"}) == [(one, "man", ("who",))]
-    assert _to_map(replace(one, boxes=()), "child", {"child"}) == []
+def test_a_correct_answer_is_explained_where_the_models_own_is_wrong(parquet: Path) -> None:
+    task = answerer()
+    made = audit(task, open_data(parquet), [hirescam], ["correct_answers"])
+    for row in made.rows:
+        if row["pointing_given"] is None or row["correct"]:
+            continue
+        photo = with_questions(open_data(parquet))._photo(row["sample"], [])
+        assert photo is not None
+        (question,) = photo.questions
+        answer = next(one for one in question.answers if one in task.labels)
+        part = explain(task, photo.image, question=question.text, answer=answer, method=hirescam)[0]
+        heat = part.heat()
+        assert row["pointing_given"] == peak_in(heat, mask_of(question.boxes, heat.shape))
+        return
+    pytest.fail("expected an answer that is wrong, and a right one that the model can give")
 
 
 def apart(hub: Path, folder: Path) -> tuple[Captioning, dict[str, Any]]:
@@ -526,6 +571,7 @@ def test_evaluate_on_photos_prints_json(hub_folder: Path, parquet: Path, tmp_pat
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
-    assert figures["counts"]["phrases"] == 4
-    assert {"bleu4", "pointing", "inside_outside", "counts"} <= set(figures)
+    told = json.loads(done.stdout)
+    assert (told["pictures"], told["rows"]) == (1, 4)
+    assert {"pointing", "inside_outside", "generated_pointing"} <= set(told["metrics"])
+    assert "bleu4" in told["wholes"]["normgrad"]

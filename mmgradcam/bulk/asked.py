@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mmgradcam.data.asking import questions_about
-from mmgradcam.data.records import Photo, Phrase, Placed, where
+from mmgradcam.data.photo_questions import with_questions
+from mmgradcam.data.records import Photo, Phrase, Placed, Question, where
+from mmgradcam.data.stream import Source
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
 from mmgradcam.task import Task
@@ -36,6 +38,7 @@ class Truth:
         right: whether it is true of the picture; None where nobody said.
         attention: where people looked.
         group: of the picture.
+        question: that it answers.
     """
 
     kind: str = ""
@@ -44,6 +47,12 @@ class Truth:
     right: bool | None = None
     attention: npt.NDArray[np.float32] | None = field(default=None, compare=False)
     group: str = ""
+    question: Question | None = field(default=None, compare=False)
+
+    @property
+    def said(self) -> str:
+        """The question, or what else it belongs to."""
+        return self.question.text if self.question else self.text
 
     def mask(self, shape: tuple[int, ...]) -> Mask | None:
         """(H, W) bool, where the target is; None where nobody said."""
@@ -84,6 +93,7 @@ class Asked:
                     label.lower() in map(str.lower, one.answers) if one.answers else None,
                     one.attention,
                     self.photo.group,
+                    one,
                 )
                 for k, label in enumerate(explanation.labels)
                 for one in [self.known[k if several else 0]]
@@ -108,6 +118,17 @@ def check_askable(task: Task) -> None:
         raise InputError(f"evaluate: expected a model of pictures, as the data set holds; {task.name} sees {sees}")
     if task.query_types & ASKED == {"classes"} and not task.labels:
         raise InputError(f"evaluate: {task.name} has no `labels`, the names of its classes; set them on the task")
+
+
+def prepared(task: Task, data: Source) -> Source:
+    """The data set with what the model can be asked: of captioned photos, questions balanced over all of them."""
+    types = task.query_types
+    return with_questions(data) if types & QUESTIONS and not types & CAPTIONS else data
+
+
+def unread_by(task: Task, photo: Photo) -> int:
+    """Questions of a picture with words that the model does not know, which it is not asked."""
+    return sum(not task.can_read(one.text) for one in photo.questions) if task.query_types & QUESTIONS else 0
 
 
 def asked_of(task: Task, photo: Photo) -> list[Asked]:

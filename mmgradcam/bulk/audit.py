@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgradcam.arguments import AnyMethod, method_of
-from mmgradcam.bulk.asked import Asked, asked_of, check_askable
+from mmgradcam.bulk.asked import Asked, asked_of, check_askable, prepared, unread_by
 from mmgradcam.bulk.batch import Batch, Measure
 from mmgradcam.bulk.intervals import Figure, Sums
 from mmgradcam.bulk.measures import listed, measures_of
@@ -38,6 +38,7 @@ class Audit:
         rows: a dict for each target and method: the fields of `mmgradcam.bulk.rows.SCHEMA`, and the metrics' columns.
         bad: "RECORD: reason" of records that could not be read.
         skipped: how many records say nothing that the model could be asked.
+        out_of_vocabulary: how many questions have words that the model does not know, and were not asked.
         seconds: by metric, and "explain", how long it took.
         pictures: how many were explained.
     """
@@ -47,6 +48,7 @@ class Audit:
     rows: Rows = field(default_factory=Rows)
     bad: list[str] = field(default_factory=list)
     skipped: int = 0
+    out_of_vocabulary: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     pictures: int = 0
 
@@ -67,6 +69,7 @@ class Audit:
         self.rows.add(path, part["rows"])
         self.bad += part["bad"]
         self.skipped += part["skipped"]
+        self.out_of_vocabulary += part["out_of_vocabulary"]
         self.pictures += part["pictures"]
         for name, spent in part["seconds"].items():
             self.seconds[name] += spent
@@ -77,7 +80,7 @@ class Audit:
                 some[row["method"], row["kind"]].append(row)
                 self._kinds[row["kind"]] += 1
         for key, rows in some.items():
-            columns = {name: [row.get(name) for row in rows] for name in ("correct", *self.columns())}
+            columns = {name: [row.get(name) for row in rows] for name in ("correct", *self.rows.numbers)}
             self._sums.setdefault(key, Sums()).add([row["sample"] for row in rows], columns)
 
     def figures(self, method: str, kind: str | None = None) -> dict[str, Figure]:
@@ -151,6 +154,7 @@ def audit(
         raise InputError(f"evaluate: expected methods of different names, got {', '.join(ways)}; rows are told apart by them")
     out = None if out is None else Path(out)
     count = len(data) if limit is None else min(limit, len(data))
+    data = prepared(task, data)
     parts = Parts(out, key_of(task, data.name, len(data), chosen, functions, taps, batch))
     parts.begin()
     made = Audit(task.name, data.name, Rows(parts))
@@ -182,7 +186,7 @@ def _part(
 ) -> Part:
     """The rows of a batch of records, and what else is to be known of it."""
     asked: list[tuple[int, Asked]] = []
-    skipped = 0
+    skipped = unread = 0
     for record, photo in enumerate(photos, start):
         if photo is not None:
             try:
@@ -193,6 +197,7 @@ def _part(
             else:
                 asked += [(record, one) for one in some]
                 skipped += not some
+                unread += unread_by(task, photo)
     begin = time.perf_counter()
     asked, explained = _explained(task, asked, methods, taps, data, begun)
     spent = time.perf_counter() - begin
@@ -200,6 +205,7 @@ def _part(
         "rows": [],
         "bad": data.bad[known:],
         "skipped": skipped,
+        "out_of_vocabulary": unread,
         "seconds": {"explain": spent} if asked else {},
         "pictures": len({record for record, _ in asked}),
     }
@@ -207,10 +213,10 @@ def _part(
         return made
     every = [one for some in explained for one in some]
     truths = [asked[e][1].truths(one) for e, some in enumerate(explained) for one in some]
-    names = [one.photo.name for _, one in asked for _ in methods]
+    shown = [one.photo for _, one in asked for _ in methods]
     labels = list(task.labels) if "classes" in task.query_types else []
     classes = {label: labels.index(label) + 1 for label in dict.fromkeys(labels)}
-    whole = Batch(every, truths, [name_of(m) for m in methods], names, classes, out)
+    whole = Batch(every, truths, [name_of(m) for m in methods], shown, classes, out)
     columns: dict[str, Sequence[Any]] = {}
     for metric in metrics:
         begin = time.perf_counter()
@@ -226,7 +232,7 @@ def _part(
     for n, (e, k) in enumerate(whole.rows):
         (record, one), target, truth = asked[e // len(methods)], every[e].targets[k], truths[e][k]
         about = (
-            record, one.photo.name, target.label, truth.text, truth.kind, truth.group, truth.right, float(every[e].scores[k]),
+            record, one.photo.name, target.label, truth.said, truth.kind, truth.group, truth.right, float(every[e].scores[k]),
             target.probability, whole.methods[e % len(methods)],
         )  # fmt: skip
         made["rows"].append(dict(zip(FIELDS, about, strict=True)) | {name: v[n] for name, v in columns.items()})

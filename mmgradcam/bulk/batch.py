@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mmgradcam.bulk.asked import Truth
+from mmgradcam.data.records import Photo
 from mmgradcam.explanation import Explanation
 from mmgradcam.metrics import Variants
 
 Heat = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
 """Means of a column, one for each time the pictures are drawn."""
-Column = Sequence[float | bool | None]
+Column = Sequence[float | bool | str | None]
 Measure = Callable[["Batch"], dict[str, Column]]
 """Columns by name, each with a value, or None where there is none, for each of the batch's R rows."""
 
@@ -31,7 +32,7 @@ class Batch:
         explanations: picture by picture, and of each method by method.
         truths: of each explanation's targets.
         methods: the names, in the order of each picture's explanations.
-        names: of each explanation, its picture's.
+        photos: of each explanation, its picture and what is known of it.
         classes: the number of each of a classifier's labels, from 1 on.
         out: where files go, if any.
     """
@@ -39,9 +40,14 @@ class Batch:
     explanations: list[Explanation]
     truths: list[list[Truth]]
     methods: list[str]
-    names: Sequence[str]
+    photos: Sequence[Photo]
     classes: Mapping[str, int] = field(default_factory=dict)
     out: Path | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Of each explanation, its picture's."""
+        return [photo.name for photo in self.photos]
 
     @cached_property
     def variants(self) -> Variants:

@@ -66,6 +66,19 @@ def summary(made: Audit) -> dict[str, Any]:
         "pictures_per_second": made.speeds(),
         "malformed": made.bad,
         "skipped": made.skipped,
+        "out_of_vocabulary": made.out_of_vocabulary,
+    }
+    return {name: _finite(value) for name, value in told.items()}
+
+
+def figures_of(made: Audit, method: str) -> dict[str, Any]:
+    """What a model's card keeps of one method's figures: of all targets, by kind, and of whole data sets."""
+    kinds = {kind: made.figures(method, kind) for kind in made.kinds()}
+    told = {
+        "all": {n: asdict(f) for n, f in made.figures(method).items()},
+        "kinds": {kind: {n: asdict(f) for n, f in found.items()} for kind, found in sorted(kinds.items())},
+        "wholes": made.wholes(method),
+        "counts": {"photos": made.pictures, "skipped": made.skipped, "out_of_vocabulary": made.out_of_vocabulary},
     }
     return {name: _finite(value) for name, value in told.items()}
 

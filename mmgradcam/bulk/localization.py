@@ -15,6 +15,7 @@ from mmgradcam.metrics.definition import CORRELATION, SHARE, metric
 from mmgradcam.metrics.localization import ZHANG_TOLERANCE
 from mmgradcam.regions import fill_holes
 
+PAIRS = "swapped_pairs", "swapped_hits"
 ZHANG, SELVARAJU, CHATTOPADHYAY = "Zhang et al. 2016", "Selvaraju et al. 2017", "Chattopadhyay et al. 2018"
 
 
@@ -50,7 +51,21 @@ def correct(batch: Batch) -> dict[str, Column]:
     "pointing_swapped",
     higher_is_better=False,
     range=SHARE,
-    description="the maximum of another target's map lies on this object",
+    description="the maximum of another target's map lies on this object, the mean over its others",
+    source="mmgradcam",
+)
+@metric(
+    "swapped_pairs",
+    higher_is_better=None,
+    range=(0.0, None),
+    description="other targets of the same text or image whose objects are elsewhere",
+    source="mmgradcam",
+)
+@metric(
+    "swapped_hits",
+    higher_is_better=None,
+    range=(0.0, None),
+    description="those of them whose map's maximum lies on this object",
     source="mmgradcam",
 )
 @metric(
@@ -113,7 +128,21 @@ def pointing_15px(batch: Batch) -> dict[str, Column]:
     On small images 15 pixels are a lot: compare with the two baselines.
     """
     wide = [None if mask is None else metrics.widened(mask, ZHANG_TOLERANCE) for mask in batch.masks]
-    return {f"{name}_15px": column for name, column in _pointed(batch, wide).items()}
+    return {f"{name}_15px": column for name, column in _pointed(batch, wide).items() if name not in PAIRS}
+
+
+@metric(
+    "pointing_swapped_pairs",
+    higher_is_better=False,
+    range=SHARE,
+    description="the maximum of another target's map lies on this object, all pairs of targets in one count",
+    source="mmgradcam",
+    level="means",
+    of=("swapped_hits", "swapped_pairs"),
+)
+def pointing_swapped_pairs(hits: Values, pairs: Values) -> Values:
+    """As `pointing_swapped`, where a target counts as often as it has others: what the bundled models' cards print."""
+    return hits / pairs
 
 
 @metric(
@@ -142,15 +171,17 @@ def specificity(own: Values, swapped: Values) -> Values:
 def _pointed(batch: Batch, masks: Sequence[npt.NDArray[np.bool_] | None]) -> dict[str, Column]:
     """What hits the masks: the peak, another target's, the centre, and a random point."""
     at = {row: n for n, row in enumerate(batch.rows)}
-    swapped: list[float | None] = []
+    pairs: list[tuple[float, float] | None] = []
     for (e, k), mask in zip(batch.rows, masks, strict=True):
         own = batch.truths[e][k]
         others = [j for j, t in enumerate(batch.truths[e]) if j != k and t.text == own.text and _apart(t, own)]
         hits = [metrics.peak_in(batch.heats[at[e, j]], mask) for j in others] if mask is not None else []
-        swapped.append(float(np.mean(hits)) if hits else None)
+        pairs.append((float(len(hits)), float(sum(hits))) if hits else None)
     return {
         "pointing": [None if m is None else metrics.peak_in(h, m) for h, m in zip(batch.heats, masks, strict=True)],
-        "pointing_swapped": swapped,
+        "pointing_swapped": [None if pair is None else pair[1] / pair[0] for pair in pairs],
+        "swapped_pairs": [None if pair is None else pair[0] for pair in pairs],
+        "swapped_hits": [None if pair is None else pair[1] for pair in pairs],
         "baseline_center": [None if m is None else metrics.centre_in(m) for m in masks],
         "baseline_random": [None if m is None else metrics.random_in(m) for m in masks],
     }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from mmgradcam.bulk import doubts, faithfulness, localization, protocols, segmentation
+from mmgradcam.bulk import doubts, faithfulness, generated, localization, protocols, segmentation
+from mmgradcam.bulk.asked import CAPTIONS, QUESTIONS
 from mmgradcam.bulk.batch import Measure
 from mmgradcam.errors import InputError
 from mmgradcam.metrics.definition import Metric, all_metrics
+from mmgradcam.task import Task
 
-MODULES = [one.__name__ for one in (localization, segmentation, faithfulness, doubts, protocols)]
+MODULES = [one.__name__ for one in (localization, segmentation, faithfulness, doubts, generated, protocols)]
 """The order in which metrics are listed; those of a user's own follow."""
 
 
@@ -24,6 +26,14 @@ def measures() -> dict[str, Measure]:
     """The functions of a batch that compute metrics, by name; without `correct`, which every row has."""
     computing = [one.compute for one in listed() if one.level == "target" and one.name != "correct"]
     return {compute.__name__: compute for compute in computing}
+
+
+def defaults_of(task: Task) -> list[str]:
+    """The metrics that a model is measured by unless others are named: where its maps peak, and how good what it says is."""
+    types = task.query_types
+    if types & CAPTIONS:
+        return ["pointing", "heat", "captions"]
+    return ["pointing", "heat", "answers", "correct_answers"] if types & QUESTIONS else ["pointing"]
 
 
 def measures_of(names: Iterable[str | Measure]) -> list[Measure]:

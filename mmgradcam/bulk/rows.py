@@ -28,7 +28,7 @@ _DESCRIBED: list[tuple[str, Any, str]] = [
     ("method", pyarrow.string(), "the method that made the map"),
 ]
 SCHEMA = pyarrow.schema(pyarrow.field(name, kind, metadata={"description": said}) for name, kind, said in _DESCRIBED)
-"""The columns of every row; those of metrics follow, as float64, null where a target has no value."""
+"""The columns of every row; those of metrics follow, as float64 or texts, null where a target has no value."""
 FIELDS = tuple(SCHEMA.names)
 
 
@@ -46,15 +46,24 @@ def plain(row: Row) -> dict[str, Any]:
     return made
 
 
-def schema_of(columns: Sequence[str]) -> pyarrow.Schema:
+def columns_of(rows: Sequence[Row]) -> dict[str, pyarrow.DataType]:
+    """The metrics of plain rows and their types: texts where any value is one, else numbers."""
+    made: dict[str, pyarrow.DataType] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in FIELDS and (isinstance(value, str) or name not in made):
+                made[name] = pyarrow.string() if isinstance(value, str) else pyarrow.float64()
+    return made
+
+
+def schema_of(columns: Mapping[str, pyarrow.DataType]) -> pyarrow.Schema:
     """The schema of rows with these metrics."""
-    return pyarrow.schema([*SCHEMA, *(pyarrow.field(name, pyarrow.float64()) for name in columns)])
+    return pyarrow.schema([*SCHEMA, *columns.items()])
 
 
 def to_parquet(rows: Sequence[Row], about: str) -> bytes:
     """A Parquet file of plain rows, with a text about them in its metadata."""
-    columns = dict.fromkeys(name for row in rows for name in row if name not in FIELDS)
-    schema = schema_of(list(columns)).with_metadata({"mmgradcam": about})
+    schema = schema_of(columns_of(rows)).with_metadata({"mmgradcam": about})
     data = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows], schema=schema), data)
     return data.getvalue()
@@ -79,18 +88,24 @@ class Rows(Sequence[Row]):
 
     def __init__(self, keeper: Any = None) -> None:
         self._files: list[tuple[Path, int]] = []
-        self._columns: dict[str, None] = {}
+        self._columns: dict[str, pyarrow.DataType] = {}
         self._keeper = keeper
 
     def add(self, path: Path, rows: Sequence[Row]) -> None:
         """A further file, which holds these rows."""
         self._files.append((path, len(rows)))
-        self._columns |= dict.fromkeys(name for row in rows for name in row if name not in FIELDS)
+        for name, kind in columns_of(rows).items():
+            self._columns[name] = kind if name not in self._columns or kind == pyarrow.string() else self._columns[name]
 
     @property
     def columns(self) -> list[str]:
         """Names of the metrics."""
         return list(self._columns)
+
+    @property
+    def numbers(self) -> list[str]:
+        """Names of those that are numbers."""
+        return [name for name, kind in self._columns.items() if kind == pyarrow.float64()]
 
     def __len__(self) -> int:
         return sum(count for _, count in self._files)
@@ -121,9 +136,8 @@ class Rows(Sequence[Row]):
 
     def write(self, file: BinaryIO) -> None:
         """Writes all rows as one Parquet file."""
-        schema = schema_of(self.columns)
+        schema = schema_of(self._columns)
         with pyarrow.parquet.ParquetWriter(file, schema) as writer:
             for part, count in self._files:
                 if count:
-                    table = pyarrow.parquet.read_table(part).replace_schema_metadata(None)
-                    writer.write_table(pyarrow.concat_tables([schema.empty_table(), table], promote_options="default"))
+                    writer.write_table(pyarrow.Table.from_pylist(pyarrow.parquet.read_table(part).to_pylist(), schema=schema))

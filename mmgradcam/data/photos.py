@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from mmgradcam.data.records import Photo, Phrase, Question
-from mmgradcam.data.stream import MALFORMED, named
+from mmgradcam.data.stream import MALFORMED, Texts, named
 from mmgradcam.errors import InputError
 from mmgradcam.files import regular
 from mmgradcam.pictures import DAMAGED, MOST_PIXELS, formats, open_picture
@@ -86,11 +86,25 @@ class Photos:
         except (*DAMAGED, AttributeError) as error:
             raise InputError(f"photos: photo {index}: expected a picture ({' '.join(str(error).split())[:120]})") from None
 
-    def texts(self) -> list[tuple[tuple[tuple[str, ...], ...], tuple[Phrase, ...]]]:
-        """Captions and phrases of every photo, without decoding a picture."""
+    def texts(self, malformed: bool = False) -> list[Texts]:
+        """Captions and phrases of every photo, without decoding a picture.
+
+        Args:
+            malformed: of a photo whose texts are malformed there are none; else it raises what is wrong.
+        """
         wanted = ["captions", "phrases", *(["image_id"] if "image_id" in self.rows.column_names else [])]
         table = Table(self.rows.select_columns(wanted))
-        return [(_captions(row), _phrases(row)) for row in (table[i] for i in range(len(table)))]
+        return [_texts(table, index, malformed) for index in range(len(table))]
+
+
+def _texts(table: Table, index: int, malformed: bool) -> Texts:
+    try:
+        row = table[index]
+        return _captions(row), _phrases(row)
+    except MALFORMED:
+        if not malformed:
+            raise
+        return (), ()
 
 
 class Table:

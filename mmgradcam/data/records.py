@@ -57,6 +57,7 @@ class Question:
         boxes: where the answer is to be seen, in fractions of the picture; none where nobody said.
         pixels: (height, width) bool, the very pixels, where somebody drew them; at any resolution.
         attention: (height, width) float, >= 0, where people looked to answer it, at any resolution; None where nobody asked.
+        usual: the answer that is right most often of the same question in the data set; empty where nobody counted.
     """
 
     text: str
@@ -65,6 +66,7 @@ class Question:
     boxes: tuple[Box, ...] = ()
     pixels: Mask | None = field(default=None, compare=False)
     attention: npt.NDArray[np.float32] | None = field(default=None, compare=False)
+    usual: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

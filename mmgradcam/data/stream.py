@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmgradcam.data.records import Photo
+from mmgradcam.data.records import Photo, Phrase
 from mmgradcam.errors import InputError
 
 MALFORMED = (
@@ -20,6 +21,8 @@ MALFORMED = (
 )  # fmt: skip
 """What reading a record raises where it is to blame; an `InputError` is a ValueError, and XML's ParseError a SyntaxError."""
 
+Texts = tuple[Sequence[Sequence[str]], Sequence[Phrase]]
+"""Captions, word by word, and their phrases."""
 LONGEST_NAME = 100
 """Characters of a record's name, where it is named as malformed."""
 
@@ -40,17 +43,26 @@ class Source:
         records: what is known of each record before it is read; a `Stray` where that is not enough.
         read: makes a photo of a record; an error that it raises says what is wrong with the record.
         called: what a record is called in `bad`.
+        texts: captions and phrases of all records, in order, where they can be had without opening a picture; of a malformed
+            record, none.
 
     Attributes:
         bad: "RECORD: reason" of the malformed records met so far in the iteration that was begun last.
     """
 
     def __init__(
-        self, name: str, records: Sequence[Any], read: Callable[[Any], Photo], called: Callable[[Any], str] = str
+        self,
+        name: str,
+        records: Sequence[Any],
+        read: Callable[[Any], Photo],
+        called: Callable[[Any], str] = str,
+        texts: Callable[[], list[Texts]] | None = None,
     ) -> None:
         self.name = name
         self.bad: list[str] = []
+        self.texts = texts
         self._records, self._read, self._called = records, read, called
+        self._change: Callable[[int, Photo], Photo] = lambda index, photo: photo
 
     def __len__(self) -> int:
         """Records, malformed ones counted."""
@@ -74,13 +86,20 @@ class Source:
         self.bad = bad
         return (self._photo(i, bad) for i in range(start, len(self)))
 
+    def mapped(self, change: Callable[[int, Photo], Photo]) -> Source:
+        """The same records with their photos changed, given the number of the record and the photo."""
+        made, before = copy.copy(self), self._change
+        made.bad = []
+        made._change = lambda index, photo: change(index, before(index, photo))
+        return made
+
     def _photo(self, index: int, bad: list[str]) -> Photo | None:
         try:
             record = self._records[index]
             if isinstance(record, Stray):
                 bad.append(named(record.name, record.reason))
                 return None
-            return self._read(record)
+            return self._change(index, self._read(record))
         except MALFORMED as error:
             bad.append(named(self._name(index), error))
             return None

@@ -48,7 +48,7 @@ def table(rows: Any, name: str = "", folder: Path | None = None) -> Source:
             group = str(groups[index]["group"] or "") if groups else ""
             return replace(_checked(photos[index]), group=group)
 
-        return Source(name, range(len(photos)), photo, called)
+        return Source(name, range(len(photos)), photo, called, lambda: photos.texts(malformed=True))
     held = Table(rows, folder)
     said = next((column for column in ("captions", "caption") if column in columns), None)
     kind = next((column for column in ("label", "labels") if column in columns), None)

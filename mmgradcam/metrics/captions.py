@@ -13,7 +13,7 @@ LONGEST, SIGMA = 4, 6.0
 
 
 def bleu4(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """BLEU-4 of a corpus, 0..100, unsmoothed, as nltk counts it.
+    """BLEU-4 of a corpus, 0..1, unsmoothed, as nltk counts it.
 
     Source: Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Translation", ACL 2002.
 
@@ -25,7 +25,7 @@ def bleu4(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
         InputError: not one list of references per caption.
 
     >>> bleu4([["a", "dog", "runs", "on", "grass"]], [[["a", "dog", "runs", "on", "grass"], ["a", "brown", "dog"]]])
-    100.0
+    1.0
     """
     from nltk.translate.bleu_score import corpus_bleu
 
@@ -33,7 +33,7 @@ def bleu4(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
     matched = any(
         _grams(c, 4) & Counter(g for r in rs for g in _grams(r, 4)) for c, rs in zip(captions, references, strict=True)
     )
-    return 100 * float(corpus_bleu([list(map(list, r)) for r in references], list(map(list, captions)))) if matched else 0.0
+    return float(corpus_bleu([list(map(list, r)) for r in references], list(map(list, captions)))) if matched else 0.0
 
 
 class CiderD:
@@ -75,7 +75,7 @@ class CiderD:
 
 
 def cider(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """CIDEr-D of a corpus as papers print it, 0..1000: 100 times the mean of `CiderD`.
+    """CIDEr-D of a corpus, 0..10, the mean of `CiderD`; papers print 100 times this.
 
     Args:
         captions: words of each picture's caption.
@@ -86,11 +86,11 @@ def cider(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
     """
     _check(captions, references)
     scored = CiderD(references)
-    return 100 * _mean([scored.of(i, caption) for i, caption in enumerate(captions)])
+    return _mean([scored.of(i, caption) for i, caption in enumerate(captions)])
 
 
 def meteor(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> float | None:
-    """METEOR, 0..100, the mean over pictures of the best reference; None where nltk's WordNet is not installed.
+    """METEOR, 0..1, the mean over pictures of the best reference; None where nltk's WordNet is not installed.
 
     Source: Banerjee and Lavie, "METEOR", ACL workshop 2005; as nltk has it.
     """
@@ -103,7 +103,7 @@ def meteor(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
     except LookupError:
         return None
     each = [meteor_score([list(r) for r in rs], list(c)) for c, rs in zip(captions, references, strict=True)]
-    return 100 * _mean(each)
+    return _mean(each)
 
 
 def _mean(values: Sequence[float]) -> float:
