@@ -48,14 +48,21 @@ def load_asked(model: str, device: str, asked: str | None = None, encoder: Path 
     if asked is not None and asked not in (supported := supported_by(task)):
         wanted = asked if asked in ("clips", "observations") else f"{asked}="
         fitting = " or ".join(f"`mmgradcam {command}`" for key, command in COMMANDS.items() if key in supported)
-        hint = f"; try {fitting}" if fitting else f"; its `targets` would need a parameter {asked}"
+        lacking = {"clips": "it would need a `clip_length`", "observations": "write it as a `Policy` of mmgradcam.tasks"}
+        needed = lacking.get(asked, f"its `targets` would need a parameter {asked}")
+        hint = f"; try {fitting}" if task.query_types & COMMANDS.keys() or task.clip_length else f"; {needed}"
         raise InputError(f"{model} is a {type(task).__name__} model, expected one asked with {wanted}{hint}")
     return task
 
 
 def supported_by(task: Task) -> frozenset[str]:
-    """Which of the keys of `COMMANDS` a task supports."""
-    return frozenset({"clips"}) if task.clip_length is not None else task.query_types & COMMANDS.keys()
+    """Which of the keys of `COMMANDS` a task supports; "classes" also of one that predicts without being asked for anything."""
+    from mmgradcam.task import query_parameters
+
+    if task.clip_length is not None:
+        return frozenset({"clips"})
+    needed = {one.name for one in query_parameters(task) if one.default is one.empty} & task.query_types
+    return task.query_types & COMMANDS.keys() or frozenset(() if needed else ("classes",))
 
 
 def captioner(device: str, encoder: Path | None) -> Task:

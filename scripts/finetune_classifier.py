@@ -30,7 +30,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from mmgradcam import Explanation, explain, methods
+from mmgradcam import Explanation, explain
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import open_picture
 from mmgradcam.report import page_head
@@ -176,8 +176,7 @@ def figures(said: Tensor, true: Tensor, labels: Sequence[str]) -> dict[str, Any]
 
 
 def drawn(task: Layer, picture: Any, class_: int, given: argparse.Namespace) -> Explanation:
-    method = getattr(methods, given.method)
-    return explain(task, open_picture(picture), classes=[class_], method=method, taps=given.layer)
+    return explain(task, open_picture(picture), classes=[class_], method=given.method, taps=given.layer)
 
 
 def page(task: Layer, rows: Any, said: Tensor, true: Tensor, given: argparse.Namespace) -> str:
@@ -203,7 +202,7 @@ def page(task: Layer, rows: Any, said: Tensor, true: Tensor, given: argparse.Nam
     )
     return (
         f"{page_head('What the classifier goes by', style)}<h1>What the classifier goes by</h1>"
-        f"<p>{escape(task.name)}; maps by {given.method} at {escape(' x '.join(given.layer or [t.name for t in task.taps]))}, of the "
+        f"<p>{escape(task.name)}; maps by {escape(given.method)} at {escape(' x '.join(given.layer or [t.name for t in task.taps]))}, of the "
         f"class that was predicted.</p>{''.join(parts)}</body></html>"
     )
 
@@ -291,7 +290,7 @@ if __name__ == "__main__":
     parser.add_argument("--each", type=int, default=6, help="pictures on the page per class, right and wrong")
     parser.add_argument("--defect", help="class whose maps are held against boxes.json of the data")
     parser.add_argument("--layer", nargs="+", help="take the maps at this layer, or at several, fused; earlier ones are finer")
-    parser.add_argument("--method", choices=methods.__all__, default="gradcam", help="of the maps")
+    parser.add_argument("--method", default="gradcam", help="of the maps, as `mmgradcam methods` lists them")
     parser.add_argument("--threshold", type=float, default=0.15, help="share of its maximum above which a map's box is drawn")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmgradcam import checkpoints, methods
+from mmgradcam.arguments import method_of
 from mmgradcam.errors import InputError
 from mmgradcam.files import is_folder
 from mmgradcam.locks import exclusive
@@ -211,7 +212,8 @@ def build(config: Mapping[str, Any], encoder: nn.Module | None = None) -> Task:
         raise InputError(f"{key}: {of} needs it, and there is none" if name in needed else f"{key}: {of} has no use for it")
     task: Task = kind(*made, **more)
     task.seam = config["seam"]
-    task.method = getattr(methods, config["method"])
+    method: Any = method_of(config["method"])
+    task.method = method
     task.taps = tuple(config["taps"]) or task.taps
     task.fuse = getattr(methods, config["fuse"])
     return task

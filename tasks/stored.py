@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from mmgradcam import methods
+from mmgradcam.arguments import method_of
 from mmgradcam.errors import InputError
 from mmgradcam.files import regular
 from mmgradcam.pictures import SMALLEST_SIDE
@@ -69,8 +69,11 @@ def check_config(config: Mapping[str, Any], file: Path) -> None:
     for key, value in config.items():
         if value is None:
             raise InputError(f"{file}: {key}: expected a value or no such key, got null; {ANEW}")
-    if config["method"] not in methods.__all__ or config["method"] in ("product", "mean", "smooth"):
-        raise InputError(f"{file}: method: expected a method of `mmgradcam methods`, got {config['method']!r}; {ANEW}")
+    try:
+        method_of(config["method"])
+    except InputError:
+        got = repr(config["method"])[:100]
+        raise InputError(f"{file}: method: expected a method of `mmgradcam methods`, got {got}; {ANEW}") from None
     for key in ("words", "answers", "actions"):
         if len(set(config.get(key, ()))) < len(config.get(key, ())):
             raise InputError(f"{file}: {key}: expected each of them once; {ANEW}")

@@ -242,6 +242,27 @@ def test_a_captioner_of_ones_own_is_measured_on_scenes_and_a_classifier_where_sc
         evaluate_scenes(Classifying(), 2)
 
 
+def test_a_task_that_is_asked_nothing_is_explained_and_what_does_not_fit_says_what_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    red().save(tmp_path / "red.png")
+    plain = "    def targets(self, features, top=1):\n        return [Target('red', 0), Target('green', 1)][:top]\n"
+    (tmp_path / "plain.py").write_text(
+        COLORS.partition("    def targets")[0] + plain + "    def score" + COLORS.partition("    def score")[2]
+    )
+    model = f"{tmp_path / 'plain.py'}:Colors"
+    assert run("classify", tmp_path / "red.png", "--model", model, "--top", "2", "--out", tmp_path / "out") == 0
+    assert "green" in capsys.readouterr().out
+    for told, said in (
+        (["caption", tmp_path / "red.png"], "its `targets` would need a parameter caption"),
+        (["video", tmp_path / "red.png"], "expected one asked with clips; it would need a `clip_length`"),
+        (["policy", "World-v0"], "expected one asked with observations; write it as a `Policy` of mmgradcam.tasks"),
+        (["classify", tmp_path / "red.png", "--class", "red"], "Colors is asked with top=; got classes="),
+    ):
+        assert run(*told, "--model", model, "--out", tmp_path / "no") == 1
+        assert said in capsys.readouterr().err
+
+
 def test_clips_and_policies_are_tried_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,7 @@ BROKEN: list[tuple[Any, str]] = [
     (put("vqa", "answers.0", "no"), "answers: expected each of them once"),
     (put("captioner", "method", "gradcan"), "method: expected a method of `mmgradcam methods`, got 'gradcan'"),
     (put("captioner", "method", "smooth"), "method: expected a method"),
+    (put("captioner", "method", "rise(masks=5)"), r"method: expected a method .* got 'rise\(masks=5\)'"),
     (put("captioner", "method", "__name__"), "method: expected a method"),
     (put("captioner", "fuse", "layercam"), "fuse: input should be 'product' or 'mean'"),
     (put("captioner", "taps", ["stages.7"]), "no layer is called 'stages.7'"),
@@ -199,6 +200,13 @@ def test_an_edited_or_damaged_folder_is_refused_in_one_line(models: dict[str, Pa
     assert str(refusal.value).startswith(str(tmp_path / "copy"))
     assert len(str(refusal.value).splitlines()) == 1
     assert len(str(refusal.value)) < 800
+
+
+def test_a_card_names_a_method_with_its_settings(models: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(models["captioner"], tmp_path / "copy")
+    put("captioner", "method", "rise(count=4, cells=2)")[1](tmp_path / "copy")
+    made = explain(load(tmp_path / "copy", device="cpu"), Image.new("RGB", (64, 64)), caption="a red cube", only="red")
+    assert made.about.method == "rise(count=4, cells=2)"
 
 
 def test_the_folders_that_are_edited_are_good(models: dict[str, Path], tmp_path: Path) -> None:
