@@ -16,7 +16,7 @@ from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
 from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.probability import full, log_prob, others
-from mmgradcam.task import Query, Target, Task, Word, at_least_one
+from mmgradcam.task import Query, Target, Task, Word
 from mmgradcam.tasks.nets.encoder import encoded
 from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, spoken, tokenize
 
@@ -59,7 +59,7 @@ class Captioning(Task):
 
     Query: `caption="..."` explains that sentence instead of the one the model generates; `phrases=[(words, first, last), ...]`
     explains phrases, one target each: the words of a caption, and which of them are meant, both ends inclusive. Words of it
-    that the model does not know are read as unknown ones. `beam=N` searches for the generated one with that many captions.
+    that the model does not know are read as unknown ones.
 
     Args:
         encoder: (B, 3, h, w) -> (B, C, *grid).
@@ -78,7 +78,7 @@ class Captioning(Task):
         InputError: the unit is neither, or the head no `CaptionHead`.
     """
 
-    query_types = frozenset({"caption", "phrases", "beam"})
+    query_types = frozenset({"caption", "phrases"})
 
     def __init__(
         self,
@@ -118,10 +118,8 @@ class Captioning(Task):
             if query.get("caption") is not None:
                 given[b], spans[b] = self._read(query["caption"])
         silent = [b for b in range(len(queries)) if b not in given and "phrases" not in queries[b]]
-        beams = {b: at_least_one(queries[b], "beam", self.beam) for b in silent}
-        for beam in sorted(set(beams.values())):
-            some = [b for b in silent if beams[b] == beam]
-            given.update(zip(some, self.generate(features[some], beam), strict=True))
+        if silent:
+            given.update(zip(silent, self.generate(features[silent]), strict=True))
         return [
             self._words(given[b], features[b : b + 1], spans.get(b)) if b in given else self._phrases(queries[b]["phrases"])
             for b in range(len(queries))

@@ -185,7 +185,7 @@ def test_what_a_task_cannot_be_asked_is_said_with_the_nearest() -> None:
         (tiny_vqa(), torch.rand(3, 16, 16).double(), {"question": "what", "anser": "red"}, "got anser=; did you mean answer="),
         (tiny_vqa(), torch.rand(3, 16, 16).double(), {"questions": "what is"}, "questions: expected a list of questions, got 'what is'"),
         (tiny_vqa(), torch.rand(3, 16, 16).double(), {}, "tiny-lstm is asked with question=.*; got no question"),
-        (tiny_captioner(), torch.rand(3, 16, 16).double(), {"capton": "a"}, "is asked with beam=, caption=, phrases=; got capton=; did you mean caption="),
+        (tiny_captioner(), torch.rand(3, 16, 16).double(), {"capton": "a"}, "is asked with caption=, phrases=; got capton=; did you mean caption="),
         (policy.at(seen), policy.picture(seen), {"actoin": 1}, "got actoin=; did you mean action="),
         (policy.at(seen), policy.picture(seen), {"weather": 1}, "got weather=$"),
     ]:  # fmt: skip
