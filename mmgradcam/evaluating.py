@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mmgradcam.task import Task
 
 
+HELD_OUT = "scenes:test:generated"
+"""What a model is measured on unless a data set is named: scenes that no bundled model was trained on."""
+
+
 class EvaluateCommand(TyperCommand):
     """`evaluate`, whose help lists the metrics only when it is asked for: the list loads torch."""
 
@@ -66,12 +70,14 @@ def evaluate(
     if name is None or (model and named):
         raise InputError("evaluate: expected one model, as mmgradcam evaluate scenes-captioner or --model scenes-captioner")
     load = cache(lambda: load_asked(name, device, None, encoder))
+    if data is None and (limit or 0) > 10_000:
+        raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
     figures = None
     if data is None and not (methods or metrics or out or images):
         figures = _of_worlds(load, limit, method, layer)
     if figures is None:
         limit = limit or (1000 if data is None else None)
-        _audit(load, data or "scenes", images, methods or method, metrics, limit, out, as_json, layer)
+        _audit(load, data or HELD_OUT, images, methods or method, metrics, limit, out, as_json, layer)
     elif as_json:
         typer.echo(to_json(figures, indent=2, ascii_only=True))
     else:
@@ -81,17 +87,12 @@ def evaluate(
 def _of_worlds(
     load: Callable[[], Task], limit: int | None, method: str | None, layer: list[str] | None
 ) -> dict[str, Any] | None:
-    """The figures of a model on what is rendered for such; None where nothing is."""
-    from mmgradcam.bulk.evaluate import evaluate as evaluate_scenes
+    """The figures of a model of clips or a policy on what is rendered for such; None of a model of pictures."""
     from mmgradcam.bulk.goto import evaluate_goto
     from mmgradcam.bulk.motion import evaluate_motion
 
-    if (limit or 0) > 10_000:
-        raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
     task = load()
-    measures: dict[str, Any] = {
-        "clips": evaluate_motion, "observations": evaluate_goto, "caption": evaluate_scenes, "question": evaluate_scenes,
-    }  # fmt: skip
+    measures: dict[str, Any] = {"clips": evaluate_motion, "observations": evaluate_goto}
     measure = next((one for key, one in measures.items() if key in supported_by(task)), None)
     if measure is None:
         return None

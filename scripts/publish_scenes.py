@@ -9,7 +9,7 @@ import argparse
 import csv
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ from scene_data import CAPTION_VOCABULARY, QUESTION_VOCABULARY
 from train_scenes import ENCODER, FIT, HEADS, NETS
 
 from mmgradcam import methods
-from mmgradcam.bulk.evaluate import evaluate
+from mmgradcam.bulk.audit import audit
+from mmgradcam.bulk.findings import figures_of
+from mmgradcam.bulk.measures import defaults_of
 from mmgradcam.data.questions import ANSWERS
+from mmgradcam.data.scene_source import scenes
 from mmgradcam.data.splits import SPLITS
 from mmgradcam.task import Task
 from mmgradcam.tasks.loading import build, parts, save
@@ -44,6 +47,7 @@ NAMES = {
 }
 Choice = tuple[str, tuple[str, ...]]
 Figures = dict[str, Any]
+ROLES = ("kind", "color")
 
 
 def publish(out: Path, choose_on: int, measure_on: int, names: Iterable[str] = HEADS) -> None:
@@ -54,8 +58,7 @@ def publish(out: Path, choose_on: int, measure_on: int, names: Iterable[str] = H
         table = {choice: located(task, choice, choose_on) for choice in track(candidates(), f"{name}: methods")}
         method, taps = max(table, key=lambda choice: merit(table[choice]))
         config |= {"method": method, "taps": list(taps)}
-        progress = functools.partial(_progress, f"{name}: test scenes")
-        measured = evaluate(trained(name, config, kept["model"]), measure_on, "test", progress=progress)
+        measured = evaluated(trained(name, config, kept["model"]), measure_on, "test", what=f"{name}: test scenes")
         config |= {"headline": headline(measured), "figures": measured}
         save(task, config, CHECKPOINTS / name)
         text = card(name, config, table, measured, choose_on, measure_on, recipe(out, kept["step"]))
@@ -99,21 +102,39 @@ def candidates() -> list[Choice]:
     return single + [(m, taps) for taps in FUSED for m in ("layercam", "normgrad")]
 
 
-def located(task: Task, choice: Choice, count: int) -> Figures:
+def evaluated(task: Task, count: int, split: str, metrics: Sequence[str] = (), what: str = "", **how: Any) -> Figures:
+    """The model's own captions judged, or its answers, in the schema of an evaluation's summary."""
+    chosen = [how.get("method") or task.method or methods.gradcam]
+    shown = functools.partial(_progress, what) if what else None
+    data = scenes(split, generated=True)
+    made = audit(task, data, chosen, metrics or defaults_of(task), limit=count, taps=how.get("taps"), batch=32, progress=shown)
+    return figures_of(made, made.methods[0])
+
+
+def places(figures: Figures) -> dict[str, Figures]:
+    """What maps were measured on: kinds and colors in captions, or answers that rest on one object."""
+    if "caption_true" not in figures["all"]:
+        return {"answer": figures["all"]}
+    return {role: figures["kinds"][role] for role in ROLES if "pointing" in figures["kinds"].get(role, {})}
+
+
+def located(task: Task, choice: Choice, count: int) -> dict[str, Figures]:
     method, taps = choice
-    found: Figures = evaluate(task, count, "validation", method=getattr(methods, method), taps=taps)["localization"]
-    return found
+    how = {"method": getattr(methods, method), "taps": taps}
+    return places(evaluated(task, count, "validation", ("pointing", "heat", "statements"), **how))
 
 
-def merit(found: Figures) -> float:
+def merit(found: dict[str, Figures]) -> float:
     """What is wanted of a default: peaks on the thing, and none on it from another word's map."""
-    return sum(f["peak"] + 0.5 * f["strict"] - 2 * f["swapped"] for f in found.values())
+    weights = {"pointing": 1, "pointing_unfilled": 0.5, "pointing_swapped_pairs": -2}
+    return sum(weight * f[key]["mean"] for f in found.values() for key, weight in weights.items())
 
 
 def headline(measured: Figures) -> str:
-    share, what = ("statements", "statements true") if "statements" in measured else ("accuracy", "right")
-    place = next(iter(measured["localization"].values()))
-    return f"{measured[share]['all']:.1%} {what}; peak on the object {place['peak']:.1%}, another's map {place['swapped']:.1%}"
+    what = "statements true" if "caption_true" in measured["all"] else "right"
+    place = {key: one["mean"] for key, one in next(iter(places(measured).values())).items()}
+    said = f"{measured['all']['correct']['mean']:.1%} {what}; peak on the object {place['pointing']:.1%}"
+    return f"{said}, another's map {place['pointing_swapped_pairs']:.1%}"
 
 
 def recipe(out: Path, step: int) -> str:
@@ -128,13 +149,14 @@ def card(
     name: str, config: Figures, table: dict[Choice, Figures], measured: Figures, choose_on: int, measure_on: int, how: str
 ) -> str:
     kind, made = HEADS[name]
-    share = measured["statements" if "statements" in measured else "accuracy"]
-    what = "Statements of its captions that are true of the scene" if "statements" in measured else "Answers that are right"
-    of = {k: v for k, v in share.items() if k not in ("all", "number")}
+    captions, share = "caption_true" in measured["all"], measured["all"]["correct"]
+    what = "Statements of its captions that are true of the scene" if captions else "Answers that are right"
+    of = {k: v["correct"]["mean"] for k, v in measured["kinds"].items() if "correct" in v}
+    found_on = places(measured)
     chosen = (config["method"], tuple(config["taps"]))
     use = (
         'explain(load("{name}"), "scene.png")'
-        if "statements" in measured
+        if captions
         else 'explain(load("{name}"), "scene.png", question="what color is the large cube?")'
     ).format(name=name)
     return f"""# {name}
@@ -155,18 +177,18 @@ Maps are taken by **{chosen[0]}** at **{" x ".join(chosen[1]) or "the features"}
 
 Seeds {SPLITS["test"]} to {SPLITS["test"] + measure_on - 1}, which nothing was trained, chosen or tuned on. `mmgradcam evaluate {name}` prints them anew.
 
-{what} ({share["number"]:,}):
+{what} ({share["rows"]:,}):
 
 | all | {" | ".join(of)} |
 | --- | {" | ".join("---" for _ in of)} |
-| **{share["all"]:.1%}** | {" | ".join(f"{v:.1%}" for v in of.values())} |
+| **{share["mean"]:.1%}** | {" | ".join(f"{v:.1%}" for v in of.values())} |
 
 Where the maps peak:
 
-| {"words of" if "statements" in measured else "answers resting on one object"} | on the object, holes filled | strictly on what is seen of it | swapped | centre | random | inside / outside | maps |
+| {"words of" if captions else "answers resting on one object"} | on the object, holes filled | strictly on what is seen of it | swapped | centre | random | inside / outside | maps |
 | --- | --- | --- | --- | --- | --- | --- | --- |
-{"".join(place_row(k, f) for k, f in measured["localization"].items())}
-*Swapped* is the map of another {"word of the same caption" if "statements" in measured else "question about the same picture"} that speaks of another object: how often it peaks here all the same.
+{"".join(place_row(k, f) for k, f in found_on.items())}
+*Swapped* is the map of another {"word of the same caption" if captions else "question about the same picture"} that speaks of another object: how often it peaks here all the same.
 *Centre* and *random* are what those points would score; *inside / outside* is the mean heat inside the object's mask over
 the mean heat outside.
 
@@ -174,8 +196,8 @@ the mean heat outside.
 
 {choose_on} validation scenes (seeds {SPLITS["validation"]} on). Layers joined by "x" are fused by their product.
 
-| method | at | {" | ".join(f"{k}: peak / strictly / swapped / inside:outside" for k in measured["localization"])} |
-| --- | --- | {" | ".join("---" for _ in measured["localization"])} |
+| method | at | {" | ".join(f"{k}: peak / strictly / swapped / inside:outside" for k in found_on)} |
+| --- | --- | {" | ".join("---" for _ in found_on)} |
 {"".join(table_row(choice, found, choice == chosen) for choice, found in table.items())}
 ## How it was made
 
@@ -191,15 +213,20 @@ the mean heat outside.
 """
 
 
+SHARES = ("pointing", "pointing_unfilled", "pointing_swapped_pairs", "baseline_center", "baseline_random")
+
+
 def place_row(name: str, f: Figures) -> str:
-    shares = " | ".join(f"{f[k]:.1%}" for k in ("peak", "strict", "swapped", "centre", "random"))
-    return f"| {name} | {shares} | {f['inside_outside']:.0f} | {f['count']:,} |\n"
+    shares = " | ".join(f"{f[k]['mean']:.1%}" for k in SHARES)
+    return f"| {name} | {shares} | {f['inside_outside']['mean']:.0f} | {f['pointing']['rows']:,} |\n"
 
 
-def table_row(choice: Choice, found: Figures, chosen: bool) -> str:
+def table_row(choice: Choice, found: dict[str, Figures], chosen: bool) -> str:
     method, taps = choice
     where = NAMES.get(taps, " x ".join(taps))
-    cells = [f"{f['peak']:.1%} / {f['strict']:.1%} / {f['swapped']:.1%} / {f['inside_outside']:.1f}" for f in found.values()]
+    cells = [
+        " / ".join([*(f"{f[k]['mean']:.1%}" for k in SHARES[:3]), f"{f['inside_outside']['mean']:.1f}"]) for f in found.values()
+    ]
     mark = "**" if chosen else ""
     return f"| {mark}{method}{mark} | {mark}{where}{mark} | {' | '.join(f'{mark}{cell}{mark}' for cell in cells)} |\n"
 

@@ -58,11 +58,14 @@ def models_table(configs: dict[str, Any]) -> str:
     ]
     for name, config in configs.items():
         figures = config["figures"]
-        share = figures["statements" if "statements" in figures else "accuracy"]["all"]
-        for i, (role, f) in enumerate(figures["localization"].items()):
+        share = figures["all"]["correct"]["mean"]
+        kinds = {role: figures["kinds"][role] for role in ("kind", "color") if "caption_true" in figures["all"]}
+        for i, (role, found) in enumerate((kinds or {"answer": figures["all"]}).items()):
+            f = {key: one["mean"] for key, one in found.items()}
             how = f"{config['method']} at {' x '.join(config['taps']) or 'the features'}"
             first = f"[{name}](checkpoints/{name}/README.md) | {share:.1%}" if i == 0 else " | "
-            place = f"{role}: {f['peak']:.1%} | {f['strict']:.1%} | {f['swapped']:.1%} | {f['inside_outside']:.0f}"
+            shares = " | ".join(f"{f[key]:.1%}" for key in ("pointing", "pointing_unfilled", "pointing_swapped_pairs"))
+            place = f"{role}: {shares} | {f['inside_outside']:.0f}"
             rows.append(f"| {first} | {place} | {how if i == 0 else ''} |")
     return "\n".join(rows)
 

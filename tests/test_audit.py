@@ -714,7 +714,20 @@ def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
 def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
     """A real kill, in the middle of real work."""
     out = tmp_path / "out"
-    told = ["scenes-captioner", "--methods", "hirescam", "--metrics", "pointing", "--limit", 24, "--out", out, "--json"]
+    told = [
+        "scenes-captioner",
+        "--data",
+        "scenes",
+        "--methods",
+        "hirescam",
+        "--metrics",
+        "pointing",
+        "--limit",
+        24,
+        "--out",
+        out,
+        "--json",
+    ]
     child = subprocess.Popen(
         [sys.executable, "-m", "mmgradcam", "evaluate", *map(str, told)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

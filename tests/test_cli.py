@@ -218,20 +218,22 @@ def test_evaluate_prints_json(folders: dict[str, Path]) -> None:
     done = run("evaluate", folders["captioner"], "--limit", "4", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
-    assert set(figures) == {"statements", "captions_all_true", "localization"}
-    assert 0 <= figures["statements"]["all"] <= 1
+    own = figures["figures"]["gradcam"] if "gradcam" in figures["figures"] else next(iter(figures["figures"].values()))
+    assert (figures["data"], figures["pictures"]) == ("scenes:test:generated", 4)
+    assert {"correct", "caption_true", "pointing", "pointing_swapped_pairs", "inside_outside"} <= set(figures["metrics"])
+    assert 0 <= own["correct"]["mean"] <= 1
     done = run("evaluate", folders["vqa"], "--limit", "4")
     assert done.returncode == 0, done.stderr
-    assert "accuracy" in done.stdout
-    assert "swapped" in done.stdout
+    assert "blind accuracy" in done.stdout
+    assert "pointing swapped" in done.stdout
 
 
 def test_json_is_json_whatever_the_figures_are(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = {"none": float("nan"), "most": [float("inf"), 1.0], "name": "caf\u00e9 \udcff"}
-    monkeypatch.setattr("mmgradcam.bulk.evaluate.evaluate", lambda *_, **__: told)
-    assert called("evaluate", folders["captioner"], "--json") == 0
+    monkeypatch.setattr("mmgradcam.bulk.findings.summary", lambda made: told)
+    assert called("evaluate", folders["captioner"], "--limit", "1", "--json") == 0
     out = capsys.readouterr().out
     assert out.isascii()
     assert json.loads(out, parse_constant=pytest.fail) == {"none": None, "most": [None, 1.0], "name": "caf\u00e9 \ufffd"}

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam import InputError, Target, Task, check, explain
+from mmgradcam import InputError, Target, Task, check, explain, gradcam
 from mmgradcam.bulk.asked import asked_of
-from mmgradcam.bulk.evaluate import evaluate as evaluate_scenes
+from mmgradcam.bulk.audit import audit
 from mmgradcam.data.records import Photo, Phrase, Question, Thing
+from mmgradcam.data.sources import open_data
 from mmgradcam.tasks import load
 
 COLORS = """
@@ -109,7 +110,7 @@ def test_a_users_own_model_of_questions_runs_everywhere(
     assert figures["model"] == "Colors"
     assert figures["figures"]["gradcam"]["correct"]["mean"] == 0.5, "the answer red is right whatever its case, green is not"
     assert run("evaluate", model, "--limit", "2", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["accuracy"]["number"] > 1
+    assert json.loads(capsys.readouterr().out)["figures"]["gradcam"]["correct"]["rows"] > 1
 
 
 def test_settings_of_a_method_on_the_command_line(
@@ -237,9 +238,9 @@ def test_vilt_is_evaluated_on_a_data_set_of_questions(
 
 
 def test_a_captioner_of_ones_own_is_measured_on_scenes_and_a_classifier_where_scenes_hold_its_classes() -> None:
-    assert evaluate_scenes(Saying(), 2)["statements"]["number"] == 4
-    with pytest.raises(InputError, match="expected a captioner or a VQA model of scenes, got Classifying"):
-        evaluate_scenes(Classifying(), 2)
+    made = audit(Saying(), open_data("scenes:test:generated"), [gradcam], ["statements"], limit=2)
+    assert made.figures("gradcam")["correct"].rows == 4
+    assert made.figures("gradcam")["caption_true"].rows == 2
 
 
 def test_a_task_that_is_asked_nothing_is_explained_and_what_does_not_fit_says_what_would(

@@ -95,10 +95,11 @@ def test_a_card_tells_the_figures_of_its_config(name: str) -> None:
     folder = checkpoints.folder(name)
     config, text = json.loads((folder / "config.json").read_text()), (folder / "README.md").read_text()
     figures = config["figures"]
-    share = figures["statements" if "statements" in figures else "accuracy"]
-    assert f"**{share['all']:.1%}**" in text
-    for place in figures["localization"].values():
-        assert f"{place['peak']:.1%} | {place['strict']:.1%} | {place['swapped']:.1%}" in text
+    assert f"**{figures['all']['correct']['mean']:.1%}**" in text
+    captions = "caption_true" in figures["all"]
+    for place in [figures["kinds"][role] for role in ("kind", "color")] if captions else [figures["all"]]:
+        shares = [f"{place[key]['mean']:.1%}" for key in ("pointing", "pointing_unfilled", "pointing_swapped_pairs")]
+        assert " | ".join(shares) in text
     assert f"**{config['method']}**" in text
     for said in ("seeds", "train_scenes.py", "Licence: Apache-2.0"):
         assert said.lower() in text.lower()

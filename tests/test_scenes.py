@@ -12,10 +12,13 @@ from mmgradcam.data.captions import caption_words, captions_of, judge, make_capt
 from mmgradcam.data.dataset import scene_dataset, scene_rows
 from mmgradcam.data.questions import ANSWERS, QUESTION_KINDS, make_question, question_words, questions_of
 from mmgradcam.data.render import render
+from mmgradcam.data.scene_source import SceneJudge, scenes
 from mmgradcam.data.scenes import COLORS, MATERIALS, MAX_THINGS, SIZES, TEXTURES, Scene, Thing, make_scene
 from mmgradcam.data.shapes import KINDS
+from mmgradcam.data.sources import open_data
 from mmgradcam.data.splits import SPLITS, seeds
 from mmgradcam.data.words import SINGULAR
+from mmgradcam.errors import InputError
 from mmgradcam.regions import mask_box
 
 MANY = [make_scene(seed) for seed in range(7000, 7400)]
@@ -224,3 +227,31 @@ def test_the_dataset_holds_the_truth() -> None:
         assert [c["words"] for c in row["captions"]] == [list(c.words) for c in captions_of(scene, 3)]
         assert [[list(r) for r in c["refers"]] for c in same["captions"]] == [c["refers"] for c in row["captions"]]
         assert [q["answer"] for q in row["questions"]] == [q.answer for q in questions_of(scene)]
+
+
+def test_claims_know_the_word_that_makes_them() -> None:
+    words = ["a", "small", "red", "cube", "left", "of", "two", "green", "rings"]
+    claims = [(claim.role, claim.true, words[claim.word]) for claim in judge(words, PAIR).claims]
+    assert claims == [
+        ("size", False, "small"), ("color", True, "red"), ("kind", True, "cube"), ("color", True, "green"), ("kind", True, "rings"),
+        ("count", True, "two"), ("relation", True, "left"),
+    ]  # fmt: skip
+    assert [(claim.role, claim.word) for claim in judge("a cube sings", PAIR).claims if not claim.true] == [("unread", 2)]
+
+
+def test_a_generated_caption_is_judged_word_by_word() -> None:
+    """Statements as of the judge, each counted once, and the pixels of what a word speaks of."""
+    judged = SceneJudge(PAIR)(["a", "small", "red", "cube", "left", "of", "two", "green", "rings"])
+    assert [one.true for one in judged] == [None, False, True, True, True, None, True, True, True]
+    assert [one.role for one in judged] == ["", "size", "color", "kind", "relation", "relation", "count", "color", "kind"]
+    masks = render(PAIR).masks
+    assert judged[1].pixels is None, "what is false speaks of nothing"
+    assert np.array_equal(judged[3].pixels, masks[0])  # type: ignore[arg-type]
+    assert np.array_equal(judged[8].pixels, masks[1] | masks[2])  # type: ignore[arg-type]
+    assert (judged[3].objects, judged[8].objects) == ((0,), (1, 2))
+    photo = next(iter(scenes("validation", generated=True)))
+    assert (photo.captions, photo.phrases) == ((), ())
+    assert photo.judge is not None
+    assert len(photo.questions) > 3
+    with pytest.raises(InputError, match='expected "scenes:test" or "scenes:test:generated", got \'scenes:test:x\''):
+        open_data("scenes:test:x")

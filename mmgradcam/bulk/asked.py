@@ -39,6 +39,7 @@ class Truth:
         attention: where people looked.
         group: of the picture.
         question: that it answers.
+        objects: numbers of the objects that it speaks of, where they have any.
     """
 
     kind: str = ""
@@ -48,6 +49,7 @@ class Truth:
     attention: npt.NDArray[np.float32] | None = field(default=None, compare=False)
     group: str = ""
     question: Question | None = field(default=None, compare=False)
+    objects: tuple[int, ...] = ()
 
     @property
     def said(self) -> str:
@@ -76,6 +78,18 @@ class Asked:
 
     def truths(self, explanation: Explanation) -> list[Truth]:
         """Of each target of the explanation."""
+        if self.photo.judge and not self.query and not self.known:
+            return [
+                Truth(
+                    one.role,
+                    one.role,
+                    one if one.pixels is not None else None,
+                    one.true,
+                    group=self.photo.group,
+                    objects=one.objects,
+                )
+                for one in self.photo.judge(explanation.labels)
+            ]
         if "classes" in self.query or (not self.query and self.known):
             labels = explanation.labels
             of = dict(self.known if self.query else ((_class_of(thing.label, labels), thing) for thing in self.known))
@@ -90,7 +104,7 @@ class Asked:
                     one.kind,
                     "",
                     one if one.boxes or one.pixels is not None else None,
-                    label.lower() in map(str.lower, one.answers) if one.answers else None,
+                    one.accepts(label) if one.answers else None,
                     one.attention,
                     self.photo.group,
                     one,
@@ -144,7 +158,7 @@ def asked_of(task: Task, photo: Photo) -> list[Asked]:
     """
     check_askable(task)
     types = task.query_types
-    if types & QUESTIONS and (not types & CAPTIONS or (photo.questions and not photo.captions)):
+    if types & QUESTIONS and (not types & CAPTIONS or (photo.questions and not photo.captions and not photo.judge)):
         return _questions(task, photo)
     if "phrases" in types:
         known, query = _phrases(photo)

@@ -81,6 +81,27 @@ def captions(batch: Batch) -> dict[str, Column]:
     return dict(columns)
 
 
+@metric(
+    "caption_true",
+    higher_is_better=True,
+    range=SHARE,
+    description="all statements of the model's own caption are true, in the first row of each image and method",
+    source="mmgradcam",
+)
+def statements(batch: Batch) -> dict[str, Column]:
+    """Whether a generated caption says nothing false, of images whose whole content is known, such as rendered scenes.
+
+    Each single statement is in `correct`, in the row of the word that makes it.
+    """
+    made: list[float | None] = [None] * len(batch.rows)
+    first = 0
+    for e, explanation in enumerate(batch.explanations):
+        if batch.photos[e].judge and not explanation.about.query and len(explanation):
+            made[first] = float(all(truth.right is not False for truth in batch.truths[e]))
+        first += len(explanation)
+    return {"caption_true": made}
+
+
 def _plain(caption: Sequence[str]) -> str:
     return " ".join(tokenize(" ".join(caption)))
 
@@ -210,12 +231,12 @@ def answers(batch: Batch) -> dict[str, Column]:
         key = e // len(batch.methods), repr(explanation.about.query)
         if any(asked) and key not in blind:
             blind[key] = [target.label for target in explanation.again.blind()]
-        known = set(explanation.task.labels)
+        known = [label.lower() for label in explanation.task.labels]
         for k, one in enumerate(asked):
-            told = one is not None and one.answers
-            columns["blind_accuracy"].append(float(blind[key][k] in told) if told else None)
-            columns["majority_prior"].append(float(one.usual in told) if told and one and one.usual else None)
-            columns["answerable"].append(float(bool(known & set(told))) if told and known else None)
+            told = one if one is not None and one.answers else None
+            columns["blind_accuracy"].append(float(told.accepts(blind[key][k])) if told else None)
+            columns["majority_prior"].append(float(told.accepts(told.usual)) if told and told.usual else None)
+            columns["answerable"].append(float(any(one.lower() in known for one in told.answers)) if told and known else None)
     return dict(columns)
 
 

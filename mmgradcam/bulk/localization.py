@@ -328,6 +328,8 @@ def _apart(one: Truth, other: Truth) -> bool:
         return True
     if one.placed is None or other.placed is None:
         return False
+    if one.objects and other.objects:
+        return not set(one.objects) & set(other.objects)
     if one.placed.boxes or other.placed.boxes:
         return one.placed.boxes != other.placed.boxes
     return not np.array_equal(one.placed.pixels, other.placed.pixels)  # type: ignore[arg-type]

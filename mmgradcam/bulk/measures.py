@@ -32,7 +32,7 @@ def defaults_of(task: Task) -> list[str]:
     """The metrics that a model is measured by unless others are named: where its maps peak, and how good what it says is."""
     types = task.query_types
     if types & CAPTIONS:
-        return ["pointing", "heat", "captions"]
+        return ["pointing", "heat", "captions", "statements"]
     return ["pointing", "heat", "answers", "correct_answers"] if types & QUESTIONS else ["pointing"]
 
 

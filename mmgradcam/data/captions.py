@@ -122,11 +122,19 @@ def _relation(scene: Scene, rng: np.random.Generator, a: tuple[int, ...], b: tup
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement a caption makes: its role ("kind", "color", "size", "material", "count", "relation"), and its truth."""
+    """One statement a caption makes.
+
+    Attributes:
+        role: "kind", "color", "size", "material", "count", "relation", or "unread" where it is none of them.
+        text: what is said.
+        true: whether it holds.
+        word: number of the word that says it, of several the first.
+    """
 
     role: str
     text: str
     true: bool
+    word: int
 
 
 Options = tuple[tuple[int, ...], ...]
@@ -188,10 +196,10 @@ def judge(words: Sequence[str] | str, scene: Scene) -> Judgement:
                 _judge_relation(*pending, last, scene, result)
                 pending = None
         else:
-            result.claims.append(Claim("unread", tokens[at], False))
+            result.claims.append(Claim("unread", tokens[at], False, at))
             at += 1
     if pending:
-        result.claims.append(Claim("relation", pending[0], False))
+        result.claims.append(Claim("relation", pending[0], False, pending[1][0]))
     return result
 
 
@@ -226,19 +234,19 @@ def _judge_phrase(tokens: Sequence[str], at: int, scene: Scene, result: Judgemen
             break
     text = " ".join(tokens[start:at])
     if "kind" not in named:
-        result.claims.append(Claim("unread", text, False))
+        result.claims.append(Claim("unread", text, False, start))
         return at, ()
     values = {role: word for role, (word, _) in named.items()}
     things = _best(Phrase(**values), scene)
     fits = Phrase(**values).matches(scene)
     for role, (word, position) in named.items():
         true = bool(things) and all(getattr(scene.things[i], role) == word for i in things)
-        result.claims.append(Claim(role, text, true))
+        result.claims.append(Claim(role, text, true, position))
         result.roles[position] = role
         result.refers[position] = things if true else ()
     if tokens[start] in NUMBERS:
         true = len(fits) == NUMBERS.index(tokens[start])
-        result.claims.append(Claim("count", text, true))
+        result.claims.append(Claim("count", text, true, start))
         result.roles[start] = "count"
         result.refers[start] = fits if true else ()
         return at, (things,) if things else ()
@@ -259,7 +267,7 @@ def _best(phrase: Phrase, scene: Scene) -> tuple[int, ...]:
 
 def _judge_relation(name: str, positions: list[int], subject: Options, other: Options, scene: Scene, result: Judgement) -> None:
     found = next((a + b for a in subject for b in other if not set(a) & set(b) and holds(name, scene, a, b)), ())
-    result.claims.append(Claim("relation", name, bool(found)))
+    result.claims.append(Claim("relation", name, bool(found), positions[0]))
     for position in positions:
         result.roles[position] = "relation"
         result.refers[position] = found

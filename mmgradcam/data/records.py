@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,6 +68,10 @@ class Question:
     attention: npt.NDArray[np.float32] | None = field(default=None, compare=False)
     usual: str = field(default="", compare=False)
 
+    def accepts(self, answer: str) -> bool:
+        """Whether an answer is right, in upper case or lower."""
+        return answer.lower() in map(str.lower, self.answers)
+
 
 @dataclass(frozen=True)
 class Thing:
@@ -76,6 +80,31 @@ class Thing:
     label: str
     boxes: tuple[Box, ...] = ()
     pixels: Mask | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of a word of a caption.
+
+    Attributes:
+        role: what it speaks of, such as a kind or a color; empty where it says nothing that could be false.
+        true: whether what it says holds; None of a word that says nothing, or only the rest of what another says.
+        boxes: where what it speaks of is, as of a `Phrase`.
+        pixels: likewise.
+        objects: numbers of the objects that it speaks of.
+    """
+
+    role: str
+    true: bool | None
+    boxes: tuple[Box, ...] = ()
+    pixels: Mask | None = field(default=None, compare=False)
+    objects: tuple[int, ...] = ()
+
+
+class Judge(Protocol):
+    """Whether the words of a caption are true of a picture, and what each speaks of."""
+
+    def __call__(self, words: Sequence[str]) -> list[Judged]: ...
 
 
 @dataclass(frozen=True)
@@ -90,6 +119,7 @@ class Photo:
         questions: that can be asked of it.
         things: that are to be seen, or the one class it belongs to.
         group: which group of pictures it belongs to, for reports of bias; empty where there are none.
+        judge: of a picture whose whole content is known, what says whether the words of a caption are true of it.
     """
 
     name: str
@@ -99,6 +129,7 @@ class Photo:
     questions: tuple[Question, ...] = ()
     things: tuple[Thing, ...] = ()
     group: str = ""
+    judge: Judge | None = None
 
 
 def where(one: Placed, shape: tuple[int, int]) -> Mask | None:

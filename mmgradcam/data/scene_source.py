@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmgradcam.data.captions import captions_of
+from mmgradcam.data.captions import captions_of, judge
 from mmgradcam.data.questions import questions_of
-from mmgradcam.data.records import Photo, Phrase, Question, Thing
+from mmgradcam.data.records import Judged, Photo, Phrase, Question, Thing
 from mmgradcam.data.render import Mask, Picture, render
 from mmgradcam.data.scenes import Scene, make_scene
 from mmgradcam.data.splits import seeds
@@ -24,7 +25,7 @@ LOCATED = ("kind", "color")
 """Roles of words whose place is measured: what tells one thing from others."""
 
 
-def scenes(split: str = "test") -> Source:
+def scenes(split: str = "test", generated: bool = False) -> Source:
     """Scenes with captions, questions and things, and the pixels of all that they speak of.
 
     A phrase for each word of a caption that names a kind or a color; a question has pixels where its answer rests on one
@@ -32,13 +33,20 @@ def scenes(split: str = "test") -> Source:
 
     Args:
         split: "test" or "validation".
+        generated: without captions and their phrases: a captioner says what it sees, and is judged by the scene.
 
     Raises:
         InputError: no such split.
     """
     if split not in ("test", "validation"):
         raise InputError(f'scenes: expected "scenes" or "scenes:test", or "scenes:validation", got "scenes:{split}"')
-    return Source(f"scenes:{split}", seeds(split, SCENES), lambda seed: scene_photo(make_scene(seed)), "scene {}".format)
+    name = f"scenes:{split}:generated" if generated else f"scenes:{split}"
+
+    def read(seed: int) -> Photo:
+        photo = scene_photo(make_scene(seed))
+        return replace(photo, captions=(), phrases=()) if generated else photo
+
+    return Source(name, seeds(split, SCENES), read, "scene {}".format)
 
 
 def scene_photo(scene: Scene) -> Photo:
@@ -63,7 +71,26 @@ def scene_photo(scene: Scene) -> Photo:
     of = {kind: [i for i, thing in enumerate(scene.things) if thing.kind == kind] for kind in kinds}
     things = tuple(Thing(kind, *_place(picture, of[kind])) for kind in kinds)
     said = tuple(caption.words for caption in captions)
-    return Photo(f"scene-{scene.seed}", picture.image, said, tuple(phrases), tuple(questions), things)
+    return Photo(f"scene-{scene.seed}", picture.image, said, tuple(phrases), tuple(questions), things, judge=SceneJudge(scene))
+
+
+@dataclass(frozen=True)
+class SceneJudge:
+    """Judges captions by a scene, whose every object is known to the pixel."""
+
+    scene: Scene
+
+    def __call__(self, words: Sequence[str]) -> list[Judged]:
+        """Of each word its role, its truth, of a claim at its first word alone, and the pixels of what it speaks of."""
+        judged, picture = judge(words, self.scene), render(self.scene)
+        claims = {claim.word: claim for claim in judged.claims}
+        made = []
+        for i, (role, refers) in enumerate(zip(judged.roles, judged.refers, strict=True)):
+            claim = claims.get(i)
+            said = claim.role if claim else "" if role == "function" else role
+            boxes, pixels = _place(picture, refers) if refers else ((), None)
+            made.append(Judged(said, claim.true if claim else None, boxes, pixels, refers))
+        return made
 
 
 def _place(picture: Picture, which: Sequence[int]) -> tuple[tuple[Box, ...], Mask]:

@@ -26,7 +26,8 @@ def open_data(spec: str | Path | Any, images: Path | None = None) -> Source:
 
     Args:
         spec: a path, of which the layout is recognised (docs/data.md has a table of them); "scenes" or "scenes:validation",
-            the project's own; a data set of `datasets`; or a `Source`, which is returned as it is.
+            the project's own, or "scenes:test:generated", for captions that a model generates; a data set of `datasets`; or a
+            `Source`, which is returned as it is.
         images: the folder of the pictures, where it is not where the layout has it.
 
     Raises:
@@ -45,7 +46,10 @@ def open_data(spec: str | Path | Any, images: Path | None = None) -> Source:
     if not isinstance(spec, (str, Path)):
         raise InputError(f"data: expected {KNOWN}, or a data set of `datasets`; got {type(spec).__name__}")
     if str(spec) == "scenes" or str(spec).startswith("scenes:"):
-        return scenes(str(spec).partition(":")[2] or "test")
+        split, _, generated = str(spec).removeprefix("scenes").removeprefix(":").partition(":")
+        if generated not in ("", "generated"):
+            raise InputError(f'scenes: expected "scenes:{split}" or "scenes:{split}:generated", got {str(spec)!r}')
+        return scenes(split or "test", bool(generated))
     path = Path(spec)
     images = Path(images) if images else None
     if images and not is_folder(images):
