@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmgradcam.bulk.episode import Step
     from mmgradcam.checking import Finding
     from mmgradcam.explanation import Explanation
+    from mmgradcam.metrics.definition import Metric
     from mmgradcam.tasks import Policy
 
 
@@ -204,24 +205,46 @@ def show_audit(made: Audit) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    found = {method: made.figures(method) for method in made.methods}
+    from mmgradcam.bulk.findings import listed_figures
+
+    found, known = {method: made.figures(method) for method in made.methods}, made.metrics()
     table = Table("", *found, title=f"{made.model} on {made.data}: {made.pictures} pictures", title_justify="left")
-    for name in dict.fromkeys(name for one in found.values() for name in one):
+    names = listed_figures(known, found)
+    for name in names:
         table.add_row(name.replace("_", " "), *(str(one.get(name, "-")) for one in found.values()))
     of_whole = {method: made.wholes(method) for method in made.methods}
-    for name in dict.fromkeys(name for one in of_whole.values() for name in one):
+    whole = list(dict.fromkeys(name for one in of_whole.values() for name in one))
+    for name in whole:
         table.add_row(name.replace("_", " "), *(f"{one[name]:.3g}" for one in of_whole.values()))
     console = Console(highlight=False, markup=False)
     console.print(table)
+    if len(made.kinds()) > 1:
+        console.print(_kinds(made, known, names))
     speeds = ", ".join(f"{name} {speed:.3g}" for name, speed in made.speeds().items())
     console.print(f"pictures a second: {speeds}")
-    for name, one in made.metrics().items():
+    for one in (known[name] for name in (*names, *whole) if name in known):
         better = f"; {one.better} is better" if one.better else ""
-        console.print(f"{name.replace('_', ' ')}: {one.description} ({one.source}){better}", style="dim", soft_wrap=True)
+        said = f"{one.name.replace('_', ' ')}: {one.description} ({one.source}){better}"
+        console.print(said, style="dim", soft_wrap=True)
     for line in made.bad[:10]:
         console.print(f"malformed, left out: {line}")
     if len(made.bad) > 10:
         console.print(f"and {len(made.bad) - 10} more malformed records")
+
+
+def _kinds(made: Audit, known: Mapping[str, Metric], names: Sequence[str]) -> Any:
+    """A line per kind of target and method: the metrics that have a direction, the most important first."""
+    from rich.table import Table
+
+    shown = [name for name in names if name in known and known[name].better][:6]
+    table = Table("kind", "method", "targets", *(name.replace("_", " ") for name in shown))
+    for kind in made.kinds():
+        for method in made.methods:
+            found = made.figures(method, kind)
+            count = max((figure.rows for figure in found.values()), default=0)
+            cells = [f"{found[name].mean:.3g}" if name in found else "-" for name in shown]
+            table.add_row(one_line(kind), one_line(method), str(count), *cells)
+    return table
 
 
 @contextmanager

@@ -135,3 +135,22 @@ def test_the_command_line_lists_all_metrics() -> None:
         assert one.description in done.output
     shown = run.invoke(app, ["evaluate", "--help"], env={"COLUMNS": "200"}).output
     assert all(name in shown for name in measures())
+
+
+def test_tables_show_kinds_and_no_column_that_others_are_made_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmgradcam.show import show_audit
+
+    monkeypatch.setenv("COLUMNS", "200")
+    made = audit(audits.colored(), audits.source(), [hirescam], ["pointing", "heat"])
+    show_audit(made)
+    said = capsys.readouterr().out
+    for shown in (said, page(made, b"")):
+        assert "swapped hits" not in shown
+        assert "outside the object" not in shown, "what only a ratio is made of"
+        assert "baseline center" in shown
+        assert "inside outside" in shown
+    (true,) = [line for line in said.splitlines() if line.startswith("│ true")]
+    assert [cell.strip() for cell in true.strip("│").split("│")][:5] == ["true", "hirescam", "4", "1", "0.75"]
+    assert {"swapped_hits", "inside", "outside"} <= set(summary(made)["figures"]["hirescam"]), "rows and JSON hold them"

@@ -96,7 +96,7 @@ def draw_plots(made: Audit) -> bytes:
 
     found = {method: made.figures(method) for method in made.methods}
     known = made.metrics()
-    names = [name for name in _ordered(known, found) if _plotted(name, known)]
+    names = [name for name in listed_figures(known, found) if _plotted(name, known)]
     if all(one["correct"].mean == 1 for one in found.values() if "correct" in one):
         names = [n for n in names if n != "correct"]  # what people wrote is true, and a panel of it says nothing
     if not names:
@@ -117,7 +117,7 @@ def draw_plots(made: Audit) -> bytes:
         for other, style in zip(known[name].baselines if name in known else (), (":", "--"), strict=False):
             level = next((one[other].mean for one in found.values() if other in one), None)
             if level is not None:
-                axes.axvline(level, color="#777", linestyle=style, linewidth=1.2, label=other)
+                axes.axvline(level, color="#777", linestyle=style, linewidth=1.2, label=other.replace("_", " "))
                 axes.legend(fontsize=8, frameon=False)
         arrow = f" ({known[name].better} is better)" if name in known and known[name].better else ""
         axes.set_title(name.replace("_", " ") + arrow, fontsize=10.5)
@@ -171,10 +171,15 @@ def _whole(made: Audit) -> str:
     return _table("Whole images", found, made.metrics()) if any(found.values()) else ""
 
 
-def _ordered(known: Mapping[str, Metric], found: Mapping[str, Mapping[str, Figure]]) -> list[str]:
+def listed_figures(known: Mapping[str, Metric], found: Mapping[str, Mapping[str, Figure]]) -> list[str]:
     """Names of figures: metrics as they are listed, then columns of plain functions."""
     there = {name for one in found.values() for name in one}
-    return [name for name in known if name in there] + sorted(there - set(known))
+    return [name for name in known if name in there and name not in _parts(known)] + sorted(there - set(known))
+
+
+def _parts(known: Mapping[str, Metric]) -> set[str]:
+    """Columns that are neither good nor bad, of which other metrics are made: in rows and JSON, but in no table."""
+    return {part for one in known.values() for part in one.of if part in known and known[part].higher_is_better is None}
 
 
 def _better(name: str, known: Mapping[str, Metric]) -> bool | None:
@@ -182,16 +187,15 @@ def _better(name: str, known: Mapping[str, Metric]) -> bool | None:
 
 
 def _plotted(name: str, known: Mapping[str, Metric]) -> bool:
-    """Whether a figure has a panel of its own: not a baseline of others, and not what others alone are made of."""
-    others = {other for one in known.values() for other in (*one.baselines, *one.of)}
-    return name not in others or _better(name, known) is not None
+    """Whether a figure has a panel of its own: a baseline is a line in the panels of others."""
+    return not any(name in one.baselines for one in known.values())
 
 
 def _table(title: str, found: Mapping[str, Mapping[str, Figure]], known: Mapping[str, Metric]) -> str:
     """A line per figure and a column per method; an interval of no rows is not shown."""
     head = "".join(f"<th class=n>{escape(method)}</th>" for method in found)
     lines = []
-    for name in _ordered(known, found):
+    for name in listed_figures(known, found):
         better = _better(name, known)
         means = {m: one[name].mean for m, one in found.items() if name in one}
         top = None if better is None else f"{(max if better else min)(means.values()):.3g}"

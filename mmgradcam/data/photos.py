@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from mmgradcam.data.records import Photo, Phrase, Question
-from mmgradcam.data.stream import MALFORMED, Texts, named
+from mmgradcam.data.stream import MALFORMED, Texts
 from mmgradcam.errors import InputError
 from mmgradcam.files import regular
 from mmgradcam.pictures import DAMAGED, MOST_PIXELS, formats, open_picture
@@ -60,24 +60,6 @@ class Photos:
         if row.get("width") and row.get("height"):
             image = image.resize(_shape(image.size, (row["width"], row["height"])), Image.Resampling.BICUBIC)
         return Photo(str(row.get("image_id", index)), image, _captions(row), _phrases(row))
-
-    def readable(self, limit: int | None = None) -> tuple[Photos, int, list[str]]:
-        """Those of the photos that can be read, how many of the first `limit` these are, and what is wrong with the others.
-
-        Pictures from `limit` on are not opened.
-        """
-        good, bad = [], []
-        first = len(self) if limit is None else min(limit, len(self))
-        for index in range(len(self)):
-            try:
-                row = self._table[index]
-                _captions(row), _phrases(row), *([self[index]] if index < first else ())
-            except MALFORMED as error:
-                bad.append(named(f"photo {index}", error))
-            else:
-                good.append(index)
-        count = sum(index < first for index in good)
-        return (Photos(self.rows.select(good), self._folder) if bad else self), count, bad
 
     def image(self, index: int) -> Image.Image:
         """The picture of a photo as the table holds it, RGB."""
