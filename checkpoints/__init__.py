@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgradcam.errors import InputError
-from mmgradcam.files import exists, regular
+from mmgradcam.utils.files import exists, regular
 
 HERE = Path(__file__).parent
 LONGEST = 2**26

@@ -22,13 +22,14 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmgradcam.version import __version__
+from mmgradcam.utils.version import __version__
 
 if TYPE_CHECKING:
-    from mmgradcam.checking import Finding, check
+    from mmgradcam.checking.check import Finding, check
     from mmgradcam.errors import InputError, ModelError
-    from mmgradcam.explaining import compare, explain
+    from mmgradcam.explaining.explain import compare, explain
     from mmgradcam.explanation import Explanation
+    from mmgradcam.layers import Tap
     from mmgradcam.methods import (
         ablation_cam,
         cam,
@@ -57,10 +58,9 @@ if TYPE_CHECKING:
         smooth_gradcam_pp,
         xgradcam,
     )
-    from mmgradcam.probability import log_prob
     from mmgradcam.probe import Probe
-    from mmgradcam.seam import Tap
     from mmgradcam.task import Target, Task, Word
+    from mmgradcam.utils.probability import log_prob
 
 __all__ = [
     "Explanation",
@@ -126,13 +126,23 @@ class _Checkout:
 
 sys.meta_path.append(_Checkout)
 
-_ROOMS = ("errors", "task", "seam", "probability", "probe", "explanation", "methods", "explaining", "checking")
+_MODULES = (
+    "errors",
+    "task",
+    "layers",
+    "utils.probability",
+    "probe",
+    "explanation",
+    "methods",
+    "explaining.explain",
+    "checking.check",
+)
 
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when first asked for, so that `mmgradcam --help` need not wait for torch."""
     if name in __all__:
-        for room in _ROOMS:
+        for room in _MODULES:
             module = import_module(f"mmgradcam.{room}")
             if name in vars(module):
                 globals()[name] = getattr(module, name)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from mmgradcam.contract import check_features, check_finite, check_scores, groups_of
 from mmgradcam.errors import ModelError
+from mmgradcam.layers import Tap, embedded, tapped
 from mmgradcam.layouts import of_picture
-from mmgradcam.memory import fitting, halving, out_of_memory
-from mmgradcam.precision import initial, kept_in_range, lost, times
-from mmgradcam.probability import full
-from mmgradcam.rows import joined, of_rows, stacked, turns_of
-from mmgradcam.seam import Tap, embedded, tapped
 from mmgradcam.task import Target, Task
+from mmgradcam.utils.memory import fitting, halving, out_of_memory
+from mmgradcam.utils.precision import initial, kept_in_range, lost, times
+from mmgradcam.utils.probability import full
+from mmgradcam.utils.rows import joined, of_rows, stacked, turns_of
 
 Row = tuple[int, int]
 """Which image of the batch, and which of its targets."""

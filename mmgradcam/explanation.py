@@ -14,17 +14,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmgradcam import draw, record, report
-from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError
-from mmgradcam.files import is_folder, path_of
-from mmgradcam.film import Film, Track
-from mmgradcam.lookup import listing, positions_of
-from mmgradcam.pictures import Box, of_tiles
-from mmgradcam.record import About, Verdict
-from mmgradcam.regions import PixelBox, segment_boxes
+from mmgradcam.images.clips import Clip
+from mmgradcam.images.pictures import Box, of_tiles
+from mmgradcam.images.regions import PixelBox, segment_boxes
+from mmgradcam.indexing import listing, positions_of
+from mmgradcam.render import heatmaps, pages
+from mmgradcam.render.animation import Film, Track
+from mmgradcam.storage import record
+from mmgradcam.storage.record import About, Verdict
 from mmgradcam.task import Target, Task, spelled
-from mmgradcam.writing import write_file, write_folder
+from mmgradcam.utils.files import is_folder, path_of
+from mmgradcam.utils.writing import write_file, write_folder
 
 FAINT = math.log(1.5)
 """A target that gains less than this from the picture, or loses, does not rest on it."""
@@ -126,7 +127,7 @@ class Explanation:
 
     @property
     def again(self) -> Any:
-        """The way it was made, to make others like it: `mmgradcam.explaining.Again`.
+        """The way it was made, to make others like it: `mmgradcam.explaining.explain.Again`.
 
         Raises:
             InputError: it was loaded from a file, and has no model.
@@ -202,14 +203,14 @@ class Explanation:
         self._one()
         maps, size = self._grids(), size or self._size
         if self.clip is None:
-            heat = draw.upsample(maps, self.box, size)
+            heat = heatmaps.upsample(maps, self.box, size)
         else:
-            heat = draw.over_time(maps, self.box, len(self.clip), size)  # type: ignore[arg-type]
-        return np.asarray(draw.normalize(heat)[0].numpy(), dtype=np.float32)
+            heat = heatmaps.over_time(maps, self.box, len(self.clip), size)  # type: ignore[arg-type]
+        return np.asarray(heatmaps.normalize(heat)[0].numpy(), dtype=np.float32)
 
     def scaled(self) -> Tensor:
         """(K, *grid) the maps' positive parts, each divided by the largest value that it has on the picture or in the clip."""
-        return draw.scaled(self._grids(), self.box, self._size, None if self.clip is None else len(self.clip))
+        return heatmaps.scaled(self._grids(), self.box, self._size, None if self.clip is None else len(self.clip))
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -227,7 +228,7 @@ class Explanation:
         """x, y in pixels of the picture where the map is largest, and of a clip the frame; None if it shows nothing."""
         self._one()
         frames = None if self.clip is None else len(self.clip)
-        ((top, (*when, y, x)),) = draw.highest(self._grids(), self.box, self._size, frames)
+        ((top, (*when, y, x)),) = heatmaps.highest(self._grids(), self.box, self._size, frames)
         return (x, y, *when) if top > 0 else None
 
     def boxes(self, threshold: float = 0.15) -> list[PixelBox]:
@@ -274,7 +275,7 @@ class Explanation:
         """As `overlay`, over the picture at another size."""
         if opacity is None:
             opacity = 0.3 if self.faint else 1.0
-        return draw.overlay(picture, self.heat((picture.height, picture.width)), opacity)
+        return heatmaps.overlay(picture, self.heat((picture.height, picture.width)), opacity)
 
     def film(self) -> Film:
         """The frames of a clip with the targets' heat over them.
@@ -300,11 +301,11 @@ class Explanation:
         if self.clip is not None:
             return self.film().strip()
         shown = [one for one in self if not all(category(letter)[0] == "P" for letter in one.label)] or list(self)
-        small = self.picture.resize(draw.panel_size(self.picture, side), Image.Resampling.LANCZOS)
+        small = self.picture.resize(heatmaps.panel_size(self.picture, side), Image.Resampling.LANCZOS)
         panels = [(one.label, one.caption(), one.over(small)) for one in shown]
         note = "; ".join([f"{self.about.method} at {self.about.seam}, {self.about.model}", *self.about.remarks])
         question = self.about.query.get("question")
-        return draw.sheet(self.picture, panels, str(question) if question else self.text, note, side)
+        return heatmaps.sheet(self.picture, panels, str(question) if question else self.text, note, side)
 
     def caption(self) -> str:
         """Small print for one target: its probability or score, or why its map shows nothing."""
@@ -316,7 +317,7 @@ class Explanation:
             probability = math.exp(min(self.score, 0.0))
         said = f"{self.score:.3g}" if probability is None else f"p {probability:.2f}"
         reliance = self.targets[0].reliance
-        return said if reliance is None else f"{said}, {report.times(reliance)}"
+        return said if reliance is None else f"{said}, {pages.times(reliance)}"
 
     def model_hash(self) -> str:
         """SHA-256 of the model's weights as they are now, or as they were when the explanation was saved."""
@@ -334,7 +335,7 @@ class Explanation:
             film: how a clip is animated in a folder: ".gif", ".webp" or ".mp4".
             folder: write a folder whatever its name, as "IMG_2024.01.31".
 
-        Returns: the files written, all of them or none; see `mmgradcam.writing.write_folder`.
+        Returns: the files written, all of them or none; see `mmgradcam.utils.writing.write_folder`.
         """
         path, suffix = path_of(path), path_of(path).suffix.lower()
         if folder or not suffix or is_folder(path):
@@ -344,9 +345,9 @@ class Explanation:
         if self.clip is not None:
             return self.film().save(path)
         if suffix in (".html", ".htm"):
-            return [write_file(path, report.page(self).encode())]
-        if suffix in draw.FORMATS:
-            return [write_file(path, draw.encoded(self.overlay() if len(self) == 1 else self.panels(), suffix))]
+            return [write_file(path, pages.page(self).encode())]
+        if suffix in heatmaps.FORMATS:
+            return [write_file(path, heatmaps.encoded(self.overlay() if len(self) == 1 else self.panels(), suffix))]
         raise InputError(f"{path}: expected a folder (folder=True), or a name that ends in .html, .png, .jpg, .webp or .npz")
 
     @staticmethod
@@ -357,7 +358,7 @@ class Explanation:
             InputError: it is not what `save` writes: a key is missing or has a wrong type or range, arrays have other shapes
                 than the description says, the two contradict each other, or there are over 1 GiB of arrays.
         """
-        from mmgradcam.schema import read_saved
+        from mmgradcam.storage.schema import read_saved
 
         made, arrays = read_saved(path_of(path))
         about, targets, problems = record.read(made)
@@ -378,7 +379,7 @@ class Explanation:
         )
 
     def _repr_html_(self) -> str:
-        return report.cell(self)
+        return pages.cell(self)
 
 
 def problem_of(map_: Tensor, flat: bool, lost: bool = False) -> str | None:

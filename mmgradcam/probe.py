@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mmgradcam.engine import Encoded, Slopes, encode, scores, slopes
 from mmgradcam.errors import InputError
-from mmgradcam.relus import relus
-from mmgradcam.seam import Tap
+from mmgradcam.layers import Tap
+from mmgradcam.relu_rules import relus
 from mmgradcam.task import Fusion, Method, Target, Task
 
 Drawn = Tensor | tuple[Tensor, Tensor]

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, unicode_text
-from mmgradcam.locks import exclusive
-from mmgradcam.pictures import Prepared, whole
+from mmgradcam.images.pictures import Prepared, whole
+from mmgradcam.utils.locks import exclusive
 
 Method = Callable[[Tensor, Tensor], Tensor]
 """(K, C, *grid) features and gradients -> (K, *grid) maps."""
@@ -209,7 +209,7 @@ class Task(ABC):
         return digest.hexdigest()
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Within, the task and its modules are this thread's alone; see `mmgradcam.locks.exclusive`."""
+        """Within, the task and its modules are this thread's alone; see `mmgradcam.utils.locks.exclusive`."""
         return exclusive([self, *self.modules()])
 
 

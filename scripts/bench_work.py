@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from mmgradcam import explain, gradcam
-from mmgradcam.pictures import Fit
+from mmgradcam.images.pictures import Fit
 from mmgradcam.tasks import VQA, Captioning, Layer
 from mmgradcam.tasks.nets.answerers import TransformerAnswerer
 from mmgradcam.tasks.nets.captioners import LSTMCaptioner, TransformerCaptioner

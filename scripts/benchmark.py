@@ -124,7 +124,7 @@ def measure_growth(given: argparse.Namespace) -> dict[str, Any]:
     from bench_work import WORDS, Trunk, Vocabulary
 
     from mmgradcam import explain, gradcam
-    from mmgradcam.pictures import Fit
+    from mmgradcam.images.pictures import Fit
     from mmgradcam.tasks import Captioning
     from mmgradcam.tasks.nets.captioners import LSTMCaptioner
 
@@ -154,7 +154,7 @@ def measure_pipeline(given: argparse.Namespace) -> dict[str, Any]:
     from torch.profiler import ProfilerActivity, profile
 
     from mmgradcam import explain, gradcam
-    from mmgradcam.pictures import Fit
+    from mmgradcam.images.pictures import Fit
     from mmgradcam.tasks import Captioning
     from mmgradcam.tasks.nets.captioners import LSTMCaptioner
 

@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgradcam.bulk.bias import bias_report, thing
-from mmgradcam.bulk.bias_report import BiasReport
-from mmgradcam.data.biased import EVEN, GROUPS, PLANTED, TRADES, biased_photos
-from mmgradcam.data.records import Photo
-from mmgradcam.pictures import Prepared, to_tensor
+from mmgradcam.datasets.biased_scenes import EVEN, GROUPS, PLANTED, TRADES, biased_photos
+from mmgradcam.datasets.records import Photo
+from mmgradcam.images.pictures import Prepared, to_tensor
+from mmgradcam.studies.bias import bias_report, thing
+from mmgradcam.studies.bias_report import BiasReport
 from mmgradcam.tasks import Layer
 
 REGIONS = {"head": thing("head"), "tool": thing(*TRADES), "body": thing("body")}

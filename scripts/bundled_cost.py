@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmgradcam import explain
-from mmgradcam.data.render import render
-from mmgradcam.data.scenes import make_scene
-from mmgradcam.data.splits import SPLITS
+from mmgradcam.explaining.model_input import view_of
+from mmgradcam.scenes.render import render
+from mmgradcam.scenes.scene import make_scene
+from mmgradcam.scenes.splits import SPLITS
 from mmgradcam.task import Task
 from mmgradcam.tasks import load
-from mmgradcam.views import view_of
 
 BATCH = 16
 NAMES = (
@@ -40,7 +40,7 @@ def pictures(name: str, photos: Path | None) -> list[Any]:
     """So many pictures of the kind a model knows."""
     if name.startswith("scenes"):
         return [render(make_scene(SPLITS["test"] + i)).image for i in range(BATCH)]
-    from mmgradcam.data.photos import Photos
+    from mmgradcam.datasets.photos import Photos
 
     if photos is None:
         raise SystemExit("--photos: expected a Parquet of photos, which the photo models are timed on")

@@ -1,4 +1,4 @@
-"""Fits the flag of what is made up, `mmgradcam/metrics/flag.json`, on validation scenes, and measures it on test scenes and photos.
+"""Fits the flag of what is made up, `mmgradcam/metrics/hallucination.json`, on validation scenes, and measures it on test scenes and photos.
 
     python scripts/calibrate_flag.py                         # collect, fit, measure; about an hour on one core
     python scripts/calibrate_flag.py --photos val.parquet    # how it does on photos, too
@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 from flag_data import ALL, ROLES, Floats, Rows, answers, joined, kept, made_to_say, photos, really_said
 
-from mmgradcam.data.questions import QUESTION_KINDS
-from mmgradcam.metrics.flag import COLUMNS, LIMITS, chances
+from mmgradcam.metrics.hallucination import COLUMNS, LIMITS, chances
+from mmgradcam.scenes.questions import QUESTION_KINDS
 
 Fitted = dict[str, Any]
 EVERY_LIMIT = (*LIMITS, (-8.0, 8.0), (-8.0, 8.0), (0.0, 1.0))
@@ -233,7 +233,7 @@ def main() -> None:
     if told.photos:
         rows = kept(told.out / "photos.npz", partial(photos, told.photos, told.count))
         made["photos"], figures["photos"] = of_photos(made["words"], rows)
-    path = Path(__file__).parents[1] / "mmgradcam" / "metrics" / "flag.json"
+    path = Path(__file__).parents[1] / "mmgradcam" / "metrics" / "hallucination.json"
     kept_flags = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     made = {**{k: v for k, v in kept_flags.items() if k == "photos"}, **made}  # photos are not always at hand
     path.write_text(json.dumps(_rounded(made), indent=2) + "\n", encoding="utf-8")

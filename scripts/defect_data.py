@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mmgradcam.data.render import Picture, render
-from mmgradcam.data.scenes import make_scene
-from mmgradcam.regions import mask_box
+from mmgradcam.images.regions import mask_box
+from mmgradcam.scenes.render import Picture, render
+from mmgradcam.scenes.scene import make_scene
 
 COUNTS = {"train": 1600, "validation": 300, "test": 500}
 FIRST = {"train": 0, "validation": 1_000_000, "test": 2_000_000}

@@ -17,7 +17,7 @@ def main() -> None:
     """Prints each command before it runs."""
     spec = find_spec("matplotlib")
     photo = str(Path(str(spec and spec.origin)).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg")
-    scene, question = "mmgradcam/data/example.png", "what color is the large cube?"
+    scene, question = "mmgradcam/scenes/example.png", "what color is the large cube?"
     commands = (
         ["caption", photo, "--model", "photo-captioner-small", "--out", "demo"],
         ["caption", scene, "--model", "scenes-captioner", "--out", "demo"],

@@ -27,7 +27,7 @@ from photo_data import crop, crops, recolour
 from torch import Tensor, nn
 from training import autocast
 
-from mmgradcam.data.photos import Photos
+from mmgradcam.datasets.photos import Photos
 from mmgradcam.tasks.nets.encoder import Encoder
 
 ENCODER: dict[str, Any] = {"widths": [32, 64, 128, 192], "depths": [2, 2, 2], "channels": 160, "level": 1}

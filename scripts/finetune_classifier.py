@@ -32,8 +32,8 @@ from torchvision.transforms import v2
 
 from mmgradcam import Explanation, explain
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import open_picture
-from mmgradcam.report import page_head
+from mmgradcam.images.pictures import open_picture
+from mmgradcam.render.pages import page_head
 from mmgradcam.tasks import Layer, load
 from mmgradcam.tasks.hub.classifiers import from_timm, save, with_classes
 

@@ -1,6 +1,6 @@
 """What a flag of what is made up is fitted and measured on: statements about scenes, true and false, and a model's evidence of each.
 
-The truth is told by `mmgradcam.data.captions.judge`.
+The truth is told by `mmgradcam.scenes.captions.judge`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mmgradcam import Explanation, explain, hirescam
-from mmgradcam.data.captions import Caption, captions_of, judge
-from mmgradcam.data.questions import Question, questions_of
-from mmgradcam.data.render import render
-from mmgradcam.data.scenes import COLORS, MATERIALS, SIZES, Scene, make_scene
-from mmgradcam.data.shapes import KINDS
-from mmgradcam.data.splits import seeds
-from mmgradcam.data.words import CANONICAL, NUMBERS, OPPOSITE, RELATIONS, SINGULAR, plural
-from mmgradcam.metrics.flag import evidence
-from mmgradcam.metrics.relying import likelihoods
+from mmgradcam.metrics.grounding import likelihoods
+from mmgradcam.metrics.hallucination import evidence
+from mmgradcam.scenes.captions import Caption, captions_of, judge
+from mmgradcam.scenes.questions import Question, questions_of
+from mmgradcam.scenes.render import render
+from mmgradcam.scenes.scene import COLORS, MATERIALS, SIZES, Scene, make_scene
+from mmgradcam.scenes.shapes import KINDS
+from mmgradcam.scenes.splits import seeds
+from mmgradcam.scenes.words import CANONICAL, NUMBERS, OPPOSITE, RELATIONS, SINGULAR, plural
 from mmgradcam.tasks import load
 
 SIDES = {"left": "right", "right": "left", "above": "below", "below": "above", "over": "under", "under": "over"}
@@ -251,7 +251,7 @@ def answers(name: str, split: str, count: int) -> Iterator[Row]:
 
 def photos(data: Path, count: int) -> Iterator[Row]:
     """Heads of the phrases people wrote of a photo, and of another photo that nobody wrote of this one."""
-    from mmgradcam.data.photos import Photos
+    from mmgradcam.datasets.photos import Photos
 
     task: Any = load("photo-captioner-small", device="cpu")
     all_, rng = Photos(data), np.random.default_rng(0)

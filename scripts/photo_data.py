@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from training import autocast
 
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Fit
+from mmgradcam.images.pictures import Fit
 from mmgradcam.tasks.nets.backbone import Backbone
 from mmgradcam.tasks.vocabulary import END, PAD, START, Vocabulary, tokenize
 

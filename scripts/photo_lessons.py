@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from photo_data import Words, said_of, sentences, tokens_of, words_of
 from torch import Tensor, nn
 
-from mmgradcam.data.answer_words import words_for
-from mmgradcam.data.asking import askable, balanced, questions_about
-from mmgradcam.data.photos import Photos, read_answers, read_captions
+from mmgradcam.datasets.answer_words import words_for
+from mmgradcam.datasets.photos import Photos, read_answers, read_captions
+from mmgradcam.datasets.question_generation import askable, balanced, questions_about
 from mmgradcam.metrics import CiderD, bleu4
 from mmgradcam.tasks.captioning import Captioning
 from mmgradcam.tasks.nets.evidence import Detectors, EvidenceAnswerer, EvidenceCaptioner

@@ -22,11 +22,11 @@ from safetensors.torch import load_file
 from train_photos import HUB, MOBILENET
 
 from mmgradcam import methods
-from mmgradcam.bulk.audit import audit
-from mmgradcam.bulk.findings import figures_of
-from mmgradcam.bulk.measures import defaults_of
-from mmgradcam.data.photos import Photos
-from mmgradcam.data.sources import Source, open_data
+from mmgradcam.datasets.photos import Photos
+from mmgradcam.datasets.sources import Source, open_data
+from mmgradcam.evaluation.measures import defaults_of
+from mmgradcam.evaluation.reports import figures_of
+from mmgradcam.evaluation.run import audit
 from mmgradcam.task import Task
 from mmgradcam.tasks import load
 from mmgradcam.tasks.loading import build, parts, save
@@ -318,7 +318,7 @@ def answers_table(figures: Figures) -> str:
     )
     points = "".join(point_row(kind, found) for kind, found in figures["kinds"].items() if "pointing" in found)
     asked = total["correct"]["rows"]
-    return f"""{asked:,} questions that the captions and their phrases give rise to (`mmgradcam.data.asking` lists the kinds). An answer is right if
+    return f"""{asked:,} questions that the captions and their phrases give rise to (`mmgradcam.datasets.question_generation` lists the kinds). An answer is right if
 two of a photo's five captions give it, in these words or synonyms, as VQA v2 asks for three people of ten; a question to which
 no answer is right is not asked. They are balanced: of two answers each is right as often, of more none in over half of the
 photos that the question is asked of. For {round((1 - total["answerable"]["mean"]) * asked):,} of them the model has no right answer in its list, and they count as wrong;

@@ -19,12 +19,12 @@ from scene_data import CAPTION_VOCABULARY, QUESTION_VOCABULARY
 from train_scenes import ENCODER, FIT, HEADS, NETS
 
 from mmgradcam import methods
-from mmgradcam.bulk.audit import audit
-from mmgradcam.bulk.findings import figures_of
-from mmgradcam.bulk.measures import defaults_of
-from mmgradcam.data.questions import ANSWERS
-from mmgradcam.data.scene_source import scenes
-from mmgradcam.data.splits import SPLITS
+from mmgradcam.datasets.scene_source import scenes
+from mmgradcam.evaluation.measures import defaults_of
+from mmgradcam.evaluation.reports import figures_of
+from mmgradcam.evaluation.run import audit
+from mmgradcam.scenes.questions import ANSWERS
+from mmgradcam.scenes.splits import SPLITS
 from mmgradcam.task import Task
 from mmgradcam.tasks.loading import build, parts, save
 
@@ -162,7 +162,7 @@ def card(
     return f"""# {name}
 
 {config["summary"][0].upper() + config["summary"][1:]}. A model with known truth, to try mmgradcam on and to test it with; it
-knows nothing but scenes as `mmgradcam.data` renders them.
+knows nothing but scenes as `mmgradcam.datasets` renders them.
 
 ```python
 from mmgradcam import explain
@@ -202,7 +202,7 @@ the mean heat outside.
 ## How it was made
 
 - Architecture: encoder {ENCODER}; head `{kind.__name__}` {made}; {sum(p.numel() for m in parts(build(config)).values() for p in m.parameters()) / 1e6:.2f} M parameters, stored as fp16.
-- Data: 60,000 scenes (seeds {SPLITS["train"]:,} on), 8 captions and 24 questions each, rendered by `mmgradcam.data`.
+- Data: 60,000 scenes (seeds {SPLITS["train"]:,} on), 8 captions and 24 questions each, rendered by `mmgradcam.datasets`.
 - Recipe: `python scripts/train_scenes.py`, {how}. The encoder first learned which pairs of attributes occur in a scene, from labels
   of whole pictures; then this head and the three others learned on top of it together; last, the answer heads went on alone,
   learning beside the answer what the objects are that a question describes, and on which side of the other the one lies. No mask,

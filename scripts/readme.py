@@ -92,7 +92,7 @@ def photos_table(configs: dict[str, Any]) -> str:
 
 def metrics_page() -> str:
     """docs/metrics.md: of each function that computes metrics its description, and a line for each metric."""
-    from mmgradcam.bulk.measures import MODULES, listed
+    from mmgradcam.evaluation.measures import MODULES, listed
 
     functions: dict[Any, list[Any]] = {}
     for one in listed():
@@ -110,7 +110,7 @@ def metrics_page() -> str:
 
 def rows_table() -> str:
     """The fields of an evaluation's rows, as their schema describes them."""
-    from mmgradcam.bulk.rows import SCHEMA
+    from mmgradcam.evaluation.rows import SCHEMA
 
     lines = [f"| `{one.name}` | {one.type} | {one.metadata[b'description'].decode()} |" for one in SCHEMA]
     return "\n".join(["| field | type | what it is |", "| --- | --- | --- |", *lines])
@@ -135,9 +135,9 @@ def pictures() -> None:
     from matplotlib.cbook import get_sample_data
 
     from mmgradcam import explain
-    from mmgradcam.data.motion import make_motion, render_motion
-    from mmgradcam.data.render import render
-    from mmgradcam.data.scenes import make_scene
+    from mmgradcam.scenes.motion import make_motion, render_motion
+    from mmgradcam.scenes.render import render
+    from mmgradcam.scenes.scene import make_scene
     from mmgradcam.tasks import load
 
     out, example = ROOT / "docs" / "images", ROOT / "mmgradcam" / "data" / "example.png"

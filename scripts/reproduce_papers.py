@@ -25,13 +25,13 @@ import numpy as np
 import torch
 
 from mmgradcam import gradcam, gradcam_pp, guided_backprop, guided_gradcam
-from mmgradcam.bulk.audit import Audit, audit
-from mmgradcam.data.records import Photo, Thing
-from mmgradcam.data.sources import Source, open_data
+from mmgradcam.cli.tables import progress
+from mmgradcam.datasets.records import Photo, Thing
+from mmgradcam.datasets.sources import Source, open_data
 from mmgradcam.errors import InputError
-from mmgradcam.explaining import compare
+from mmgradcam.evaluation.run import Audit, audit
+from mmgradcam.explaining.explain import compare
 from mmgradcam.metrics import Variants, extents
-from mmgradcam.show import progress
 from mmgradcam.task import Task
 from mmgradcam.tasks import load
 
@@ -173,7 +173,7 @@ def faithfulness(made: Audit) -> Table:
 
 def curve(setup: Setup, task: Task, data: Source, taps: Any) -> Table:
     """Relative confidence against the area that is kept."""
-    from mmgradcam.bulk.asked import asked_of
+    from mmgradcam.evaluation.queries import asked_of
 
     quantiles = (0.0, 0.25, 0.5, 0.75, 0.9)
     found: dict[str, list[np.ndarray[Any, Any]]] = {"gradcam": [], "gradcam_pp": []}

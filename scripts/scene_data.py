@@ -14,13 +14,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
-from mmgradcam.data.captions import caption_words, make_caption
-from mmgradcam.data.questions import ANSWERS, QUESTION_KINDS, make_question, question_words
-from mmgradcam.data.render import render
-from mmgradcam.data.scenes import COLORS, MATERIALS, MAX_THINGS, SIZES, Scene, make_scene
-from mmgradcam.data.shapes import KINDS
-from mmgradcam.data.splits import seeds
-from mmgradcam.data.words import CLEAR, offset
+from mmgradcam.scenes.captions import caption_words, make_caption
+from mmgradcam.scenes.questions import ANSWERS, QUESTION_KINDS, make_question, question_words
+from mmgradcam.scenes.render import render
+from mmgradcam.scenes.scene import COLORS, MATERIALS, MAX_THINGS, SIZES, Scene, make_scene
+from mmgradcam.scenes.shapes import KINDS
+from mmgradcam.scenes.splits import seeds
+from mmgradcam.scenes.words import CLEAR, offset
 from mmgradcam.tasks.vocabulary import END, START, Vocabulary
 
 SIDE = 128

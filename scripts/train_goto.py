@@ -22,9 +22,9 @@ from torch import Tensor
 from training import autocast, keep, rate_at, resumed
 
 from mmgradcam import methods
-from mmgradcam.bulk.goto import evaluate_goto
-from mmgradcam.data.goto import ACTIONS, WORLD, advice, from_above, mission, picture, room_of, steps_to
-from mmgradcam.data.splits import SPLITS
+from mmgradcam.evaluation.goto import evaluate_goto
+from mmgradcam.scenes.goto import ACTIONS, WORLD, advice, from_above, mission, picture, room_of, steps_to
+from mmgradcam.scenes.splits import SPLITS
 from mmgradcam.tasks import load
 from mmgradcam.tasks.loading import build, save
 from mmgradcam.tasks.loading import parts as parts_of

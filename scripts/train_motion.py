@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from training import autocast, keep, rate_at, resumed
 
 from mmgradcam import methods
-from mmgradcam.bulk.motion import evaluate_motion
-from mmgradcam.data.motion import MOTIONS, make_motion, render_motion
-from mmgradcam.data.splits import seeds
-from mmgradcam.draw import upsample
+from mmgradcam.evaluation.motion import evaluate_motion
+from mmgradcam.images.regions import fill_holes
 from mmgradcam.metrics import peak_in
-from mmgradcam.regions import fill_holes
+from mmgradcam.render.heatmaps import upsample
+from mmgradcam.scenes.motion import MOTIONS, make_motion, render_motion
+from mmgradcam.scenes.splits import seeds
 from mmgradcam.tasks import load
 from mmgradcam.tasks.loading import build, parts, save
 from mmgradcam.tasks.nets.clips import ClipEncoder, SliceHead
@@ -208,12 +208,12 @@ def card(config: dict[str, Any], rows: list[dict[str, Any]], best: dict[str, Any
     count = sum(v.numel() for v in load_file(CHECKPOINTS / "clips-motion" / "model.safetensors").values())
     return f"""# clips-motion
 
-{config["summary"][0].upper() + config["summary"][1:]}. It knows nothing but clips as `mmgradcam.data.motion` renders them: one object moves among still
+{config["summary"][0].upper() + config["summary"][1:]}. It knows nothing but clips as `mmgradcam.scenes.motion` renders them: one object moves among still
 ones in one of eight ways, and in every frame it is known to the pixel where.
 
 ```python
 from mmgradcam import explain
-from mmgradcam.clips import open_clip
+from mmgradcam.images.clips import open_clip
 from mmgradcam.tasks import load
 
 explain(load("clips-motion"), open_clip("film.gif"))

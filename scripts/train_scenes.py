@@ -33,7 +33,7 @@ from scene_data import ATTRIBUTES, CAPTION_VOCABULARY, QUESTION_VOCABULARY, SIDE
 from torch import Tensor, nn
 from training import autocast
 
-from mmgradcam.data.questions import ANSWERS
+from mmgradcam.scenes.questions import ANSWERS
 from mmgradcam.tasks.nets.answerers import LSTMAnswerer, TransformerAnswerer
 from mmgradcam.tasks.nets.captioners import LSTMCaptioner, TransformerCaptioner
 from mmgradcam.tasks.nets.encoder import Encoder

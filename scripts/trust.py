@@ -18,20 +18,20 @@ from PIL import Image
 from torch import Tensor
 
 from mmgradcam import InputError, Probe, Task, explain, gradcam
-from mmgradcam.bulk.intervals import figures
-from mmgradcam.data.captions import judge
-from mmgradcam.data.photos import Photos
-from mmgradcam.data.questions import questions_of
-from mmgradcam.data.records import mask_of
-from mmgradcam.data.render import render
-from mmgradcam.data.scenes import make_scene
-from mmgradcam.data.splits import seeds
+from mmgradcam.datasets.photos import Photos
+from mmgradcam.datasets.records import mask_of
+from mmgradcam.evaluation.intervals import figures
 from mmgradcam.explanation import Explanation
+from mmgradcam.images.regions import fill_holes
 from mmgradcam.metrics import peak_in
-from mmgradcam.metrics.randomizing import copied, layers_of, reset
-from mmgradcam.metrics.verdict import examine, verdict_of
-from mmgradcam.record import FAILS, PASSES, WEAK
-from mmgradcam.regions import fill_holes
+from mmgradcam.metrics.randomization import copied, layers_of, reset
+from mmgradcam.metrics.sanity import examine, verdict_of
+from mmgradcam.scenes.captions import judge
+from mmgradcam.scenes.questions import questions_of
+from mmgradcam.scenes.render import render
+from mmgradcam.scenes.scene import make_scene
+from mmgradcam.scenes.splits import seeds
+from mmgradcam.storage.record import FAILS, PASSES, WEAK
 from mmgradcam.tasks import load
 from mmgradcam.tasks.vocabulary import tokenize
 

@@ -1,7 +1,7 @@
 """Task adapters: what makes a model explainable."""
 
 from mmgradcam.tasks.captioning import Captioning
-from mmgradcam.tasks.hub.talking import Talking
+from mmgradcam.tasks.hub.generative import Talking
 from mmgradcam.tasks.layer import Layer
 from mmgradcam.tasks.loading import load
 from mmgradcam.tasks.policy import Policy

@@ -12,13 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Fit, Prepared
-from mmgradcam.probability import full, log_prob, others
+from mmgradcam.explaining.arguments import refuse_unknown
+from mmgradcam.images.pictures import Fit, Prepared
 from mmgradcam.task import Query, Target, Task, Word
 from mmgradcam.tasks.nets.encoder import encoded
 from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, spoken, tokenize
+from mmgradcam.utils.probability import full, log_prob, others
 
 Choose = Callable[[nn.Module, list[Tensor], list[Tensor]], list[Tensor]]
 """What predicts each word, and the words, to their scores."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmgradcam.errors import InputError
-from mmgradcam.probability import full, log_prob
 from mmgradcam.task import Target, at_least_one
+from mmgradcam.utils.probability import full, log_prob
 
 
 def targets_of(

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import torch
 
 from mmgradcam.errors import InputError
-from mmgradcam.files import exists, is_folder
+from mmgradcam.utils.files import exists, is_folder
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.pictures import Box, Prepared, Seen
-from mmgradcam.seam import Layout, Tap
+from mmgradcam.images.clips import Clip
+from mmgradcam.images.pictures import Box, Prepared, Seen
+from mmgradcam.layers import Layout, Tap
 from mmgradcam.task import Target, Task
 from mmgradcam.tasks.classes import likelihood_of, scores_of, targets_of
 from mmgradcam.tasks.preparing import Prepare, prepare_of
@@ -32,7 +32,7 @@ class Layer(Task):
         labels: names of the N scores, for reading and for asking by name.
         prepare: what makes of an RGB picture what the model sees, such as torchvision's `weights.transforms()`: a tensor
             (3, h, w), or (3, T, h, w) of a `Clip` for a model of clips; which part of the picture that shows is found by
-            showing it ramps (`mmgradcam.pictures.Seen`). Or `Prepared`, which says itself which part it shows. By default the
+            showing it ramps (`images.pictures.Seen`). Or `Prepared`, which says itself which part it shows. By default the
             preprocessing of a model of torchvision, timm or transformers, where it can be known; else, with a warning, pixels
             in 0..1 at the picture's own size. Its `length`, where it has one, is the task's `clip_length`.
         layout: makes (B, C, *grid) of the layer's output, if it puts out tokens; see `mmgradcam.layouts`.

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmgradcam import checkpoints, methods
-from mmgradcam.arguments import method_of
 from mmgradcam.errors import InputError
-from mmgradcam.files import is_folder
-from mmgradcam.locks import exclusive
-from mmgradcam.pictures import Fit
-from mmgradcam.seam import find_tap
+from mmgradcam.explaining.arguments import method_of
+from mmgradcam.images.pictures import Fit
+from mmgradcam.layers import find_tap
 from mmgradcam.task import Task
 from mmgradcam.tasks import hub, plugins
 from mmgradcam.tasks.fetching import refuse_adapter
-from mmgradcam.writing import write_folder
+from mmgradcam.utils.files import is_folder
+from mmgradcam.utils.locks import exclusive
+from mmgradcam.utils.writing import write_folder
 
 FORMAT = 1
 ENCODER = "MMGRADCAM_ENCODER"

@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.pictures import Prepared
-from mmgradcam.probability import full, log_prob
-from mmgradcam.seam import Layout, Tap, left_as_found
+from mmgradcam.images.pictures import Prepared
+from mmgradcam.layers import Layout, Tap, left_as_found
 from mmgradcam.task import Target, Task
 from mmgradcam.tasks.classes import indices, scores_of
 from mmgradcam.tasks.nets.goto import GoToNet
 from mmgradcam.tasks.vocabulary import Vocabulary, tokenize
+from mmgradcam.utils.probability import full, log_prob
 
 STATE = "state value"
 """What the target is called that is the value of the state."""

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Prepared, whole
+from mmgradcam.images.pictures import Prepared, whole
 from mmgradcam.tasks.fetching import Source
 
 Prepare = Callable[[Any], Prepared | Tensor]
@@ -63,7 +63,7 @@ def _unknown(model: nn.Module) -> Found:
     return (
         whole,
         "its own preprocessing is not known: it gets RGB pixels in 0..1 at the picture's own size",
-        "prepare=weights.transforms(), or whatever it was trained with; prepare=mmgradcam.pictures.whole if that is right",
+        "prepare=weights.transforms(), or whatever it was trained with; prepare=mmgradcam.images.pictures.whole if that is right",
     )
 
 

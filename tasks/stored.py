@@ -14,12 +14,12 @@ from safetensors import safe_open
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from mmgradcam.arguments import method_of
 from mmgradcam.errors import InputError
-from mmgradcam.files import regular
-from mmgradcam.pictures import SMALLEST_SIDE
+from mmgradcam.explaining.arguments import method_of
+from mmgradcam.images.pictures import SMALLEST_SIDE
 from mmgradcam.tasks.vocabulary import SPECIAL
-from mmgradcam.validation import Strict, reason, validated
+from mmgradcam.utils.files import regular
+from mmgradcam.utils.validation import Strict, reason, validated
 
 ANEW = "fetch the folder again"
 LARGEST = 1_000_000

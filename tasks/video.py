@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.clips import Clip, open_clip
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Fit, Prepared
+from mmgradcam.images.clips import Clip, open_clip
+from mmgradcam.images.pictures import Fit, Prepared
 from mmgradcam.task import Target, Task
 from mmgradcam.tasks.classes import likelihood_of, scores_of, targets_of
 
@@ -38,7 +38,7 @@ class Video(Task):
     def prepare(self, image: Any) -> Prepared:
         """The frames a model sees of a `Clip` as (3, T, h, w), and what of each it sees."""
         if not isinstance(image, Clip):
-            raise InputError(f"{self.name} explains clips; give a Clip, such as mmgradcam.clips.open_clip('film.mp4')")
+            raise InputError(f"{self.name} explains clips; give a Clip, such as mmgradcam.images.clips.open_clip('film.mp4')")
         return fitted(image, self.fit, self.clip_length)
 
     def encode(self, images: Tensor) -> Tensor:

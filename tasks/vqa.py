@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam.arguments import refuse_unknown
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Fit, Prepared
-from mmgradcam.probability import log_prob
+from mmgradcam.explaining.arguments import refuse_unknown
+from mmgradcam.images.pictures import Fit, Prepared
 from mmgradcam.task import Query, Target, Task, at_least_one
 from mmgradcam.tasks.nets.encoder import encoded
 from mmgradcam.tasks.vocabulary import PAD, Spoken, Vocabulary, spoken, tokenize
+from mmgradcam.utils.probability import log_prob
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def picture() -> Image.Image:
 
 def tiny_captioner(head: str = "lstm", **settings: Any) -> Any:
     """The project's own captioner, small, untrained, float64, over 16 x 16 pictures."""
-    from mmgradcam.pictures import Fit
+    from mmgradcam.images.pictures import Fit
     from mmgradcam.tasks import Captioning
     from mmgradcam.tasks.nets.captioners import LSTMCaptioner, TransformerCaptioner
     from mmgradcam.tasks.nets.encoder import Encoder
@@ -155,7 +155,7 @@ def tiny_captioner(head: str = "lstm", **settings: Any) -> Any:
 
 def tiny_vqa(head: str = "lstm", **settings: Any) -> Any:
     """The project's own VQA model, small, untrained, float64, over 16 x 16 pictures."""
-    from mmgradcam.pictures import Fit
+    from mmgradcam.images.pictures import Fit
     from mmgradcam.tasks import VQA
     from mmgradcam.tasks.nets.answerers import LSTMAnswerer, TransformerAnswerer
     from mmgradcam.tasks.nets.encoder import Encoder
@@ -175,8 +175,8 @@ def tiny_vqa(head: str = "lstm", **settings: Any) -> Any:
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny captioner and a tiny VQA model of scenes, untrained, saved as model folders."""
-    from mmgradcam.data.captions import caption_words
-    from mmgradcam.data.questions import ANSWERS, question_words
+    from mmgradcam.scenes.captions import caption_words
+    from mmgradcam.scenes.questions import ANSWERS, question_words
     from mmgradcam.tasks.loading import build, save
 
     nets = "mmgradcam.tasks.nets"

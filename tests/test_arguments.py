@@ -19,7 +19,6 @@ from mmgradcam import (
     Tap,
     Target,
     Task,
-    arguments,
     check,
     compare,
     explain,
@@ -32,6 +31,7 @@ from mmgradcam import (
     smooth,
     smooth_gradcam_pp,
 )
+from mmgradcam.explaining import arguments
 from mmgradcam.tasks import Layer, Policy, load
 
 PICTURE = torch.rand(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))

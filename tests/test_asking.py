@@ -14,10 +14,10 @@ from conftest import data
 from PIL import Image
 
 from mmgradcam import InputError
-from mmgradcam.data.answer_words import given, table
-from mmgradcam.data.asking import askable, balanced, questions_about
-from mmgradcam.data.photos import Photos, read_answers, read_captions
-from mmgradcam.data.records import Phrase, Question
+from mmgradcam.datasets.answer_words import given, table
+from mmgradcam.datasets.photos import Photos, read_answers, read_captions
+from mmgradcam.datasets.question_generation import askable, balanced, questions_about
+from mmgradcam.datasets.records import Phrase, Question
 
 CAPTIONS = [
     "a man in a red shirt is riding a bike down the street".split(),  # noqa: SIM905

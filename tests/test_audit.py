@@ -27,22 +27,22 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam import InputError, ModelError, explain, gradcam, hirescam
-from mmgradcam.bulk import doubts, faithfulness, localization, segmentation
-from mmgradcam.bulk import parts as parts_module
-from mmgradcam.bulk.asked import _aligned
-from mmgradcam.bulk.audit import audit
-from mmgradcam.bulk.batch import Batch, Column
-from mmgradcam.bulk.findings import page as findings_page
-from mmgradcam.bulk.findings import save, summary
-from mmgradcam.bulk.intervals import figures
-from mmgradcam.bulk.parts import identity_of
-from mmgradcam.bulk.protocols import pointing_with_reject_option, pointing_with_reject_option_15px
-from mmgradcam.bulk.rows import FIELDS, SCHEMA, from_parquet, to_parquet
-from mmgradcam.data.records import Photo, Phrase, Thing, mask_of
-from mmgradcam.data.sources import Source, open_data
+from mmgradcam.datasets.records import Photo, Phrase, Thing, mask_of
+from mmgradcam.datasets.sources import Source, open_data
+from mmgradcam.evaluation import doubts, faithfulness, localization, segmentation
+from mmgradcam.evaluation import parts as parts_module
+from mmgradcam.evaluation.batch import Batch, Column
+from mmgradcam.evaluation.intervals import figures
+from mmgradcam.evaluation.parts import identity_of
+from mmgradcam.evaluation.protocols import pointing_with_reject_option, pointing_with_reject_option_15px
+from mmgradcam.evaluation.queries import _aligned
+from mmgradcam.evaluation.reports import page as findings_page
+from mmgradcam.evaluation.reports import save, summary
+from mmgradcam.evaluation.rows import FIELDS, SCHEMA, from_parquet, to_parquet
+from mmgradcam.evaluation.run import audit
+from mmgradcam.images.pictures import whole
 from mmgradcam.methods import occlusion
 from mmgradcam.metrics import obj_iou, otsu
-from mmgradcam.pictures import whole
 from mmgradcam.tasks import Layer, load
 
 
@@ -170,7 +170,7 @@ def test_the_pointing_game_of_zhang_et_al_has_a_tolerance_of_15_pixels() -> None
 
 
 def test_the_table_says_which_pointing_game_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    from mmgradcam.show import show_audit
+    from mmgradcam.cli.tables import show_audit
 
     show_audit(audit(colored(), source(), [hirescam], [localization.pointing, localization.pointing_15px]))
     said = capsys.readouterr().out
@@ -508,7 +508,7 @@ def otherwise(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         task.preparing = lambda image: whole(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
         return {"task": task}
     if name == "mmgradcam":
-        monkeypatch.setattr("mmgradcam.bulk.parts.__version__", "0.0.9")
+        monkeypatch.setattr("mmgradcam.evaluation.parts.__version__", "0.0.9")
         return {}
     if name == "model":
         task.name = "another"
@@ -634,7 +634,7 @@ def test_intervals_take_no_more_memory_the_more_pictures_there_are(monkeypatch: 
         "pointing_swapped": [None if n % 7 else 1.0 for n in range(300)],
     }
     at_once = figures(range(300), columns)
-    monkeypatch.setattr("mmgradcam.bulk.intervals.CELLS", 300 * 7)
+    monkeypatch.setattr("mmgradcam.evaluation.intervals.CELLS", 300 * 7)
     assert figures(range(300), columns) == at_once, "drawn seven at a time, the same"
 
 

@@ -19,15 +19,15 @@ from PIL import Image
 from torch import Tensor
 
 from mmgradcam import InputError, Target, Task, explain, hirescam
-from mmgradcam.bulk.bias import ask_question, bias_report, outside, phrase, thing
-from mmgradcam.bulk.bias_report import BiasReport
-from mmgradcam.bulk.word_bias import contrasting, word_bias_report
-from mmgradcam.data.biased import EVEN, GROUPS, HEADS, PLANTED, TRADES, biased_photos, make_figure
-from mmgradcam.data.records import Photo, Phrase, Question, Thing
-from mmgradcam.data.render import render
-from mmgradcam.data.scenes import COLORS
-from mmgradcam.metrics import groups
-from mmgradcam.metrics.groups import between, corrected, holm, within
+from mmgradcam.datasets.biased_scenes import EVEN, GROUPS, HEADS, PLANTED, TRADES, biased_photos, make_figure
+from mmgradcam.datasets.records import Photo, Phrase, Question, Thing
+from mmgradcam.metrics import significance
+from mmgradcam.metrics.significance import between, corrected, holm, within
+from mmgradcam.scenes.render import render
+from mmgradcam.scenes.scene import COLORS
+from mmgradcam.studies.bias import ask_question, bias_report, outside, phrase, thing
+from mmgradcam.studies.bias_report import BiasReport
+from mmgradcam.studies.word_bias import contrasting, word_bias_report
 
 
 def test_p_is_the_share_of_all_regroupings_that_differ_as_much() -> None:
@@ -78,9 +78,9 @@ def test_holm_corrects_by_hand_worked_values() -> None:
 def test_as_many_are_drawn_as_asked_for_a_bounded_number_at_a_time(
     monkeypatch: pytest.MonkeyPatch, resamples: int, width: int, sizes: list[int]
 ) -> None:
-    monkeypatch.setattr(groups, "_AT_ONCE", 13)
+    monkeypatch.setattr(significance, "_AT_ONCE", 13)
     asked: list[int] = []
-    made = groups._draws(lambda n: np.full(n, float(asked.append(n) or n)), resamples, width)
+    made = significance._draws(lambda n: np.full(n, float(asked.append(n) or n)), resamples, width)
     assert asked == sizes
     assert made.tolist() == [float(n) for n in sizes for _ in range(n)]
 
@@ -88,8 +88,8 @@ def test_as_many_are_drawn_as_asked_for_a_bounded_number_at_a_time(
 def test_the_limits_of_what_is_sure_and_what_is_found() -> None:
     """Below 0.05, with 0 outside the interval, and no less than what counts."""
 
-    def row(low: float, high: float, adjusted: float, least: float = 0.0) -> groups.Difference:
-        return groups.Difference("x", 0.75, 0.25, (3, 4), low, high, 0.01, adjusted, least=least)
+    def row(low: float, high: float, adjusted: float, least: float = 0.0) -> significance.Difference:
+        return significance.Difference("x", 0.75, 0.25, (3, 4), low, high, 0.01, adjusted, least=least)
 
     cases = [
         (row(0.1, 0.9, 0.049), True),
@@ -108,8 +108,8 @@ def test_the_limits_of_what_is_sure_and_what_is_found() -> None:
 def test_a_row_has_means_counts_and_quantiles_of_what_was_drawn() -> None:
     """p is one more than those as large, over one more than all (Phipson and Smyth 2010); rounding makes none larger."""
     drawn, chance = np.arange(1000.0), np.array([2.0, -2.0, 1.9, 0.0, 2 - 1e-13, 2 - 1e-11, -2 - 1e-13])
-    made = groups._made("x", 3.0, 1.0, (5, 6), 2.0, drawn, chance, True, False)
-    assert made == groups.Difference("x", 3.0, 1.0, (5, 6), 24.975, 974.025, 5 / 8, 5 / 8, paired=True, share=False)
+    made = significance._made("x", 3.0, 1.0, (5, 6), 2.0, drawn, chance, True, False)
+    assert made == significance.Difference("x", 3.0, 1.0, (5, 6), 24.975, 974.025, 5 / 8, 5 / 8, paired=True, share=False)
     same = between("x", [1.0, 1.0], [1.0, 1.0, 1.0], share=True, resamples=3)
     assert (same.p, same.counts, same.share, same.paired, same.low, same.high) == (1.0, (2, 3), True, False, 0.0, 0.0)
     pair = within("x", [1.0, 2.0], [1.0, 2.0], share=True, resamples=3)
@@ -351,7 +351,7 @@ def test_the_bias_is_planted_as_often_as_said_and_shows() -> None:
     photos = biased_photos("train", 60, PLANTED)
     for trade, share in zip(TRADES, PLANTED, strict=True):
         groups = [photo.group for photo in photos if photo.things[0].label == trade]
-        assert groups.count("agrees") == int(share * len(groups) + 1e-9)
+        assert significance.count("agrees") == int(share * len(groups) + 1e-9)
     for figure in made[:10]:
         _, head, tool = figure.scene.things[-3:]
         assert tool.kind == TRADES[figure.trade]

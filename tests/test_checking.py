@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from mmgradcam import InputError, ModelError, Target, Task, explain
-from mmgradcam.checking import Finding, check
-from mmgradcam.data.motion import make_motion, render_motion
-from mmgradcam.pictures import Prepared
+from mmgradcam.checking.check import Finding, check
+from mmgradcam.images.pictures import Prepared
+from mmgradcam.scenes.motion import make_motion, render_motion
 from mmgradcam.tasks import Layer, Policy, load
 
 

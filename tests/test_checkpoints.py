@@ -10,14 +10,14 @@ from conftest import data
 from safetensors import safe_open
 
 from mmgradcam import checkpoints, explain
-from mmgradcam.bulk.audit import audit
-from mmgradcam.bulk.findings import figures_of
-from mmgradcam.bulk.goto import evaluate_goto
-from mmgradcam.bulk.motion import evaluate_motion
-from mmgradcam.data.render import render
-from mmgradcam.data.scene_source import scenes
-from mmgradcam.data.scenes import make_scene
-from mmgradcam.data.sources import open_data
+from mmgradcam.datasets.scene_source import scenes
+from mmgradcam.datasets.sources import open_data
+from mmgradcam.evaluation.goto import evaluate_goto
+from mmgradcam.evaluation.motion import evaluate_motion
+from mmgradcam.evaluation.reports import figures_of
+from mmgradcam.evaluation.run import audit
+from mmgradcam.scenes.render import render
+from mmgradcam.scenes.scene import make_scene
 from mmgradcam.tasks import load
 
 SCENES, PHOTOS = 64, 30

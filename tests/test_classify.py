@@ -18,9 +18,9 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from mmgradcam import InputError, cli, explain, gradcam, hirescam
-from mmgradcam.checking import check
-from mmgradcam.clips import Clip
-from mmgradcam.pictures import NOWHERE, Fit, Prepared, Seen, whole
+from mmgradcam.checking.check import check
+from mmgradcam.images.clips import Clip
+from mmgradcam.images.pictures import NOWHERE, Fit, Prepared, Seen, whole
 from mmgradcam.tasks import Layer, load
 from mmgradcam.tasks.hub.classifiers import (
     from_folder,

@@ -18,9 +18,9 @@ from conftest import complaints
 from PIL import Image
 
 from mmgradcam import InputError
-from mmgradcam.bulk.rows import from_parquet
-from mmgradcam.data.render import render
-from mmgradcam.data.scenes import make_scene
+from mmgradcam.evaluation.rows import from_parquet
+from mmgradcam.scenes.render import render
+from mmgradcam.scenes.scene import make_scene
 
 
 def run(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -126,9 +126,10 @@ def test_each_picture_gets_a_folder_of_its_own(
 def test_a_place_to_write_is_looked_at_before_any_model_runs(
     command: str, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmgradcam import choosing, cli, evaluating
+    from mmgradcam import cli
+    from mmgradcam.cli import evaluating, loading
 
-    for module in (choosing, cli, evaluating):
+    for module in (loading, cli, evaluating):
         monkeypatch.setattr(module, "load_asked", lambda *_: pytest.fail("a model is loaded"))
     more = {"vqa": ["--question", "what"], "classify": ["--model", "x"], "video": ["--model", "x"]}.get(command, [])
     assert called(command, scene, *more, "--out", scene / "in") == 1
@@ -232,7 +233,7 @@ def test_json_is_json_whatever_the_figures_are(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = {"none": float("nan"), "most": [float("inf"), 1.0], "name": "caf\u00e9 \udcff"}
-    monkeypatch.setattr("mmgradcam.bulk.findings.summary", lambda made: told)
+    monkeypatch.setattr("mmgradcam.evaluation.reports.summary", lambda made: told)
     assert called("evaluate", folders["captioner"], "--limit", "1", "--json") == 0
     out = capsys.readouterr().out
     assert out.isascii()
@@ -240,7 +241,7 @@ def test_json_is_json_whatever_the_figures_are(
 
 
 @pytest.mark.parametrize(
-    "where", ["mmgradcam.explaining.explain", "mmgradcam.record.files", "os.fsync", "mmgradcam.cli.load_asked"]
+    "where", ["mmgradcam.explaining.explain.explain", "mmgradcam.storage.record.files", "os.fsync", "mmgradcam.cli.load_asked"]
 )
 def test_an_interrupt_is_one_line_and_leaves_nothing_unfinished(
     where: str, folders: dict[str, Path], scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam import InputError, Target, Task, check, explain, gradcam
-from mmgradcam.bulk.asked import asked_of
-from mmgradcam.bulk.audit import audit
-from mmgradcam.data.records import Photo, Phrase, Question, Thing
-from mmgradcam.data.sources import open_data
+from mmgradcam.datasets.records import Photo, Phrase, Question, Thing
+from mmgradcam.datasets.sources import open_data
+from mmgradcam.evaluation.queries import asked_of
+from mmgradcam.evaluation.run import audit
 from mmgradcam.tasks import load
 
 COLORS = """
@@ -267,7 +267,7 @@ def test_a_task_that_is_asked_nothing_is_explained_and_what_does_not_fit_says_wh
 def test_clips_and_policies_are_tried_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmgradcam.data.motion import make_motion, render_motion
+    from mmgradcam.scenes.motion import make_motion, render_motion
 
     frames = render_motion(make_motion(3)).clip.frames
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
@@ -284,7 +284,7 @@ def test_clips_and_policies_are_tried_from_the_command_line(
             pixels = torch.randint(0, 255, (64, 64, 3), generator=torch.Generator().manual_seed(seed)).byte().numpy()
             return {"image": pixels, "mission": "go to the red ball"}, {}
 
-    monkeypatch.setattr("mmgradcam.bulk.episode.open_world", lambda name: World() if name == "Here-v0" else None)
+    monkeypatch.setattr("mmgradcam.evaluation.episode.open_world", lambda name: World() if name == "Here-v0" else None)
     assert run("check", "babyai-goto", "Here-v0", "--ask", "action=left") == 0
     assert "left" in capsys.readouterr().out
 
@@ -292,7 +292,7 @@ def test_clips_and_policies_are_tried_from_the_command_line(
 TOKENS = """
 import torch
 from torch import nn
-from mmgradcam.pictures import Fit
+from mmgradcam.images.pictures import Fit
 from mmgradcam.tasks import Layer
 
 class Net(nn.Module):

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
 from mmgradcam import explain, gradcam, hirescam
-from mmgradcam.pictures import Fit
+from mmgradcam.images.pictures import Fit
 from mmgradcam.tasks import Captioning, Layer
 from mmgradcam.tasks.nets.captioners import LSTMCaptioner
 from mmgradcam.tasks.vocabulary import END, START, Vocabulary

@@ -15,8 +15,8 @@ import torch
 from conftest import complaints
 
 from mmgradcam import InputError, explain
-from mmgradcam.checking import check
-from mmgradcam.explaining import Explanation
+from mmgradcam.checking.check import check
+from mmgradcam.explaining.explain import Explanation
 from mmgradcam.tasks import load
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +114,7 @@ def test_a_task_of_a_file_is_explained_by_name(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             load(f"{tmp_path}/{name}")
     done = run(
-        "caption", ROOT / "mmgradcam/data/example.png", "--model", f"{tmp_path}/mine.py:captioner", "--out", tmp_path / "out"
+        "caption", ROOT / "mmgradcam/scenes/example.png", "--model", f"{tmp_path}/mine.py:captioner", "--out", tmp_path / "out"
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "example" / "index.html").exists()
@@ -233,10 +233,10 @@ def test_check_on_the_command_line(tmp_path: Path) -> None:
     done = run("check", f"{tmp_path}/mine.py:Mine")
     assert done.returncode == 1
     assert "look for .item()" in " ".join(done.stdout.split())
-    done = run("check", f"{tmp_path}/good.py:Mine", ROOT / "mmgradcam/data/example.png", "--ask", "what=a=b")
+    done = run("check", f"{tmp_path}/good.py:Mine", ROOT / "mmgradcam/scenes/example.png", "--ask", "what=a=b")
     assert done.returncode == 0, done.stdout
     assert "'a=b'" in done.stdout
-    done = run("caption", ROOT / "mmgradcam/data/example.png", "--model", f"{tmp_path}/good.py:Mine")
+    done = run("caption", ROOT / "mmgradcam/scenes/example.png", "--model", f"{tmp_path}/good.py:Mine")
     assert "its `targets` would need a parameter caption" in done.stderr
     done = run("check", f"{tmp_path}/good.py:Mine", "--ask", "what")
     assert done.returncode == 1

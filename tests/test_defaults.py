@@ -12,7 +12,7 @@ import pytest
 
 import mmgradcam
 from mmgradcam import methods, metrics
-from mmgradcam.metrics import flag, groups, imputation, seeds, verdict
+from mmgradcam.metrics import hallucination, imputation, sanity, seeds, significance
 from mmgradcam.metrics.corruptions import CORRUPTIONS
 
 TENTHS = tuple(n / 10 for n in range(11))
@@ -96,22 +96,22 @@ def test_every_argument_may_be_named() -> None:
 
 
 def test_settings_within_are_those_of_the_published_figures() -> None:
-    assert settings_of(flag.evidence) == {"batch": 48}
-    assert flag.MOVES == ((0.03, 0.0), (-0.025, 0.025), (0.0, -0.04), (0.03, 0.03))
-    assert flag.LIMITS == ((-12.0, 0.0), (-8.0, 8.0), (-4.6, 1.6))
+    assert settings_of(hallucination.evidence) == {"batch": 48}
+    assert hallucination.MOVES == ((0.03, 0.0), (-0.025, 0.025), (0.0, -0.04), (0.03, 0.03))
+    assert hallucination.LIMITS == ((-12.0, 0.0), (-8.0, 8.0), (-4.6, 1.6))
     assert seeds.NOBODY == 255
-    assert flag.calibrations() is flag.calibrations(), "read once"
-    assert verdict.examine is metrics.examine
+    assert hallucination.calibrations() is hallucination.calibrations(), "read once"
+    assert sanity.examine is metrics.examine
     solver = imputation._COARSEST, imputation._SIDE, imputation._DAMPING, imputation._MOST, imputation.TOLERANCE
     assert solver == (500, 3, 0.8, 100, 1e-4), "the times in `impute` are of these"
-    assert (groups.LEVEL, groups._AT_ONCE) == (0.05, 2_000_000)
-    assert (verdict.ALIKE, verdict.HOLDS, verdict.NEEDED, verdict.SOMEWHAT, verdict.ENOUGH) == (0.8, 0.5, 0.3, 0.05, 1.0)
-    assert (verdict.AREAS, verdict.RANDOM, verdict.MODELS) == ({"tenth": 0.1, "quarter": 0.25}, 8, 3)
+    assert (significance.LEVEL, significance._AT_ONCE) == (0.05, 2_000_000)
+    assert (sanity.ALIKE, sanity.HOLDS, sanity.NEEDED, sanity.SOMEWHAT, sanity.ENOUGH) == (0.8, 0.5, 0.3, 0.05, 1.0)
+    assert (sanity.AREAS, sanity.RANDOM, sanity.MODELS) == ({"tenth": 0.1, "quarter": 0.25}, 8, 3)
 
 
 CHANGING = {
-    "mmgradcam.bulk.audit.Audit", "mmgradcam.bulk.bias.Kept", "mmgradcam.data.captions.Judgement", "mmgradcam.engine.Encoded",
-    "mmgradcam.engine.Run", "mmgradcam.engine.Slopes", "mmgradcam.metrics.variants.Seen", "mmgradcam.seam.Tap",
+    "mmgradcam.evaluation.run.Audit", "mmgradcam.studies.bias.Kept", "mmgradcam.scenes.captions.Judgement", "mmgradcam.engine.Encoded",
+    "mmgradcam.engine.Run", "mmgradcam.engine.Slopes", "mmgradcam.metrics.perturbations.Seen", "mmgradcam.layers.Tap",
 }  # fmt: skip
 """Records that are filled as they go."""
 

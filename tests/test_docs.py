@@ -16,8 +16,8 @@ from conftest import Classes
 
 import mmgradcam
 from mmgradcam import checkpoints, counterfactual, explain, gradcam, gradcam_pp, hirescam, layercam, xgradcam
-from mmgradcam.bulk.measures import MODULES as MEASURED
-from mmgradcam.bulk.measures import measures
+from mmgradcam.evaluation.measures import MODULES as MEASURED
+from mmgradcam.evaluation.measures import measures
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from mmgradcam import draw
-from mmgradcam.draw import clip_text, colors, encoded, font, normalize, over_time, overlay, paint, sheet, upsample
+from mmgradcam.render import heatmaps
+from mmgradcam.render.heatmaps import clip_text, colors, encoded, font, normalize, over_time, overlay, paint, sheet, upsample
 
 ANCHORS = [(48, 18, 120), (128, 22, 160), (206, 40, 110), (246, 104, 40), (254, 188, 44), (255, 250, 170)]
 
@@ -31,7 +31,7 @@ def test_colors_go_from_violet_to_light_yellow_and_grow_opaque() -> None:
     assert made.shape == (1, 1, len(values), 4)
     torch.testing.assert_close(made[0, 0], torch.tensor([color_of(v) for v in values]), rtol=1e-5, atol=0.1)
     for steps in (256, 2**14):
-        table = draw.palette(steps)
+        table = heatmaps.palette(steps)
         assert table.shape == (steps, 4)
         for n in (0, 1, steps // 3, steps - 1):
             torch.testing.assert_close(table[n], torch.tensor(color_of(n / (steps - 1))), rtol=1e-5, atol=1e-2)
@@ -77,12 +77,12 @@ def test_maps_are_scaled_by_their_largest_value_on_the_picture() -> None:
     maps = torch.tensor(
         [[[1.0, 4.0], [-2.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]], [[-1.0, 0.0], [-3.0, 0.0]], [[1e-3, 0.0], [0.0, 0.0]]]
     )
-    whole = draw.scaled(maps, (0.0, 0.0, 1.0, 1.0), (8, 8))
+    whole = heatmaps.scaled(maps, (0.0, 0.0, 1.0, 1.0), (8, 8))
     assert whole.tolist() == [[[0.25, 1.0], [0.0, 0.0]], [[0.0] * 2] * 2, [[0.0] * 2] * 2, [[1.0, 0.0], [0.0, 0.0]]]
-    left = draw.scaled(maps[:1], (0.0, 0.0, 4.0, 1.0), (8, 8))  # the picture shows the left half of the first column
+    left = heatmaps.scaled(maps[:1], (0.0, 0.0, 4.0, 1.0), (8, 8))  # the picture shows the left half of the first column
     assert left.tolist() == [[[1.0, 4.0], [0.0, 0.0]]]
     beside = torch.tensor([[[0.0, 0.0, 0.0, 5.0]]])
-    assert not draw.scaled(beside, (0.0, 0.0, 4.0, 1.0), (8, 8)).any()
+    assert not heatmaps.scaled(beside, (0.0, 0.0, 4.0, 1.0), (8, 8)).any()
 
 
 @pytest.mark.parametrize(("cells", "frames"), [(3, 8), (4, 4), (5, 2), (1, 3), (2, 7)])
@@ -117,7 +117,7 @@ def test_fonts_are_dejavu_sans_of_the_size_asked_for(monkeypatch: pytest.MonkeyP
     assert (bold.size, bold.getname()) == (17, ("DejaVu Sans", "Bold"))
     assert font(17) is regular
     for spec in (None, type("Spec", (), {"origin": None}), type("Spec", (), {"origin": "/nowhere/__init__.py"})):
-        monkeypatch.setattr(draw.importlib.util, "find_spec", lambda name, spec=spec: spec)
+        monkeypatch.setattr(heatmaps.importlib.util, "find_spec", lambda name, spec=spec: spec)
         own = font.__wrapped__(17)
         assert own.getbbox("a") == ImageFont.load_default(17).getbbox("a")
 
@@ -218,18 +218,18 @@ def test_wrapped_lines_are_as_full_as_fits() -> None:
     exact = int(face.getlength("aa bb"))
     assert face.getlength("aa bb") == exact or face.getlength("aa bb") < exact + 1
     for width in range(exact - 3, exact + 4):
-        assert draw._wrap("aa bb cc", face, width)[0] == ("aa bb" if face.getlength("aa bb") <= width else "aa")
-    long = draw._wrap(" ".join(["mmmm"] * 40), face, int(face.getlength("mmmm")) + 2)
-    assert len(long) == draw.MOST_LINES == 12
+        assert heatmaps._wrap("aa bb cc", face, width)[0] == ("aa bb" if face.getlength("aa bb") <= width else "aa")
+    long = heatmaps._wrap(" ".join(["mmmm"] * 40), face, int(face.getlength("mmmm")) + 2)
+    assert len(long) == heatmaps.MOST_LINES == 12
     assert long[:11] == ["mmmm"] * 11
     assert long[11].endswith("…")
-    assert draw._wrap(" ".join(["m"] * 12), face, 14) == ["m"] * 12
-    assert draw._wrap("", face, 50) == []
+    assert heatmaps._wrap(" ".join(["m"] * 12), face, 14) == ["m"] * 12
+    assert heatmaps._wrap("", face, 50) == []
 
 
 def test_a_cut_title_ends_in_one_ellipsis() -> None:
     face: Any = Even()
-    assert draw._wrap(" ".join(["mm"] * 40), face, 49) == ["mm"] * 11 + ["mm…"]
+    assert heatmaps._wrap(" ".join(["mm"] * 40), face, 49) == ["mm"] * 11 + ["mm…"]
 
 
 class Even:
@@ -252,9 +252,9 @@ def test_text_is_cut_only_where_it_is_too_wide() -> None:
     narrow: Any = Even(1.0)
     assert clip_text("a" * 51, narrow, 50) == "a" * 49 + "…"
     assert clip_text("a" * 50, narrow, 50) == "a" * 50
-    assert draw._wrap("aa bb cc", face, 50) == ["aa bb", "cc"]
-    assert draw._wrap("aa bb cc", face, 49) == ["aa", "bb", "cc"]
-    assert draw._wrap("a" * 20 + " b", narrow, 22) == ["a" * 20 + " b"]
+    assert heatmaps._wrap("aa bb cc", face, 50) == ["aa bb", "cc"]
+    assert heatmaps._wrap("aa bb cc", face, 49) == ["aa", "bb", "cc"]
+    assert heatmaps._wrap("a" * 20 + " b", narrow, 22) == ["a" * 20 + " b"]
 
 
 def test_pictures_are_encoded_as_pillow_does_of_these_settings() -> None:
@@ -264,13 +264,13 @@ def test_pictures_are_encoded_as_pillow_does_of_these_settings() -> None:
     ]  # fmt: skip
     for suffix, quality, more in settings:
         data = io.BytesIO()
-        picture.save(data, draw.FORMATS[suffix], **more)
+        picture.save(data, heatmaps.FORMATS[suffix], **more)
         assert encoded(picture, suffix, quality) == data.getvalue()
 
 
 def test_colors_are_made_once_in_steps_that_no_eye_tells_apart() -> None:
-    assert draw.palette() is draw.palette()
-    assert draw.palette().shape == (2**14, 4)
+    assert heatmaps.palette() is heatmaps.palette()
+    assert heatmaps.palette().shape == (2**14, 4)
 
 
 def test_a_pixel_whose_middle_lies_on_the_edge_of_the_box_is_in_it() -> None:
@@ -285,4 +285,4 @@ def test_pictures_are_encoded_by_their_ending(suffix: str, wanted: str) -> None:
     picture = Image.new("RGB", (9, 8), (200, 30, 40))
     assert Image.open(io.BytesIO(encoded(picture, suffix))).format == wanted
     assert encoded(picture) == encoded(picture, ".png")
-    assert Path(f"a{suffix}").suffix.lower() in draw.FORMATS
+    assert Path(f"a{suffix}").suffix.lower() in heatmaps.FORMATS

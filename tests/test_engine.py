@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from mmgradcam import InputError, ModelError, Tap, Target, Task, compare, explain, gradcam, hirescam, layercam, rise
 from mmgradcam.contract import check_finite
 from mmgradcam.engine import _importance, _products, encode, paired, scores, slopes
+from mmgradcam.layers import find_tap, left_as_found
 from mmgradcam.layouts import channels_last, tokens
-from mmgradcam.memory import budget, fitting, halving
-from mmgradcam.rows import joined, of_rows, stacked, turns_of
-from mmgradcam.seam import find_tap, left_as_found
 from mmgradcam.tasks import Layer
+from mmgradcam.utils.memory import budget, fitting, halving
+from mmgradcam.utils.rows import joined, of_rows, stacked, turns_of
 
 
 def pictures(count: int, seed: int = 0) -> list[Tensor]:

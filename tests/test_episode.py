@@ -14,7 +14,7 @@ from conftest import complaints
 from torch import Tensor, nn
 
 from mmgradcam import InputError, explain, hirescam
-from mmgradcam.clips import open_clip
+from mmgradcam.images.clips import open_clip
 from mmgradcam.tasks import Policy
 from mmgradcam.tasks.nets.goto import GoToHead, GridEncoder
 from mmgradcam.tasks.policy import told
@@ -22,9 +22,9 @@ from mmgradcam.tasks.vocabulary import Vocabulary
 
 pytest.importorskip("minigrid", reason="minigrid is not installed")
 
-from mmgradcam.bulk.episode import film_of, open_world, play, save
-from mmgradcam.bulk.goto import evaluate_goto
-from mmgradcam.data.goto import ACTIONS, FAR, WORLD, Room, best_actions, from_above, mission, picture, room_of, steps_to
+from mmgradcam.evaluation.episode import film_of, open_world, play, save
+from mmgradcam.evaluation.goto import evaluate_goto
+from mmgradcam.scenes.goto import ACTIONS, FAR, WORLD, Room, best_actions, from_above, mission, picture, room_of, steps_to
 
 WORDS = ("a", "go", "the", "to", "blue", "green", "grey", "purple", "red", "yellow", "ball", "box", "key")
 
@@ -212,7 +212,7 @@ def test_figures_of_a_policy_that_is_told_where_to_go() -> None:
 
 def test_a_map_on_what_was_meant_is_counted_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """A map that is 1 in one cell of the first object meant, whatever the policy does."""
-    from mmgradcam.bulk import goto
+    from mmgradcam.evaluation import goto
 
     class Told:
         def __init__(self, map_: Tensor) -> None:

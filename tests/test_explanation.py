@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmgradcam import Explanation, InputError, Target, explain, hirescam, layercam
 from mmgradcam.explanation import About
-from mmgradcam.regions import fill_holes, mask_box, segment_boxes
+from mmgradcam.images.regions import fill_holes, mask_box, segment_boxes
 
 CAPTION = "a red ball and a blue ball"
 
@@ -264,7 +264,7 @@ def test_what_is_no_explanation_is_said(said: Explanation, tmp_path: Path, damag
 
 
 def test_figures_that_are_not_numbers_are_null_in_the_files(said: Explanation, tmp_path: Path) -> None:
-    from mmgradcam.record import Verdict
+    from mmgradcam.storage.record import Verdict
 
     made = said[0]
     made.verdicts = [Verdict("short", "why", {"noise": float("nan"), "weights": 0.5})]

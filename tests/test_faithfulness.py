@@ -9,11 +9,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam import InputError
-from mmgradcam.bulk.motion import evaluate_motion
-from mmgradcam.clips import Clip
-from mmgradcam.data.motion import MOTIONS
+from mmgradcam.evaluation.motion import evaluate_motion
+from mmgradcam.images.clips import Clip
+from mmgradcam.images.pictures import Fit
 from mmgradcam.metrics import average_drop, increase, shown_only, shown_only_of_clip, win
-from mmgradcam.pictures import Fit
+from mmgradcam.scenes.motion import MOTIONS
 from mmgradcam.tasks import Video, load
 from mmgradcam.tasks.nets.clips import SliceHead
 

@@ -19,12 +19,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmgradcam import Explanation, InputError, Target, Task, explain, hirescam
-from mmgradcam.clips import Clip
-from mmgradcam.data.captions import judge
-from mmgradcam.data.render import render
-from mmgradcam.data.scenes import make_scene
-from mmgradcam.data.splits import seeds
-from mmgradcam.metrics.flag import (
+from mmgradcam.cli.tables import show_answers, show_words
+from mmgradcam.explaining.model_input import view_of
+from mmgradcam.images.clips import Clip
+from mmgradcam.images.pictures import Prepared, to_tensor
+from mmgradcam.metrics.grounding import Prior, _shown, language_prior, likelihoods, reliance
+from mmgradcam.metrics.hallucination import (
     COLUMNS,
     LIMITS,
     calibrated,
@@ -37,13 +37,13 @@ from mmgradcam.metrics.flag import (
     made_up,
     shifted,
 )
-from mmgradcam.metrics.relying import Prior, _shown, language_prior, likelihoods, reliance
-from mmgradcam.metrics.variants import Seen
-from mmgradcam.pictures import Prepared, to_tensor
-from mmgradcam.report import page
-from mmgradcam.show import show_answers, show_words
+from mmgradcam.metrics.perturbations import Seen
+from mmgradcam.render.pages import page
+from mmgradcam.scenes.captions import judge
+from mmgradcam.scenes.render import render
+from mmgradcam.scenes.scene import make_scene
+from mmgradcam.scenes.splits import seeds
 from mmgradcam.tasks import load
-from mmgradcam.views import view_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 try:

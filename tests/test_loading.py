@@ -105,7 +105,7 @@ BROKEN: list[tuple[Any, str]] = [
     (put("captioner", "task", ...), "with a task; got something else"),
     *((put("captioner", key, None), f"config.json: {key}: ") for key in ("task", "encoder", "head", "fit", "words", "seam", "taps")),
     *((put("captioner", key, 3), f"config.json: {key}: ") for key in ("task", "encoder", "head", "fit", "words", "seam", "method", "taps", "fuse")),
-    *((put("captioner", "task", task), "task: expected a Task of mmgradcam, got") for task in ("os:system", "mmgradcam.store:pack", "mmgradcam.__main__:x", "mmgradcam.tasks.nope:X", "mmgradcam.tasks.captioning:Nope", "mmgradcam.tasks.captioning", "", ":", f"{NETS}.encoder:Encoder")),
+    *((put("captioner", "task", task), "task: expected a Task of mmgradcam, got") for task in ("os:system", "mmgradcam.storage.npz:pack", "mmgradcam.__main__:x", "mmgradcam.tasks.nope:X", "mmgradcam.tasks.captioning:Nope", "mmgradcam.tasks.captioning", "", ":", f"{NETS}.encoder:Encoder")),
     *((put("captioner", "encoder.class", kind), "encoder.class: expected a Module of mmgradcam, got") for kind in ("os:system", "", 3, None, [], f"{NETS}.nope:X", "mmgradcam.tasks.captioning:Captioning")),
     (put("captioner", "encoder.class", ...), "encoder.class: expected a Module of mmgradcam"),
     (put("captioner", "task", "mmgradcam.tasks.vqa:VQA"), "answers: mmgradcam.tasks.vqa:VQA needs it, and there is none"),

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from mmgradcam import InputError
-from mmgradcam.data.records import mask_of
+from mmgradcam.datasets.records import mask_of
+from mmgradcam.images.regions import fill_holes, mask_box, segment_boxes
 from mmgradcam.metrics import (
     Localization,
     agreement,
@@ -45,7 +46,6 @@ from mmgradcam.metrics import (
     seeds,
     widened,
 )
-from mmgradcam.regions import fill_holes, mask_box, segment_boxes
 
 HEAT = np.array([[0.0, 0.2, 0.1], [0.0, 1.0, 0.5], [0.1, 0.0, 0.1]], np.float32)
 MASK = np.array([[0, 0, 0], [0, 1, 1], [0, 0, 0]], bool)

@@ -11,12 +11,12 @@ import test_audit as audits
 from typer.testing import CliRunner
 
 from mmgradcam import InputError, gradcam, hirescam
-from mmgradcam.bulk import localization
-from mmgradcam.bulk.audit import audit
-from mmgradcam.bulk.batch import Batch, Column
-from mmgradcam.bulk.findings import draw_plots, page, summary
-from mmgradcam.bulk.measures import MODULES, listed, measures, measures_of
 from mmgradcam.cli import app
+from mmgradcam.evaluation import localization
+from mmgradcam.evaluation.batch import Batch, Column
+from mmgradcam.evaluation.measures import MODULES, listed, measures, measures_of
+from mmgradcam.evaluation.reports import draw_plots, page, summary
+from mmgradcam.evaluation.run import audit
 from mmgradcam.metrics import definition
 from mmgradcam.metrics.definition import SHARE, all_metrics, metric, metric_of, metrics_of
 
@@ -70,7 +70,7 @@ def described(**more: Any) -> Any:
 
 
 def test_a_metric_of_ones_own_is_one_function_with_one_decorator(capsys: pytest.CaptureFixture[str]) -> None:
-    from mmgradcam.show import show_audit
+    from mmgradcam.cli.tables import show_audit
 
     def own(batch: Batch) -> dict[str, Column]:
         return hottest(batch)
@@ -140,7 +140,7 @@ def test_the_command_line_lists_all_metrics() -> None:
 def test_tables_show_kinds_and_no_column_that_others_are_made_of(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmgradcam.show import show_audit
+    from mmgradcam.cli.tables import show_audit
 
     monkeypatch.setenv("COLUMNS", "200")
     made = audit(audits.colored(), audits.source(), [hirescam], ["pointing", "heat"])

@@ -16,27 +16,27 @@ from PIL import Image
 from torch import Tensor
 
 from mmgradcam import InputError, ModelError, Probe, Target, Task, compare, explain
+from mmgradcam.explaining.model_input import View
+from mmgradcam.images.pictures import Fit, Prepared, whole
 from mmgradcam.methods import occlusion
 from mmgradcam.metrics import (
     Variants,
     average_drop,
     deletion,
+    deletion_insertion,
     extents,
     imputation,
     increase,
     insertion,
     occlusion_correlation,
-    perturbation,
     rank_correlation,
     road,
     shown,
-)  # fmt: skip
+)
+from mmgradcam.metrics.deletion_insertion import SHARES, _ranks, imputed
 from mmgradcam.metrics.imputation import TOLERANCE, impute
-from mmgradcam.metrics.perturbation import SHARES, _ranks, imputed
-from mmgradcam.metrics.variants import Seen, blacked, blurred, greyed
-from mmgradcam.pictures import Fit, Prepared, whole
+from mmgradcam.metrics.perturbations import Seen, blacked, blurred, greyed
 from mmgradcam.tasks import load
-from mmgradcam.views import View
 
 WEIGHTS = torch.tensor([[9.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]])
 
@@ -118,7 +118,7 @@ def test_equal_pixels_go_in_an_order_that_is_random_and_the_same_for_every_map()
 
 def test_road_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """With black in place of neighbours: what is left without the coldest less what is left without the hottest, halved."""
-    monkeypatch.setattr(perturbation, "imputed", blacked)
+    monkeypatch.setattr(deletion_insertion, "imputed", blacked)
     made = explain(Weighing(), white(), method=own)
     thirds = [(39 - 21) / 2, (24 - 6) / 2]  # without 3: 9 to 4 and 1 to 6; without 6: 9 to 7 and 1 to 3
     assert road(made, (1 / 3, 2 / 3)).item() == pytest.approx(sum(thirds) / 2)
@@ -389,10 +389,10 @@ def test_pictures_of_unlike_sizes_are_asked_in_any_order(batch: int) -> None:
 
 def test_a_probability_is_1_at_most_but_for_rounding() -> None:
     told = torch.tensor([-3.0, 0.0, 0.0009])
-    assert perturbation._probable(told) is told
+    assert deletion_insertion._probable(told) is told
     for much in (0.0011, 0.9):
         with pytest.raises(InputError, match=r"one of them is exp\(0.*a contrast \(against=\)"):
-            perturbation._probable(torch.tensor([-3.0, much]))
+            deletion_insertion._probable(torch.tensor([-3.0, much]))
 
 
 def test_masks_are_taken_up_sixteen_batches_at_a_time() -> None:
@@ -408,8 +408,8 @@ def test_masks_are_taken_up_sixteen_batches_at_a_time() -> None:
 
 
 def example() -> Image.Image:
-    from mmgradcam.data import render
-    from mmgradcam.data.scenes import make_scene
+    from mmgradcam.scenes import render
+    from mmgradcam.scenes.scene import make_scene
 
     return render.render(make_scene(90001)).image
 
@@ -430,7 +430,7 @@ def test_bundled_models_are_asked_again(name: str) -> None:
 
 
 def test_clips_are_asked_again() -> None:
-    from mmgradcam.data.motion import make_motion, render_motion
+    from mmgradcam.scenes.motion import make_motion, render_motion
 
     moving = render_motion(make_motion(90003))
     made = explain(load("clips-motion", device="cpu"), moving.clip)
@@ -441,7 +441,7 @@ def test_clips_are_asked_again() -> None:
 
 def test_an_action_is_asked_again_on_other_observations() -> None:
     pytest.importorskip("minigrid", reason="minigrid is not installed")
-    from mmgradcam.data.goto import WORLD, from_above
+    from mmgradcam.scenes.goto import WORLD, from_above
 
     seen, _ = from_above(WORLD).reset(seed=90001)
     policy: Any = load("babyai-goto", device="cpu")

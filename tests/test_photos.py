@@ -17,15 +17,15 @@ from PIL import Image
 from torch import nn
 
 from mmgradcam import InputError, explain, hirescam
-from mmgradcam.bulk.audit import audit
-from mmgradcam.bulk.measures import defaults_of
-from mmgradcam.data.asking import singular
-from mmgradcam.data.photo_questions import with_questions
-from mmgradcam.data.photos import Photos
-from mmgradcam.data.records import mask_of
-from mmgradcam.data.sources import open_data
+from mmgradcam.datasets.photo_questions import with_questions
+from mmgradcam.datasets.photos import Photos
+from mmgradcam.datasets.question_generation import singular
+from mmgradcam.datasets.records import mask_of
+from mmgradcam.datasets.sources import open_data
+from mmgradcam.evaluation.measures import defaults_of
+from mmgradcam.evaluation.run import audit
+from mmgradcam.images.pictures import Fit
 from mmgradcam.metrics import bleu4, cider, meteor, peak_in
-from mmgradcam.pictures import Fit
 from mmgradcam.tasks import VQA, Captioning, load
 from mmgradcam.tasks.captioning import forbid_repeats
 from mmgradcam.tasks.loading import save
@@ -405,7 +405,7 @@ def test_photos_that_cannot_be_read_are_named_and_left_out(
     assert made.figures("hirescam") == whole.figures("hirescam")
     assert len(made.bad) == 3
     assert "expected phrase" in made.bad[2]
-    monkeypatch.setattr("mmgradcam.evaluating.load_asked", lambda *_: answerer())
+    monkeypatch.setattr("mmgradcam.cli.evaluating.load_asked", lambda *_: answerer())
     monkeypatch.setattr(sys, "argv", ["mmgradcam", "evaluate", "x", "--data", str(tmp_path / "photos.parquet"), "--json"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -545,22 +545,22 @@ def test_the_variable_names_the_encoder_in_python_too(
 def test_caption_falls_back_and_vqa_says_how_to_get_the_encoder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mmgradcam import choosing
+    from mmgradcam.cli import loading
     from mmgradcam.tasks import fetching
 
     monkeypatch.delenv("MMGRADCAM_ENCODER", raising=False)
     monkeypatch.setattr(fetching, "_hub_answers", lambda: False)
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/nowhere")
-    assert choosing.captioner("cpu", None).name == "photo-captioner-small"
+    assert loading.captioner("cpu", None).name == "photo-captioner-small"
     how = "hf download google/mobilenet_v2_1.0_224 --local-dir FOLDER"
     assert how in capsys.readouterr().err
     with pytest.raises(InputError) as refusal:
-        choosing.answerer("cpu", None)
+        loading.answerer("cpu", None)
     for said in (how, "--encoder FOLDER", "scenes-vqa", "photo-vqa"):
         assert said in str(refusal.value)
     with pytest.raises(InputError, match="device 'nonsense' cannot be used"):
-        choosing.captioner("nonsense", None)
+        loading.captioner("nonsense", None)
     assert capsys.readouterr().err.count("instead") == 0
 
 

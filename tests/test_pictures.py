@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 
 from mmgradcam import InputError, Target, Task, explain, hirescam
-from mmgradcam.clips import Clip
-from mmgradcam.draw import highest, over_time, scaled, upsample
-from mmgradcam.pictures import (
+from mmgradcam.explaining.model_input import blank_of, view_of
+from mmgradcam.images.clips import Clip
+from mmgradcam.images.pictures import (
     MOST_PIXELS,
     NOWHERE,
     Fit,
@@ -37,7 +37,7 @@ from mmgradcam.pictures import (
     whole,
     within_limits,
 )
-from mmgradcam.views import blank_of, view_of
+from mmgradcam.render.heatmaps import highest, over_time, scaled, upsample
 
 
 def saved(image: Image.Image, path: Path, **settings: Any) -> Path:
@@ -386,7 +386,7 @@ def test_a_picture_whose_file_was_closed_or_cut_is_said(tmp_path: Path) -> None:
 
 def test_exactly_8_pixels_a_side_and_100_million_in_all_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_picture(Image.new("RGB", (8, 8))).size == (8, 8)
-    monkeypatch.setattr("mmgradcam.pictures.MOST_PIXELS", 200)
+    monkeypatch.setattr("mmgradcam.images.pictures.MOST_PIXELS", 200)
     assert open_picture(Image.new("RGB", (20, 10))).size == (20, 10)
     with pytest.raises(InputError, match="the picture: 67 x 3 is over 200 pixels"):
         open_picture(Image.new("RGB", (67, 3)))

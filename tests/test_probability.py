@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from mmgradcam import Explanation, ModelError, Target, Task, explain, gradcam_pp, hirescam, log_prob, normgrad, rise, smooth
 from mmgradcam.engine import scores
-from mmgradcam.precision import exponents, initial, kept_in_range, lost, rounded, times
 from mmgradcam.tasks import Policy, load
 from mmgradcam.tasks.classes import likelihood_of
 from mmgradcam.tasks.vqa import Answered
+from mmgradcam.utils.precision import exponents, initial, kept_in_range, lost, rounded, times
 
 LACKS = [1e-3, 1e-6, 1e-8, 1e-12]
 """1 - p of what is explained."""

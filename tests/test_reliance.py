@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mmgradcam import Explanation, explain
-from mmgradcam.report import page, times
+from mmgradcam.render.pages import page, times
 from mmgradcam.tasks import VQA, Captioning, load
 
 

@@ -17,9 +17,10 @@ import torch
 from conftest import chromium
 from PIL import Image
 
-from mmgradcam import Explanation, Target, Word, draw, report
+from mmgradcam import Explanation, Target, Word
 from mmgradcam.explanation import About
-from mmgradcam.pictures import NOWHERE
+from mmgradcam.images.pictures import NOWHERE
+from mmgradcam.render import heatmaps, pages
 
 EVIL = "</script><img src=x onerror=alert(1)>&\"'"
 
@@ -130,10 +131,10 @@ document.title='FOUND'+JSON.stringify({size:[heat.height,heat.width],maps:[0,1,2
     found = probed(tmp_path)
     height, width = found["size"]
     assert max(height, width) == 640
-    heats = draw.upsample(explanation.scaled(), box, (height, width))
+    heats = heatmaps.upsample(explanation.scaled(), box, (height, width))
     for drawn, heat in zip(found["maps"], heats, strict=True):
         seen = np.array(drawn, float).reshape(height, width // 2, 4)
-        wanted = draw.colors(heat[None, :, ::2])[0].numpy()
+        wanted = heatmaps.colors(heat[None, :, ::2])[0].numpy()
         assert ((seen[..., 3] > 0) == (wanted[..., 3] > 1.5)).mean() > 0.99
         for part in range(4):
             apart = np.abs(seen[..., part] * seen[..., 3] - wanted[..., part] * wanted[..., 3]) / 255
@@ -157,16 +158,16 @@ def test_a_page_of_120_words_is_small_and_draws_each_part_once(
 ) -> None:
     """No picture is encoded for a word, and no heat is drawn at the picture's size."""
     encodes, sizes = [], []
-    save, upsample = Image.Image.save, draw.upsample
+    save, upsample = Image.Image.save, heatmaps.upsample
     monkeypatch.setattr(Image.Image, "save", lambda self, *told, **more: (encodes.append(self.size), save(self, *told, **more)))
 
     def counted(*told: Any) -> torch.Tensor:
         sizes.append(upsample(*told).shape)
         return upsample(*told)
 
-    monkeypatch.setattr(draw, "upsample", counted)
+    monkeypatch.setattr(heatmaps, "upsample", counted)
     explanation = long(120, grid)
-    text = report.page(explanation)
+    text = pages.page(explanation)
     assert len(text) < 1_500_000
     assert encodes == [(1280, 960)], "the picture"
     drawn = max(shape[-1] * shape[-2] for shape in sizes)
@@ -176,7 +177,7 @@ def test_a_page_of_120_words_is_small_and_draws_each_part_once(
     assert data["grid"] == [1, *{(224, 224): (66, 66), (7, 448): (5, 320)}.get(grid, grid)]
     assert len(data["gains"]) == 120
     encodes.clear(), sizes.clear()
-    monkeypatch.setattr(draw, "highest", lambda maps, *_: [(1.0, (0, 0))] * len(maps))
+    monkeypatch.setattr(heatmaps, "highest", lambda maps, *_: [(1.0, (0, 0))] * len(maps))
     assert explanation.panels().size[0] == 2032
     assert len(sizes) == 120
     assert {shape[-2:] for shape in sizes} == {(240, 320)}, "panels are drawn at their own size"
@@ -233,11 +234,11 @@ def test_the_page_in_a_real_browser(tmp_path: Path, width: int) -> None:
 
 def test_every_page_forbids_to_fetch_and_holds_any_text() -> None:
     """One head for all pages; those without scripts of their own run none."""
-    from mmgradcam.bulk.audit import Audit
-    from mmgradcam.bulk.bias_report import BiasReport
-    from mmgradcam.bulk.findings import page as findings
-    from mmgradcam.clips import Clip
-    from mmgradcam.film import Film
+    from mmgradcam.evaluation.reports import page as findings
+    from mmgradcam.evaluation.run import Audit
+    from mmgradcam.images.clips import Clip
+    from mmgradcam.render.animation import Film
+    from mmgradcam.studies.bias_report import BiasReport
 
     name = "<script>\udcff"
     frames = Clip((Image.new("RGB", (16, 16)),) * 2)

@@ -24,7 +24,7 @@ from mmgradcam.methods import (
     smooth,
     smooth_gradcam_pp,
 )
-from mmgradcam.methods.resampled import noisy, random_masks
+from mmgradcam.methods.perturbation import noisy, random_masks
 from mmgradcam.tasks import Layer
 
 ASKING = {
@@ -80,7 +80,7 @@ def test_more_copies_than_memory_holds_are_refused(classes: Classes, pixels: Ten
     for settings in ({"count": 10**9}, {"count": 1}, {"cells": 0}, {"cells": 10**6}, {"share": 1.0}):
         with pytest.raises(InputError, match=r"rise: expected count in 2..1,000,000, cells in 1..8 and share in 0..1, got"):
             explain(classes, pixels, method=partial(rise, **settings))
-    monkeypatch.setattr("mmgradcam.methods.resampled.MOST_NOISE", 4 * 3 * 8 * 8 * 5)
+    monkeypatch.setattr("mmgradcam.methods.perturbation.MOST_NOISE", 4 * 3 * 8 * 8 * 5)
     assert noisy(pixels[None], 5, 0.1, 0).shape == (5, 3, 8, 8)
     with pytest.raises(InputError, match="at most 5 noisy copies"):
         noisy(pixels[None], 6, 0.1, 0)

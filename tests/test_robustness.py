@@ -16,7 +16,9 @@ from PIL import Image
 from torch import nn
 
 from mmgradcam import InputError, Target, Task, explain, hirescam, layercam
+from mmgradcam.images.pictures import Fit, Prepared
 from mmgradcam.metrics import corruptions, robustness
+from mmgradcam.metrics.corruption_robustness import asking, corruption_sweep
 from mmgradcam.metrics.corruptions import (
     CORRUPTIONS,
     SEVERITIES,
@@ -31,8 +33,6 @@ from mmgradcam.metrics.corruptions import (
     shot_noise,
 )
 from mmgradcam.metrics.robustness import adversarial, fgsm, pgd
-from mmgradcam.metrics.sweeps import asking, corruption_sweep
-from mmgradcam.pictures import Fit, Prepared
 from mmgradcam.tasks import Layer, load
 
 

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from mmgradcam import Explanation, InputError, ModelError, Target, Task, explain, gradcam, hirescam, layercam, rise, smooth
-from mmgradcam.metrics.likeness import correlation, ranks, spearman, ssim, to_grid
-from mmgradcam.metrics.randomizing import layers_of, randomized, reset, unlearned
-from mmgradcam.metrics.sanity import (
+from mmgradcam.metrics.randomization import layers_of, randomized, reset, unlearned
+from mmgradcam.metrics.sanity import examine
+from mmgradcam.metrics.sensitivity import (
     methods_agree,
     noise_sensitivity,
     seed_sensitivity,
     swapped_labels,
     swapped_pictures,
 )
-from mmgradcam.metrics.verdict import examine
-from mmgradcam.record import FAILS
+from mmgradcam.metrics.similarity import correlation, ranks, spearman, ssim, to_grid
+from mmgradcam.storage.record import FAILS
 
 
 def test_rank_correlation_by_hand() -> None:
@@ -250,8 +250,8 @@ def test_swaps_are_correlations_with_the_other_maps(classes: Classes, pixels: Te
 
 
 def test_noise_is_measured_against_the_noise_itself(plain: Task, picture: Image.Image) -> None:
-    from mmgradcam.methods.resampled import noisy
-    from mmgradcam.pictures import to_tensor
+    from mmgradcam.images.pictures import to_tensor
+    from mmgradcam.methods.perturbation import noisy
 
     made = explain(plain, picture, method=lambda features, gradients: features.sum(1))
     x = to_tensor(picture)
@@ -300,7 +300,7 @@ def test_each_picture_is_swapped_with_the_next(classes: Classes, pixels: Tensor)
 
 
 def test_noise_is_that_of_a_twentieth_of_the_range_by_default(classes: Classes, pixels: Tensor) -> None:
-    from mmgradcam.methods.resampled import noisy
+    from mmgradcam.methods.perturbation import noisy
 
     made = explain(classes, pixels, method=hirescam)
     found = noise_sensitivity(made)

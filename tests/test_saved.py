@@ -18,8 +18,11 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from mmgradcam import Explanation, InputError, Target, draw, files, schema
+from mmgradcam import Explanation, InputError, Target
 from mmgradcam.explanation import About, Verdict
+from mmgradcam.render import heatmaps
+from mmgradcam.storage import schema
+from mmgradcam.utils import files
 
 SAVED = Path(__file__).parent / "saved"
 """What version 0.1.0 wrote: answers with reliance, verdicts and importances; words with a spread; a clip; tiles."""
@@ -319,7 +322,7 @@ def test_tiles_are_as_many_as_the_first_side_of_the_grid(tmp_path: Path) -> None
 
 
 def test_pictures_and_arrays_at_the_limit_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmgradcam import archives
+    from mmgradcam.utils import archives
 
     size = 24 * 32
     for most, loads in ((size, True), (size - 1, False)):
@@ -457,7 +460,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, array: str, keys: dict[str, int], shape: Any, named: str
 ) -> None:
     """Sizes come from the headers: gigabytes are named, and no array is read; what nobody asks for stays packed."""
-    from mmgradcam import archives
+    from mmgradcam.utils import archives
 
     read: list[str] = []
     given: list[dict[str, Any]] = []
@@ -564,7 +567,7 @@ def test_numbers_of_numpy_and_torch_are_saved_as_numbers(tmp_path: Path) -> None
 
 
 def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmgradcam.record.MOST_BYTES", 1000)
+    monkeypatch.setattr("mmgradcam.storage.record.MOST_BYTES", 1000)
     with pytest.raises(InputError, match=r"maps, picture and frames come to .* bytes; expected at most 1,000"):
         Explanation.load(SAVED / "answers").save(tmp_path / "a")
     assert not (tmp_path / "a").exists()
@@ -607,21 +610,21 @@ def test_labels_of_any_text_are_drawn_saved_and_loaded(tmp_path: Path, text: str
 
 def test_text_on_a_sheet_is_cut_where_it_fits() -> None:
     for size, bold, width in ((18, True, 300), (14, False, 48), (26, True, 560)):
-        face = draw.font(size, bold)
+        face = heatmaps.font(size, bold)
         for text in ("a red ball " * 30, "W" * 400, "." * 2000, "é" * 99):
-            cut = draw.clip_text(text, face, width)
+            cut = heatmaps.clip_text(text, face, width)
             assert face.getlength(cut) <= width < face.getlength(text[: len(cut)] + "…")
             assert text.startswith(cut[:-1])
             assert cut[-1] == "…"
-        assert draw.clip_text("ok", face, width) == "ok"
-        assert draw.clip_text("a\nb", face, width) == "a\\nb"
+        assert heatmaps.clip_text("ok", face, width) == "ok"
+        assert heatmaps.clip_text("a\nb", face, width) == "a\\nb"
 
 
 def test_a_title_goes_on_for_twelve_lines_at_most() -> None:
     picture = Image.new("RGB", (40, 30))
-    heights = [draw.sheet(picture, [], " ".join(["word"] * count)).height for count in (1, 10_000, 100_000)]
+    heights = [heatmaps.sheet(picture, [], " ".join(["word"] * count)).height for count in (1, 10_000, 100_000)]
     assert heights[1] == heights[2] == heights[0] + 11 * 34
-    assert draw.sheet(picture, [], "two\nlines").height == heights[0]
+    assert heatmaps.sheet(picture, [], "two\nlines").height == heights[0]
 
 
 def test_a_description_is_16_million_characters_long_at_most() -> None:

@@ -8,18 +8,18 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mmgradcam.data.captions import caption_words, captions_of, judge, make_caption
-from mmgradcam.data.dataset import scene_dataset, scene_rows
-from mmgradcam.data.questions import ANSWERS, QUESTION_KINDS, make_question, question_words, questions_of
-from mmgradcam.data.render import render
-from mmgradcam.data.scene_source import SceneJudge, scenes
-from mmgradcam.data.scenes import COLORS, MATERIALS, MAX_THINGS, SIZES, TEXTURES, Scene, Thing, make_scene
-from mmgradcam.data.shapes import KINDS
-from mmgradcam.data.sources import open_data
-from mmgradcam.data.splits import SPLITS, seeds
-from mmgradcam.data.words import SINGULAR
+from mmgradcam.datasets.scene_source import SceneJudge, scenes
+from mmgradcam.datasets.sources import open_data
 from mmgradcam.errors import InputError
-from mmgradcam.regions import mask_box
+from mmgradcam.images.regions import mask_box
+from mmgradcam.scenes.captions import caption_words, captions_of, judge, make_caption
+from mmgradcam.scenes.dataset import scene_dataset, scene_rows
+from mmgradcam.scenes.questions import ANSWERS, QUESTION_KINDS, make_question, question_words, questions_of
+from mmgradcam.scenes.render import render
+from mmgradcam.scenes.scene import COLORS, MATERIALS, MAX_THINGS, SIZES, TEXTURES, Scene, Thing, make_scene
+from mmgradcam.scenes.shapes import KINDS
+from mmgradcam.scenes.splits import SPLITS, seeds
+from mmgradcam.scenes.words import SINGULAR
 
 MANY = [make_scene(seed) for seed in range(7000, 7400)]
 

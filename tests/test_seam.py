@@ -12,10 +12,10 @@ from conftest import Bent, Classes, Encoder
 from torch import Tensor, nn
 
 from mmgradcam import InputError, ModelError, Tap, ablation_cam, explain, hirescam
-from mmgradcam.checking import check
+from mmgradcam.checking.check import check
+from mmgradcam.images.pictures import Fit
+from mmgradcam.layers import embedded, find_tap, kept_bytes, outputs_of, ran, tapped, watched
 from mmgradcam.layouts import tokens
-from mmgradcam.pictures import Fit
-from mmgradcam.seam import embedded, find_tap, kept_bytes, outputs_of, ran, tapped, watched
 from mmgradcam.tasks import Layer
 
 

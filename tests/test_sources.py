@@ -14,14 +14,14 @@ from conftest import data
 from PIL import Image, ImageOps
 
 from mmgradcam import InputError
-from mmgradcam.data.coco_words import NAMES, named, split_words
-from mmgradcam.data.entities import read_sentence
-from mmgradcam.data.masks import decode, from_polygon, unpack
-from mmgradcam.data.records import Photo, Thing, where
-from mmgradcam.data.sources import Source, open_data
-from mmgradcam.data.tables import table
-from mmgradcam.data.upright import Frame, open_upright
-from mmgradcam.data.vqa import vqa
+from mmgradcam.datasets.coco_words import NAMES, named, split_words
+from mmgradcam.datasets.entities import read_sentence
+from mmgradcam.datasets.exif import Frame, open_upright
+from mmgradcam.datasets.masks import decode, from_polygon, unpack
+from mmgradcam.datasets.records import Photo, Thing, where
+from mmgradcam.datasets.sources import Source, open_data
+from mmgradcam.datasets.tables import table
+from mmgradcam.datasets.vqa import vqa
 
 HAND = [[0, 0, 1], [0, 1, 1], [1, 1, 0]]
 """A mask by hand; down its columns it reads 001 011 110, runs of 2, 1, 1, 4, 1."""
@@ -785,10 +785,10 @@ def test_an_address_in_a_table_is_never_followed(
 
 
 def test_scenes_know_every_pixel() -> None:
-    from mmgradcam.data.captions import captions_of
-    from mmgradcam.data.questions import questions_of
-    from mmgradcam.data.render import render
-    from mmgradcam.data.scenes import make_scene
+    from mmgradcam.scenes.captions import captions_of
+    from mmgradcam.scenes.questions import questions_of
+    from mmgradcam.scenes.render import render
+    from mmgradcam.scenes.scene import make_scene
 
     source = open_data("scenes")
     assert (source.name, len(source)) == ("scenes:test", 10_000)

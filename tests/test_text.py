@@ -16,10 +16,10 @@ from transformers import GenerationConfig
 
 from mmgradcam import InputError, explain
 from mmgradcam.explanation import Explanation
-from mmgradcam.pictures import Fit
-from mmgradcam.record import About
+from mmgradcam.images.pictures import Fit
+from mmgradcam.storage.record import About
 from mmgradcam.tasks import VQA, Captioning
-from mmgradcam.tasks.hub.talking import Prompt, Talking
+from mmgradcam.tasks.hub.generative import Prompt, Talking
 from mmgradcam.tasks.hub.text import words_among, words_of, words_read
 from mmgradcam.tasks.nets.answerers import LSTMAnswerer
 from mmgradcam.tasks.nets.captioners import LSTMCaptioner

@@ -22,11 +22,11 @@ from test_seam import Recurrent, state, used
 from torch import Tensor, nn
 
 from mmgradcam import Explanation, check, compare, explain, gradcam, hirescam, layercam, rise, smooth
-from mmgradcam.locks import exclusive
+from mmgradcam.images.pictures import whole as as_it_is
+from mmgradcam.layers import left_as_found, watched
 from mmgradcam.metrics import deletion, examine, randomized
-from mmgradcam.pictures import whole as as_it_is
-from mmgradcam.seam import left_as_found, watched
 from mmgradcam.tasks import Layer, Policy
+from mmgradcam.utils.locks import exclusive
 
 THREADS = 6
 
@@ -327,7 +327,7 @@ def test_first_come_first_served_unless_it_holds_what_others_wait_for() -> None:
 
 
 def wait_for_claims(count: int) -> None:
-    from mmgradcam import locks
+    from mmgradcam.utils import locks
 
     end = time.monotonic() + 20
     while len(locks._claims) < count:

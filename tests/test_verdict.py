@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam import Explanation, Target, Task, explain, hirescam
-from mmgradcam.metrics import verdict
-from mmgradcam.metrics.sanity import Noise
-from mmgradcam.metrics.verdict import examine, has_likelihood, hiding, hottest, random_parts, showing, verdict_of, within
-from mmgradcam.pictures import Prepared, whole
-from mmgradcam.record import FAILS, PASSES, WEAK, Verdict
-from mmgradcam.report import page
-from mmgradcam.show import show_verdicts
+from mmgradcam.cli.tables import show_verdicts
+from mmgradcam.images.pictures import Prepared, whole
+from mmgradcam.metrics import sanity
+from mmgradcam.metrics.sanity import examine, has_likelihood, hiding, hottest, random_parts, showing, verdict_of, within
+from mmgradcam.metrics.sensitivity import Noise
+from mmgradcam.render.pages import page
+from mmgradcam.storage.record import FAILS, PASSES, WEAK, Verdict
 
 GOOD = {
     "weights": 0.08, "noise": 0.93, "hot_tenth": 2.1, "other_tenth": 0.3, "hot_quarter": 2.0, "other_quarter": 0.9,
@@ -124,7 +124,7 @@ def test_the_check_puts_the_figures_together(classes: Classes, pixels: Tensor, m
         return np.array([3.0, 0.1, 3.0]), np.array([1.5, 0.3, 0.1])
 
     for name, function in (("unlearned", unlearned), ("noise_sensitivity", noise), ("hiding", hidden), ("showing", only)):
-        monkeypatch.setattr(verdict, name, function)
+        monkeypatch.setattr(sanity, name, function)
     made = examine(explain(classes, pixels, method=hirescam), seed=2)
     assert asked == [range(6, 9), 2, (0.1, 2), (0.25, 2), (0.25, "shown", 2)]
     first = made.verdicts[0]

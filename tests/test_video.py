@@ -22,23 +22,13 @@ from test_cli import called
 from torch import nn
 from torchvision import models
 
-from mmgradcam import (
-    Explanation,
-    InputError,
-    clips,
-    draw,
-    explain,
-    gradcam,
-    gradcam_pp_code,
-    hirescam,
-    layercam,
-    normgrad,
-    xgradcam,
-)
-from mmgradcam.clips import Clip, encoded, frames_of, open_clip
-from mmgradcam.data.motion import MOTIONS, make_motion, render_motion
-from mmgradcam.film import Film, Moment, Track
-from mmgradcam.pictures import Fit
+from mmgradcam import Explanation, InputError, explain, gradcam, gradcam_pp_code, hirescam, layercam, normgrad, xgradcam
+from mmgradcam.images import clips
+from mmgradcam.images.clips import Clip, encoded, frames_of, open_clip
+from mmgradcam.images.pictures import Fit
+from mmgradcam.render import heatmaps
+from mmgradcam.render.animation import Film, Moment, Track
+from mmgradcam.scenes.motion import MOTIONS, make_motion, render_motion
 from mmgradcam.tasks import Layer, Video
 from mmgradcam.tasks.hub import frames
 from mmgradcam.tasks.nets.clips import ClipEncoder, SliceHead
@@ -184,15 +174,15 @@ def test_frames_without_a_time_come_8_a_second(tmp_path: Path) -> None:
 
 def test_animations_of_too_many_frames_or_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = animation(tmp_path / "a.webp", [10] * 5)
-    monkeypatch.setattr("mmgradcam.clips.MOST_READ", 5)
-    monkeypatch.setattr("mmgradcam.clips.MOST_DECODED", 5 * 16 * 16)
+    monkeypatch.setattr("mmgradcam.images.clips.MOST_READ", 5)
+    monkeypatch.setattr("mmgradcam.images.clips.MOST_DECODED", 5 * 16 * 16)
     assert len(open_clip(path)) == 5
     for name, most in (("MOST_READ", 4), ("MOST_DECODED", 5 * 16 * 16 - 1)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(f"mmgradcam.clips.{name}", most)
+            patch.setattr(f"mmgradcam.images.clips.{name}", most)
             with pytest.raises(InputError, match="5 frames of 16 x 16 are more than can be read in a while"):
                 open_clip(path)
-    monkeypatch.setattr("mmgradcam.pictures.MOST_PIXELS", 255)
+    monkeypatch.setattr("mmgradcam.images.pictures.MOST_PIXELS", 255)
     with pytest.raises(InputError, match="16 x 16 is over 255 pixels"):
         open_clip(path)
 
@@ -520,9 +510,9 @@ def test_features_are_weighed_by_what_is_not_as_it_usually_is() -> None:
 def test_heat_is_linear_between_the_middles_of_cells_in_time() -> None:
     maps = torch.zeros(1, 2, 1, 1)
     maps[0, 1] = 1.0
-    heat = draw.over_time(maps, (0.0, 0.0, 1.0, 1.0), 4, (2, 2))[0, :, 0, 0]
+    heat = heatmaps.over_time(maps, (0.0, 0.0, 1.0, 1.0), 4, (2, 2))[0, :, 0, 0]
     torch.testing.assert_close(heat, torch.tensor([0.0, 0.25, 0.75, 1.0]))
-    assert draw.over_time(maps[:, 1:], (0.0, 0.0, 1.0, 1.0), 3, (2, 2)).min() == 1.0
+    assert heatmaps.over_time(maps[:, 1:], (0.0, 0.0, 1.0, 1.0), 3, (2, 2)).min() == 1.0
 
 
 def test_an_explanation_of_a_clip_saves_a_player_and_is_read_back(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from mmgradcam import InputError, writing
-from mmgradcam.naming import LONGEST, distinct_name, safe_name
-from mmgradcam.writing import DRAFT, check_writable, to_json, write_file, write_folder, write_new_folder
+from mmgradcam import InputError
+from mmgradcam.utils import writing
+from mmgradcam.utils.naming import LONGEST, distinct_name, safe_name
+from mmgradcam.utils.writing import DRAFT, check_writable, to_json, write_file, write_folder, write_new_folder
 
 OLD = {"a.txt": b"old", "b.txt": b"old", "c.txt": b"old"}
 NEW = {"a.txt": b"new", "b.txt": b"new", "d.txt": b"new", "c.txt": None}
@@ -117,7 +118,7 @@ def test_a_step_that_fails_changes_nothing(
 
 KILLED = """
 import os, sys
-from mmgradcam.writing import write_folder
+from mmgradcam.utils.writing import write_folder
 at, count = int(sys.argv[2]), 0
 def watched(real):
     def step(*args, **more):
@@ -164,7 +165,7 @@ def test_a_kill_at_any_step_leaves_the_old_set_or_the_new(kind: str, tmp_path: P
 def test_kills_at_random_moments(tmp_path: Path) -> None:
     """A writer that writes sets of one number each, over and over, and is killed: all files hold the same number."""
     code = (
-        "import sys\nfrom mmgradcam.writing import write_folder\nprint('on', flush=True)\n"
+        "import sys\nfrom mmgradcam.utils.writing import write_folder\nprint('on', flush=True)\n"
         "for n in range(10**6): write_folder(sys.argv[1], {f'{i}.txt': str(n).encode() * 9 for i in range(4)})"
     )
     folder = tmp_path / "out"
@@ -197,7 +198,7 @@ def test_a_reader_sees_one_set_while_another_comes(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     """A limit on the size of files, as a full disk: the second file is too large for it."""
     code = (
-        "import resource, sys\nfrom mmgradcam import InputError\nfrom mmgradcam.writing import write_file, write_folder\n"
+        "import resource, sys\nfrom mmgradcam import InputError\nfrom mmgradcam.utils.writing import write_file, write_folder\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "for write in (lambda: write_folder(sys.argv[1], {'a': b'x', 'b': b'x' * 5000}), lambda: write_file(sys.argv[1] + '/b', b'x' * 5000)):\n"
         "    try: write()\n    except InputError as error: print(error)"

@@ -13,8 +13,7 @@ from mmgradcam.methods.cam import (
     xgradcam,
 )
 from mmgradcam.methods.fusion import mean, product
-from mmgradcam.methods.layers import cam, fullgrad
-from mmgradcam.methods.pixels import (
+from mmgradcam.methods.input_gradients import (
     deconvnet,
     gradient_x_input,
     guided_backprop,
@@ -22,7 +21,8 @@ from mmgradcam.methods.pixels import (
     guided_gradcam_pp,
     integrated_gradients,
 )
-from mmgradcam.methods.resampled import ablation_cam, occlusion, rise, score_cam, smooth, smooth_gradcam_pp
+from mmgradcam.methods.multi_layer import cam, fullgrad
+from mmgradcam.methods.perturbation import ablation_cam, occlusion, rise, score_cam, smooth, smooth_gradcam_pp
 
 __all__ = [
     "ablation_cam",

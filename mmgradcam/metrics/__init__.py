@@ -8,12 +8,12 @@ from mmgradcam.metrics.agreement import (
 )
 from mmgradcam.metrics.boxes import box_iou, box_of, loc_delta, localization_error, localized, pixel_box
 from mmgradcam.metrics.captions import CiderD, bleu4, cider, meteor
+from mmgradcam.metrics.corruption_robustness import corruption_sweep
 from mmgradcam.metrics.corruptions import corrupted
-from mmgradcam.metrics.extents import f1_iou, func_iou, obj_iou, otsu
+from mmgradcam.metrics.deletion_insertion import deletion, extents, insertion, occlusion_correlation, road, shown
 from mmgradcam.metrics.faithfulness import average_drop, increase, shown_only, shown_only_of_clip, win
-from mmgradcam.metrics.flag import calibrated, calibrations, doubt, flagged, made_up
-from mmgradcam.metrics.groups import between, holm, within
-from mmgradcam.metrics.likeness import spearman, ssim
+from mmgradcam.metrics.grounding import Prior, language_prior, likelihoods, reliance
+from mmgradcam.metrics.hallucination import calibrated, calibrations, doubt, flagged, made_up
 from mmgradcam.metrics.localization import (
     Localization,
     centre_in,
@@ -25,15 +25,15 @@ from mmgradcam.metrics.localization import (
     reject_threshold,
     widened,
 )
-from mmgradcam.metrics.perturbation import deletion, extents, insertion, occlusion_correlation, road, shown
-from mmgradcam.metrics.randomizing import randomized, unlearned
-from mmgradcam.metrics.relying import Prior, language_prior, likelihoods, reliance
+from mmgradcam.metrics.perturbations import Variants
+from mmgradcam.metrics.randomization import randomized, unlearned
 from mmgradcam.metrics.robustness import adversarial, fgsm, pgd
-from mmgradcam.metrics.sanity import methods_agree, noise_sensitivity, seed_sensitivity, swapped_labels, swapped_pictures
+from mmgradcam.metrics.sanity import examine, hiding, showing
 from mmgradcam.metrics.seeds import NOBODY, class_ious, mean_iou, save_seed, seed_mask
-from mmgradcam.metrics.sweeps import corruption_sweep
-from mmgradcam.metrics.variants import Variants
-from mmgradcam.metrics.verdict import examine, hiding, showing
+from mmgradcam.metrics.sensitivity import methods_agree, noise_sensitivity, seed_sensitivity, swapped_labels, swapped_pictures
+from mmgradcam.metrics.significance import between, holm, within
+from mmgradcam.metrics.similarity import spearman, ssim
+from mmgradcam.metrics.thresholding import f1_iou, func_iou, obj_iou, otsu
 
 __all__ = [
     "NOBODY",

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmgradcam.errors import InputError
+from mmgradcam.images.pictures import Box
 from mmgradcam.metrics.boxes import box_iou, box_of, pixel_box
-from mmgradcam.metrics.likeness import correlation, ranks
 from mmgradcam.metrics.localization import Heat, energy_inside, peak_in
-from mmgradcam.pictures import Box
+from mmgradcam.metrics.similarity import correlation, ranks
 
 Values = npt.NDArray[np.float64]
 AnyMap = npt.NDArray[Any]

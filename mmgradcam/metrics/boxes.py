@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mmgradcam.errors import InputError
+from mmgradcam.images.pictures import Box
+from mmgradcam.images.regions import PixelBox, mask_box, segment_boxes
 from mmgradcam.metrics.localization import Heat, Mask, alike
-from mmgradcam.pictures import Box
-from mmgradcam.regions import PixelBox, mask_box, segment_boxes
 
 
 def pixel_box(box: Box, shape: tuple[int, int]) -> PixelBox:

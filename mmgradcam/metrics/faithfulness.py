@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError
+from mmgradcam.images.clips import Clip
 
 Heat = npt.NDArray[np.float32]
 TIE = 1e-4

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmgradcam.errors import InputError
-from mmgradcam.regions import fill_holes
+from mmgradcam.images.regions import fill_holes
 
 Heat = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

@@ -13,15 +13,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
-from mmgradcam.explaining import explain
+from mmgradcam.explaining.explain import explain
 from mmgradcam.explanation import Explanation
-from mmgradcam.locks import exclusive
-from mmgradcam.metrics.likeness import spearman
+from mmgradcam.images.pictures import iou, open_picture
+from mmgradcam.layers import left_as_found
 from mmgradcam.metrics.localization import Mask, peak_in
-from mmgradcam.pictures import iou, open_picture
+from mmgradcam.metrics.similarity import spearman
 from mmgradcam.probe import AskingMethod
-from mmgradcam.seam import left_as_found
 from mmgradcam.task import Method, Task
+from mmgradcam.utils.locks import exclusive
 
 Attack = Callable[[nn.Module, float, int], Any]
 """(model of pixels in 0..1, eps, steps) -> an attack of torchattacks."""

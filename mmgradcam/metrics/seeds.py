@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmgradcam.errors import InputError
 from mmgradcam.metrics.localization import Heat, alike
-from mmgradcam.writing import write_file
+from mmgradcam.utils.writing import write_file
 
 Labels = npt.NDArray[np.uint8]
 NOBODY = 255

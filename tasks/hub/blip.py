@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmgradcam.images.pictures import Seen
+from mmgradcam.layers import Tap
 from mmgradcam.layouts import tokens
-from mmgradcam.pictures import Seen
-from mmgradcam.seam import Tap
 from mmgradcam.tasks.fetching import Source
-from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
+from mmgradcam.tasks.hub.generative import Prompt, Talking, after, rows_of
 from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from mmgradcam import checkpoints
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Seen
+from mmgradcam.images.pictures import Seen
 from mmgradcam.tasks.fetching import Source, fetched, timm
 from mmgradcam.tasks.hub import FILE, frames
 from mmgradcam.tasks.hub.tracing import layer_of
 from mmgradcam.tasks.layer import Layer
 from mmgradcam.tasks.preparing import IMAGENET, of_processor, of_timm
-from mmgradcam.writing import write_folder
+from mmgradcam.utils.writing import write_folder
 
 
 def supports(architecture: str) -> bool:

@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Seen
-from mmgradcam.seam import Tap
+from mmgradcam.images.pictures import Seen
+from mmgradcam.layers import Tap
 from mmgradcam.tasks.fetching import Source
-from mmgradcam.tasks.hub.talking import Prompt, Talking, scattered
+from mmgradcam.tasks.hub.generative import Prompt, Talking, scattered
 from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 

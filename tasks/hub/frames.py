@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmgradcam.clips import Clip
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Prepared, Seen
+from mmgradcam.images.clips import Clip
+from mmgradcam.images.pictures import Prepared, Seen
 from mmgradcam.tasks.hub.tracing import last_grid
 from mmgradcam.tasks.layer import Layer
 

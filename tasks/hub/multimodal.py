@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Prepared, Seen
+from mmgradcam.images.pictures import Prepared, Seen
 from mmgradcam.tasks.fetching import Source
-from mmgradcam.tasks.hub.talking import Prompt, Talking, after, rows_of
+from mmgradcam.tasks.hub.generative import Prompt, Talking, after, rows_of
 from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from mmgradcam.errors import InputError
-from mmgradcam.pictures import Prepared
+from mmgradcam.images.pictures import Prepared
 from mmgradcam.tasks.fetching import Source
+from mmgradcam.tasks.hub.generative import Prompt, Talking
 from mmgradcam.tasks.hub.multimodal import ASKED, Multimodal, pooled
-from mmgradcam.tasks.hub.talking import Prompt, Talking
 
 
 def supports(architecture: str) -> bool:

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.explaining import explain
+from mmgradcam.explaining.explain import explain
+from mmgradcam.images.pictures import Prepared
+from mmgradcam.layers import Layout, Put, Tap, outputs_of
 from mmgradcam.layouts import SKIPS, alike, channels_last, tokens
-from mmgradcam.pictures import Prepared
-from mmgradcam.seam import Layout, Put, Tap, outputs_of
 from mmgradcam.tasks.layer import Layer
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
+from mmgradcam.images.pictures import Prepared, Seen
 from mmgradcam.methods import hirescam
-from mmgradcam.pictures import Prepared, Seen
 from mmgradcam.task import Target, Task, Word, at_least_one
 from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.text import padded, words_read

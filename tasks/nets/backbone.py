@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from mmgradcam.errors import InputError
+from mmgradcam.images.pictures import Fit
+from mmgradcam.layers import watched
 from mmgradcam.layouts import of_picture
-from mmgradcam.pictures import Fit
-from mmgradcam.seam import watched
 
 STEMS = ("features", "layer4", "trunk_output")
 """Where torchvision's classifiers end that have a grid."""

@@ -1,0 +1,1 @@
+"""`check`: what is right and wrong with a task."""

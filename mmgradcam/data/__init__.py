@@ -1,1 +1,0 @@
-"""Data with truth: rendered scenes, their captions and questions."""

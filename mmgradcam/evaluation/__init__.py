@@ -1,0 +1,1 @@
+"""Whole data sets explained and measured."""

@@ -1,0 +1,1 @@
+"""`explain` and `compare`: arguments, one call's settings, and the call itself."""

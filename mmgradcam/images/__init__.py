@@ -1,0 +1,1 @@
+"""Pictures and clips: reading, preparing, and what the model sees of them."""

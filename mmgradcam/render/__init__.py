@@ -1,0 +1,1 @@
+"""Explanations drawn: heat maps, panels, animations and pages."""

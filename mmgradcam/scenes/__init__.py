@@ -1,0 +1,1 @@
+"""The synthetic benchmark: rendered scenes with exact truth."""

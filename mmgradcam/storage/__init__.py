@@ -1,0 +1,1 @@
+"""Saved explanations: written, checked and read back."""

@@ -1,0 +1,1 @@
+"""Studies over groups of pictures and words: bias."""
