@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mmgradcam.errors import InputError, ModelError
     from mmgradcam.explaining.explain import compare, explain
     from mmgradcam.explanation import Explanation
-    from mmgradcam.layers import Tap
+    from mmgradcam.layers import TargetLayer
     from mmgradcam.methods import (
         ablation_cam,
         cam,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
         xgradcam,
     )
     from mmgradcam.probe import Probe
-    from mmgradcam.task import Target, Task, Word
+    from mmgradcam.task import Target, Task, TextSpan
     from mmgradcam.utils.probability import log_prob
 
 __all__ = [
@@ -68,10 +68,10 @@ __all__ = [
     "InputError",
     "ModelError",
     "Probe",
-    "Tap",
     "Target",
+    "TargetLayer",
     "Task",
-    "Word",
+    "TextSpan",
     "__version__",
     "ablation_cam",
     "cam",

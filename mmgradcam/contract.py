@@ -51,7 +51,7 @@ def check_scores(task: Task, scores: object, asked: Sequence[Target]) -> None:
 
 
 def check_finite(task: Task, scores: Tensor, asked: Sequence[Target]) -> None:
-    """Refuses scores (K,) that are not numbers; apart from `slopes`, since reading them waits for the device.
+    """Refuses scores (K,) that are not numbers; apart from `gradients_of`, since reading them waits for the device.
 
     Raises:
         ModelError: a score is infinite or not a number.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmgradcam.contract import check_features, check_finite, check_scores, groups_of
 from mmgradcam.errors import ModelError
-from mmgradcam.layers import Tap, embedded, tapped
+from mmgradcam.layers import TargetLayer, embedded, recording_layers
 from mmgradcam.layouts import of_picture
 from mmgradcam.task import Target, Task
 from mmgradcam.utils.memory import fitting, halving, out_of_memory
@@ -25,7 +25,7 @@ Row = tuple[int, int]
 
 @dataclass
 class Run:
-    """One forward of the encoder: of which images, and, with a graph, features and what each tap put out."""
+    """One forward of the encoder: of which images, and, with a graph, features and what each target layer put out."""
 
     images: range
     features: Tensor
@@ -38,36 +38,33 @@ class Encoded:
 
     Attributes:
         features: (B, C, *grid).
-        taps: the layers maps are taken at, upstream of the features; empty if maps are taken at the features.
+        target_layers: the layers maps are taken at, upstream of the features; empty if maps are taken at the features.
         graph: all of it was recorded, and the gradients shall be too.
-        runs: the graphs from the first tap on; none where there are no taps.
+        runs: the graphs from the first target layer on; none where there are no target layers.
     """
 
     features: Tensor
-    taps: list[Tap]
+    target_layers: list[TargetLayer]
     graph: bool = False
     runs: list[Run] = field(default_factory=list)
 
-    def run_of(self, image: int) -> Run:
-        """The run that an image was part of."""
-        return next(run for run in self.runs if image in run.images)
-
 
 @dataclass
-class Slopes:
+class Gradients:
     """What n targets' scores say of the features.
 
     Attributes:
         rows: image and target of each of the n rows.
         scores: (n,).
-        places: (features, gradients), each (n, C, *grid) float32, for each tap, or for the seam where there is none.
+        activations: (features, gradients), each (n, C, *grid) float32, for each target layer, or for the feature layer where
+            there is none.
         lost: (n,) bool; the gradients are below the rounding of what they were computed from, see `precision.lost`.
         words: (n, L) gradient times embedding, summed over the embedding, of each token a target reads; or None.
     """
 
     rows: list[Row]
     scores: Tensor
-    places: list[tuple[Tensor, Tensor]]
+    activations: list[tuple[Tensor, Tensor]]
     lost: Tensor
     words: Tensor | None
 
@@ -75,7 +72,7 @@ class Slopes:
 def encode(
     task: Task,
     pixels: Tensor,
-    taps: Sequence[Tap],
+    target_layers: Sequence[TargetLayer],
     autocast: torch.dtype | None = None,
     *,
     at_pixels: bool = False,
@@ -89,18 +86,20 @@ def encode(
     Args:
         task: whose encoder.
         pixels: (B, 3, h, w) prepared pictures on the model's device.
-        taps: layers at which maps are taken; those that put out tokens and have no layout get the picture's.
+        target_layers: layers at which maps are taken; those that put out tokens and have no layout get the picture's.
         autocast: lower precision for the encoder (torch.bfloat16); the features come out float32.
-        at_pixels: maps are taken at the pixels too, as the first of the taps.
+        at_pixels: maps are taken at the pixels too, as the first of the target layers.
         graph: record all of it, parameters included, for maps that can stand in a loss.
     """
-    alone = (taps or at_pixels) and not (graph or pixels.is_cuda or any(tap.change for tap in taps))
+    alone = (target_layers or at_pixels) and not (
+        graph or pixels.is_cuda or any(target_layer.change for target_layer in target_layers)
+    )
     together = 1 if alone else len(pixels)
-    every = [*([Tap(torch.nn.Identity(), name="pixels")] if at_pixels else []), *taps]
+    every = [*([TargetLayer(torch.nn.Identity(), name="pixels")] if at_pixels else []), *target_layers]
     runs = []
     for start in range(0, len(pixels), together):
         part = pixels[start : start + together]
-        features, outputs = _run(task, part, taps, autocast, at_pixels, graph)
+        features, outputs = _run(task, part, target_layers, autocast, at_pixels, graph)
         if every and not features.requires_grad:
             raise ModelError(f"no gradient can reach {every[0].name}: nothing after it depends on it; name another layer")
         runs.append(Run(range(start, start + len(part)), features, outputs))
@@ -109,21 +108,21 @@ def encode(
 
 
 def _run(
-    task: Task, pixels: Tensor, taps: Sequence[Tap], autocast: torch.dtype | None, at_pixels: bool, graph: bool
+    task: Task, pixels: Tensor, target_layers: Sequence[TargetLayer], autocast: torch.dtype | None, at_pixels: bool, graph: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """Features, and what the pixels, if wanted, and each tap put out."""
+    """Features, and what the pixels, if wanted, and each target layer put out."""
     leaf = pixels.detach().requires_grad_() if at_pixels else None
     with (
-        tapped(taps, recorded=at_pixels or graph),
+        recording_layers(target_layers, recorded=at_pixels or graph),
         torch.autocast(pixels.device.type, autocast, enabled=autocast is not None),
     ):
         features = task.encode(pixels if leaf is None else leaf.clone())
     check_features(task, features, len(pixels))
     outputs = []
-    for tap in taps:
-        output = tap.outputs.pop()
-        if tap.layout is None and pixels.dim() == 4:
-            tap.layout = of_picture(output.shape, *pixels.shape[2:])
+    for target_layer in target_layers:
+        output = target_layer.outputs.pop()
+        if target_layer.layout is None and pixels.dim() == 4:
+            target_layer.layout = of_picture(output.shape, *pixels.shape[2:])
         outputs.append(output)
     return features.float() if autocast else features, outputs if leaf is None else [leaf, *outputs]
 
@@ -135,7 +134,7 @@ def scores(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
         task: whose head.
         features: (N, C, *grid) features of the variants.
         targets: K targets.
-        memory: as for `slopes`.
+        memory: as for `gradients_of`.
 
     Returns:
         (N, K).
@@ -170,7 +169,7 @@ def paired(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
         task: whose head.
         features: (N, C, *grid).
         targets: N targets.
-        memory: as for `slopes`.
+        memory: as for `gradients_of`.
         likely: log-probabilities instead of scores.
 
     Returns:
@@ -184,9 +183,9 @@ def paired(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
 
     def work(part: list[int]) -> Iterator[Tensor]:
         asked = [targets[n] for n in part]
-        scored = task.likelihood(features[part], asked) if told else task.score(features[part], asked)
+        scored = task.log_prob(features[part], asked) if told else task.score(features[part], asked)
         if scored is None:
-            raise ModelError(f"{task.name} has no probabilities; give it a `likelihood` that returns (K,) log-probabilities")
+            raise ModelError(f"{task.name} has no probabilities; give it a `log_prob` that returns (K,) log-probabilities")
         check_scores(task, scored, asked)
         yield scored.float()
 
@@ -196,8 +195,10 @@ def paired(task: Task, features: Tensor, targets: Sequence[Target], memory: int 
     return found
 
 
-def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], memory: int | None = None) -> Iterator[Slopes]:
-    """Brings the gradient of every target to the seam, and on to the taps.
+def gradients_of(
+    task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], memory: int | None = None
+) -> Iterator[Gradients]:
+    """Brings the gradient of every target to the feature layer, and on to the target layers.
 
     A head that scores all targets of an image in one forward (`Task.scores`) is differentiated in rounds, one target of
     every image at a time; any other gets one row of features per target, and one backward for as many rows as fit.
@@ -214,7 +215,7 @@ def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], me
             runs out of memory all the same, half as many rows are tried.
 
     Yields:
-        `Slopes` of the rows done together, in no particular order; after running out of memory, some rows a second time.
+        `Gradients` of the rows done together, in no particular order; after running out of memory, some rows a second time.
     """
     features = encoded.features if encoded.graph else encoded.features.detach()
     most = fitting([features[:1]], 8, memory)
@@ -231,13 +232,15 @@ def slopes(task: Task, encoded: Encoded, targets: Sequence[Sequence[Target]], me
 
     for part in halving([b for b in range(len(targets)) if targets[b]], most, work):
         arrived, powers = _places(encoded, part, memory)
-        places = [(x, times(gradients.float(), -powers)) for x, gradients in arrived]
-        yield Slopes(part.rows, part.scores, places, lost(task.unit, part.scores, [g for _, g in arrived], places), part.words)
+        activations = [(x, times(gradients.float(), -powers)) for x, gradients in arrived]
+        yield Gradients(
+            part.rows, part.scores, activations, lost(task.unit, part.scores, [g for _, g in arrived], activations), part.words
+        )
 
 
 @dataclass
 class _Part:
-    """Rows done together: their scores, and gradients at the seam, times two to the `powers` (n,)."""
+    """Rows done together: their scores, and gradients at the feature layer, times two to the `powers` (n,)."""
 
     rows: list[Row]
     scores: Tensor
@@ -323,12 +326,14 @@ def _check_graph(task: Task, scores: Tensor, words: Sequence[Tensor]) -> None:
 
 
 def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """Features of the rows at the seam, or, where there are taps, at each tap, and gradients times two to the powers (n,)."""
+    """Features of the rows at the feature layer, or, where there are target layers, at each target layer, and gradients times
+    two to the powers (n,).
+    """
     images = [b for b, _ in part.rows]
-    if not encoded.taps:
+    if not encoded.target_layers:
         return [(of_rows(_kept(encoded, encoded.features), images).float(), part.gradients)], part.powers
     order: list[int] = []
-    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in encoded.taps]
+    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in encoded.target_layers]
     powers: list[Tensor] = []
     for run in encoded.runs:
         mine = [row for row, image in enumerate(images) if image in run.images]
@@ -347,15 +352,17 @@ def _places(encoded: Encoded, part: _Part, memory: int | None) -> tuple[list[tup
 
             made, more = kept_in_range(work, part.powers.new_zeros(vectors.shape[:2]), len(run.outputs))
             powers.append(part.powers[rows] + more[turn, image])
-            for tap, x, gradients, into in zip(encoded.taps, run.outputs, made, found, strict=True):
+            for target_layer, x, gradients, into in zip(encoded.target_layers, run.outputs, made, found, strict=True):
                 if gradients is None:
-                    raise ModelError(f"no gradient reaches {tap.name}: the features do not depend on it; name another layer")
+                    raise ModelError(
+                        f"no gradient reaches {target_layer.name}: the features do not depend on it; name another layer"
+                    )
                 into.append((of_rows(_kept(encoded, x), image), _chosen(gradients, turn, image)))
             order += rows
     back = sorted(range(len(order)), key=order.__getitem__)
     return [
-        (tap.grid(joined([x for x, _ in each], back)).float(), tap.grid(joined([g for _, g in each], back)))
-        for tap, each in zip(encoded.taps, found, strict=True)
+        (target_layer.grid(joined([x for x, _ in each], back)).float(), target_layer.grid(joined([g for _, g in each], back)))
+        for target_layer, each in zip(encoded.target_layers, found, strict=True)
     ], torch.cat(powers)[back]
 
 

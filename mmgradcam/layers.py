@@ -1,4 +1,6 @@
-"""Where the gradient starts and stops: taps inside a user's model, leaves for its words, and the promise to undo it all."""
+"""Where the gradient starts and stops: target layers inside a user's model, leaves for its words, and the promise to undo it
+all.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ Layout = Callable[[Tensor], Tensor]
 
 
 @dataclass
-class Tap:
+class TargetLayer:
     """A layer of the encoder at which maps are taken.
 
     Args:
@@ -46,7 +48,7 @@ class Tap:
             )
         return tensor
 
-    def changed_to(self, grids: Tensor) -> Tap:
+    def changed_to(self, grids: Tensor) -> TargetLayer:
         """This layer, made to put out given grids (N, C, *grid); whatever its layout leaves out stays as it is."""
 
         def change(output: Tensor) -> Tensor:
@@ -60,22 +62,24 @@ class Tap:
         return replace(self, outputs=[], change=change)
 
 
-def find_tap(tap: Any, modules: Sequence[nn.Module]) -> Tap:
-    """A `Tap`, module or dotted module name -> a `Tap` with its name."""
-    made = tap if isinstance(tap, Tap) else None
-    module = made.module if made else tap
+def find_target_layer(target_layer: Any, modules: Sequence[nn.Module]) -> TargetLayer:
+    """A `TargetLayer`, module or dotted module name -> a `TargetLayer` with its name."""
+    made = target_layer if isinstance(target_layer, TargetLayer) else None
+    module = made.module if made else target_layer
     for root in modules:
         for name, candidate in root.named_modules():
-            if candidate is module or (isinstance(tap, str) and name == tap):
-                return Tap(candidate, made.layout if made else None, (made and made.name) or name or type(candidate).__name__)
-    if isinstance(tap, str):
+            if candidate is module or (isinstance(target_layer, str) and name == target_layer):
+                return TargetLayer(
+                    candidate, made.layout if made else None, (made and made.name) or name or type(candidate).__name__
+                )
+    if isinstance(target_layer, str):
         names = [name for root in modules for name, _ in root.named_modules() if name]
-        raise InputError(f"no layer is called {tap!r}; the model has {', '.join(names[:40]) or 'none'}")
+        raise InputError(f"no layer is called {target_layer!r}; the model has {', '.join(names[:40]) or 'none'}")
     raise InputError(f"expected a layer of the task's model, its dotted name or a Tap, got {type(module).__name__}")
 
 
 @contextmanager
-def left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
+def preserve_state(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Within: eval mode, no parameter asks for a gradient, autograd on even under `no_grad` or `inference_mode`.
 
     The modules are this thread's alone meanwhile (`exclusive`). After, also after an exception: every module's mode and every
@@ -187,22 +191,22 @@ def _here(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def tapped(taps: Sequence[Tap], recorded: bool = False) -> Iterator[None]:
-    """Within, autograd records from the first tap on; what each tap put out is kept in its `outputs`.
+def recording_layers(target_layers: Sequence[TargetLayer], recorded: bool = False) -> Iterator[None]:
+    """Within, autograd records from the first target layer on; what each target layer put out is kept in its `outputs`.
 
-    Before any tap runs nothing is recorded, so that one forward serves prediction and gradient, unless all of it shall be
-    `recorded`. A layer's output goes on as a copy: an in-place operation after it cannot overwrite what was kept.
+    Before any target layer runs nothing is recorded, so that one forward serves prediction and gradient, unless all of it shall
+    be `recorded`. A layer's output goes on as a copy: an in-place operation after it cannot overwrite what was kept.
 
     Raises:
         ModelError: a layer did not run exactly once, ran under `inference_mode`, or its output was overwritten.
     """
     with ExitStack() as stack, torch.set_grad_enabled(recorded):
-        keepers = [_Keeper(tap, stack) for tap in taps]
+        keepers = [_Keeper(target_layer, stack) for target_layer in target_layers]
         for keeper in keepers:
-            keeper.tap.outputs.clear()
-            stack.callback(keeper.tap.module.register_forward_pre_hook(_here(keeper.enter), with_kwargs=True).remove)
+            keeper.target_layer.outputs.clear()
+            stack.callback(keeper.target_layer.module.register_forward_pre_hook(_here(keeper.enter), with_kwargs=True).remove)
             # First of all hooks: others, such as those that collect hidden states, shall see what has the graph.
-            stack.callback(keeper.tap.module.register_forward_hook(_here(keeper.leave), prepend=True).remove)
+            stack.callback(keeper.target_layer.module.register_forward_hook(_here(keeper.leave), prepend=True).remove)
         yield
     for keeper in keepers:
         keeper.check()
@@ -210,16 +214,16 @@ def tapped(taps: Sequence[Tap], recorded: bool = False) -> Iterator[None]:
 
 @dataclass
 class _Keeper:
-    """The hooks that keep what one tap puts out.
+    """The hooks that keep what one target layer puts out.
 
     Attributes:
-        tap: the layer.
+        target_layer: the layer.
         stack: closed when the forward is over.
         given: the tensors it was given, each with its version and where it lies.
         version: of what was kept.
     """
 
-    tap: Tap
+    target_layer: TargetLayer
     stack: ExitStack
     given: list[tuple[Tensor, int, int]] = field(default_factory=list)
     version: int = field(init=False)
@@ -229,20 +233,20 @@ class _Keeper:
         self.given[:] = [(x, x._version, _place(x)) for x in tensors]
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
-        own = _first_tensor(output, self.tap)
+        own = _first_tensor(output, self.target_layer)
         if own.is_inference():
             raise ModelError(
-                f"layer {self.tap.name} ran under torch.inference_mode(), where autograd records nothing; take it off the "
-                "model's forward, or use torch.no_grad() there, which is lifted from this layer on"
+                f"layer {self.target_layer.name} ran under torch.inference_mode(), where autograd records nothing; take it off "
+                "the model's forward, or use torch.no_grad() there, which is lifted from this layer on"
             )
         in_place = any(own is x and own._version != version for x, version, _ in self.given)
         shared = any(place == _place(own) for *_, place in self.given)
         self.given.clear()
-        kept = own if self.tap.change is None else self.tap.change(own)
+        kept = own if self.target_layer.change is None else self.target_layer.change(own)
         torch.set_grad_enabled(True)
         if not kept.requires_grad:
             kept = (kept.detach().clone() if shared else kept.detach()).requires_grad_()
-        self.tap.outputs.append(kept)
+        self.target_layer.outputs.append(kept)
         self.version = kept._version
         if in_place and not own.requires_grad and not own._is_view():
             # The model may know this tensor by another name: with the graph in the tensor itself, every name has it. What the
@@ -253,7 +257,7 @@ class _Keeper:
         return _with_first(output, kept.clone())
 
     def check(self) -> None:
-        name, outputs = self.tap.name, self.tap.outputs
+        name, outputs = self.target_layer.name, self.target_layer.outputs
         if len(outputs) != 1:
             raise ModelError(
                 f"layer {name} ran {len(outputs)} times in one forward, expected once; name a layer that runs once"
@@ -280,11 +284,13 @@ def _place(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _first_tensor(output: Any, tap: Tap) -> Tensor:
+def _first_tensor(output: Any, target_layer: TargetLayer) -> Tensor:
     several = list(output.values()) if isinstance(output, dict) else output
     value = output if isinstance(output, Tensor) else several[0] if isinstance(several, (list, tuple)) and several else None
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise ModelError(f"layer {tap.name} puts out {type(output).__name__}, expected a tensor of numbers; name another")
+        raise ModelError(
+            f"layer {target_layer.name} puts out {type(output).__name__}, expected a tensor of numbers; name another"
+        )
     return value
 
 
@@ -320,7 +326,7 @@ def embedded(module: nn.Module | None) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def ran(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
+def record_calls(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
     """Within, the list fills with the modules that run, in order."""
     order: list[nn.Module] = []
     with ExitStack() as stack:
@@ -330,7 +336,7 @@ def ran(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
 
 
 @contextmanager
-def watched(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
+def record_outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
     """Within, the dict fills with what each of the named modules puts out when it runs."""
     put: dict[str, Any] = {}
 
@@ -359,7 +365,7 @@ def kept_bytes() -> Iterator[dict[int, int]]:
         yield kept
 
 
-class Put(NamedTuple):
+class LayerOutput(NamedTuple):
     """What a layer put out: its dotted name, and the shape of its tensor."""
 
     name: str
@@ -367,16 +373,16 @@ class Put(NamedTuple):
     shape: tuple[int, ...]
 
 
-def outputs_of(model: nn.Module, pixels: Tensor) -> list[Put]:
+def outputs_of(model: nn.Module, pixels: Tensor) -> list[LayerOutput]:
     """What the layers of a model put out, in the order in which they finished; those that ran twice are left out."""
     names = {module: name for name, module in model.named_modules() if name}
-    found: list[Put] = []
+    found: list[LayerOutput] = []
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
         several = list(output.values()) if isinstance(output, dict) else output
         first = several[0] if isinstance(several, (list, tuple)) and several else several
         if isinstance(first, Tensor) and first.is_floating_point():
-            found.append(Put(names[module], module, tuple(first.shape)))
+            found.append(LayerOutput(names[module], module, tuple(first.shape)))
 
     with exclusive([model]), ExitStack() as stack, torch.no_grad():
         for module in names:

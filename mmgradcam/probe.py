@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmgradcam.engine import Encoded, Slopes, encode, scores, slopes
+from mmgradcam.engine import Encoded, Gradients, encode, gradients_of, scores
 from mmgradcam.errors import InputError
-from mmgradcam.layers import Tap
+from mmgradcam.layers import TargetLayer
 from mmgradcam.relu_rules import relus
 from mmgradcam.task import Fusion, Method, Target, Task
 
@@ -53,16 +53,16 @@ class Probe:
     Attributes:
         pixels: (1, 3, h, w), the picture as the model sees it.
         targets: K targets.
-        places: (1, C, *grid) features at each tap, or at the seam where there is none.
-        lost: targets of whose gradients some were below rounding; see `Slopes`.
+        activations: (1, C, *grid) features at each target layer, or at the feature layer where there is none.
+        lost: targets of whose gradients some were below rounding; see `Gradients`.
         kept: targets of whose gradients some were not.
     """
 
     task: Task
     pixels: Tensor
     targets: Sequence[Target]
-    places: list[Tensor]
-    taps: list[Tap]
+    activations: list[Tensor]
+    target_layers: list[TargetLayer]
     features: Tensor
     fuse: Fusion
     autocast: torch.dtype | None = None
@@ -91,58 +91,60 @@ class Probe:
         return self._scored(pictures, lambda part: encode(self.task, part, [], self.autocast).features)
 
     def score_changed(self, place: int, changed: Tensor) -> Tensor:
-        """(N, C, *grid) other features at a place -> (N, K) scores; at the seam the encoder does not run again."""
+        """(N, C, *grid) other features at a place -> (N, K) scores; at the feature layer the encoder does not run again."""
         return self._scored(changed, lambda part: self._changed(place, part).features)
 
-    def slopes(
+    def gradients_of(
         self,
         pictures: Tensor | None = None,
         *,
         at_pixels: bool = False,
-        taps: Sequence[Tap] | None = None,
+        target_layers: Sequence[TargetLayer] | None = None,
         rule: str | None = None,
-    ) -> Iterator[Slopes]:
+    ) -> Iterator[Gradients]:
         """Gradients of the scores of other pictures, or of the picture itself.
 
         Args:
             pictures: (N, 3, h, w); by default the picture itself.
-            at_pixels: take gradients at the pixels, too: the first of each result's `places`.
-            taps: layers to take them at, instead of the places.
+            at_pixels: take gradients at the pixels, too: the first of each result's `activations`.
+            target_layers: layers to take them at, instead of the places.
             rule: what the backward of ReLUs does instead of its own: "guided" or "deconvnet".
 
         Yields:
-            `Slopes`, whose rows are (index of the picture, index of the target).
+            `Gradients`, whose rows are (index of the picture, index of the target).
         """
-        taps = self.taps if taps is None else taps
+        target_layers = self.target_layers if target_layers is None else target_layers
         if at_pixels:
             _ = self.side
-        if pictures is None and not (at_pixels or taps or rule):
-            yield from map(self._noted, slopes(self.task, Encoded(self.features, []), [self.targets], self.memory))
+        if pictures is None and not (at_pixels or target_layers or rule):
+            yield from map(self._noted, gradients_of(self.task, Encoded(self.features, []), [self.targets], self.memory))
             return
         pictures = self.pixels if pictures is None else pictures
         for start in range(0, len(pictures), self.batch):
             part = pictures[start : start + self.batch]
             of_each = [self.targets] * len(part)
             with relus(rule) if rule else nullcontext():
-                encoded = encode(self.task, part, [replace(t, outputs=[]) for t in taps], self.autocast, at_pixels=at_pixels)
-                made: Iterable[Slopes] = slopes(self.task, encoded, of_each, self.memory)
+                encoded = encode(
+                    self.task, part, [replace(t, outputs=[]) for t in target_layers], self.autocast, at_pixels=at_pixels
+                )
+                made: Iterable[Gradients] = gradients_of(self.task, encoded, of_each, self.memory)
                 # Never suspended under a rule: the caller's own ReLUs would fall under it.
                 made = list(made) if rule else made
             for one in map(self._noted, made):
                 yield replace(one, rows=[(start + n, t) for n, t in one.rows])
 
-    def slopes_changed(self, place: int, changed: Tensor) -> Iterator[Slopes]:
+    def gradients_of_changed(self, place: int, changed: Tensor) -> Iterator[Gradients]:
         """Gradients at a place when other features (N, C, *grid) stand there."""
         for start in range(0, len(changed), self.batch):
             part = changed[start : start + self.batch]
-            made = slopes(self.task, self._changed(place, part), [self.targets] * len(part), self.memory)
+            made = gradients_of(self.task, self._changed(place, part), [self.targets] * len(part), self.memory)
             for one in map(self._noted, made):
                 yield replace(one, rows=[(start + n, t) for n, t in one.rows])
 
     def draw(self, method: Method, pictures: Tensor | None = None) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
         """Maps of a gradient method for other pictures: rows (picture, target) and their maps (n, *grid)."""
-        for part in self.slopes(pictures):
-            yield part.rows, self.fused([method(a, g) for a, g in part.places])
+        for part in self.gradients_of(pictures):
+            yield part.rows, self.fused([method(a, g) for a, g in part.activations])
 
     def fused(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps at each place, made one as the user wants it."""
@@ -150,19 +152,19 @@ class Probe:
 
     def at(self, pictures: Tensor) -> Probe:
         """The same questions put to another picture (1, 3, h, w)."""
-        encoded = encode(self.task, pictures, [replace(t, outputs=[]) for t in self.taps], self.autocast)
-        return replace(self, pixels=pictures, places=places_of(encoded), features=encoded.features.detach())
+        encoded = encode(self.task, pictures, [replace(t, outputs=[]) for t in self.target_layers], self.autocast)
+        return replace(self, pixels=pictures, activations=activations_of(encoded), features=encoded.features.detach())
 
-    def _noted(self, part: Slopes) -> Slopes:
+    def _noted(self, part: Gradients) -> Gradients:
         for (_, target), gone in zip(part.rows, part.lost.tolist(), strict=True):
             (self.lost if gone else self.kept).add(target)
         return part
 
     def _changed(self, place: int, values: Tensor) -> Encoded:
-        if not self.taps:
+        if not self.target_layers:
             return Encoded(values.to(self.features.dtype), [])
-        tap = self.taps[place].changed_to(values)
-        return encode(self.task, self.pixels.expand(len(values), *self.pixels.shape[1:]), [tap], self.autocast)
+        target_layer = self.target_layers[place].changed_to(values)
+        return encode(self.task, self.pixels.expand(len(values), *self.pixels.shape[1:]), [target_layer], self.autocast)
 
     def _scored(self, variants: Tensor, features: Callable[[Tensor], Tensor]) -> Tensor:
         found = [
@@ -172,17 +174,19 @@ class Probe:
         return torch.cat(found)
 
 
-def places_of(encoded: Encoded, image: int | None = None) -> list[Tensor]:
-    """Features at each tap, or at the seam where there is none; (B, C, *grid), or of one image, (1, C, *grid)."""
-    if not encoded.taps:
+def activations_of(encoded: Encoded, image: int | None = None) -> list[Tensor]:
+    """Features at each target layer, or at the feature layer where there is none; (B, C, *grid), or of one image, (1, C,
+    *grid).
+    """
+    if not encoded.target_layers:
         rows = slice(None) if image is None else slice(image, image + 1)
         return [encoded.features.detach()[rows].float()]
-    runs = encoded.runs if image is None else [encoded.run_of(image)]
+    runs = encoded.runs if image is None else [next(run for run in encoded.runs if image in run.images)]
     made = []
-    for i, tap in enumerate(encoded.taps):
+    for i, target_layer in enumerate(encoded.target_layers):
         put = torch.cat([run.outputs[i].detach() for run in runs])
         at = slice(None) if image is None else slice(image - runs[0].images.start, image - runs[0].images.start + 1)
-        made.append(tap.grid(put[at]).float())
+        made.append(target_layer.grid(put[at]).float())
     return made
 
 
@@ -192,13 +196,13 @@ def fused(maps: Sequence[Tensor], fuse: Fusion) -> Tensor:
     return fuse(maps) if more else first
 
 
-def gathered(parts: Iterable[Slopes]) -> list[tuple[Tensor, Tensor]]:
+def gathered(parts: Iterable[Gradients]) -> list[tuple[Tensor, Tensor]]:
     """(features, gradients) of each place, (N * K, C, *grid), picture by picture and target by target."""
     kept = list(parts)
     at = {row: i for i, row in enumerate(row for part in kept for row in part.rows)}
     order = torch.tensor([at[row] for row in sorted(at)])
-    places = zip(*(part.places for part in kept), strict=True)
-    return [tuple(torch.cat(x)[order] for x in zip(*place, strict=True)) for place in places]  # type: ignore[misc]
+    activations = zip(*(part.activations for part in kept), strict=True)
+    return [tuple(torch.cat(x)[order] for x in zip(*place, strict=True)) for place in activations]  # type: ignore[misc]
 
 
 def are_zero(gradients: Tensor) -> Tensor:

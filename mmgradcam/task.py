@@ -15,20 +15,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, unicode_text
-from mmgradcam.images.pictures import Prepared, whole
+from mmgradcam.images.pictures import PreparedImage, whole
 from mmgradcam.utils.locks import exclusive
 
 Method = Callable[[Tensor, Tensor], Tensor]
 """(K, C, *grid) features and gradients -> (K, *grid) maps."""
 
 Fusion = Callable[[Sequence[Tensor]], Tensor]
-"""Maps of the same K targets at several taps, each (K, *grid) -> one (K, *grid)."""
+"""Maps of the same K targets at several target layers, each (K, *grid) -> one (K, *grid)."""
 
 Query = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Word:
+class TextSpan:
     """A word of the text a target reads, and the tokens it is made of (both ends inclusive)."""
 
     text: str
@@ -46,11 +46,12 @@ class Target:
         probability: the model's probability of it, 0..1, where it has one.
         text: the part of a text that it stands for, the spaces around it included: the parts of a text's targets add up to the
             text. None where the label is all of it.
-        reads: the words of the text the model was given besides the picture; see `Task.words`.
-        reliance: how much more likely the picture makes it: its log-probability less that without the picture, natural
+        input_tokens: the words of the text the model was given besides the picture; see `Task.words`.
+        grounding: how much more likely the picture makes it: its log-probability less that without the picture, natural
             logarithm; None where nobody asked.
-        made_up: how likely the picture does not hold what it says, 0..1 (`mmgradcam.metrics.doubt`); None where nobody asked.
-        flagged: that is more than true words or answers mostly reach.
+        hallucination_probability: how likely the picture does not hold what it says, 0..1
+            (`mmgradcam.metrics.annotate_hallucination`); None where nobody asked.
+        is_hallucinated: that is more than true words or answers mostly reach.
         asserted: the model says it (a word of its caption, its first answer) or the user states it (`caption=`, `answer=`);
             False of answers it ranks below its own and of contrasts, which nobody claims.
     """
@@ -59,10 +60,10 @@ class Target:
     value: Any = None
     probability: float | None = field(default=None, kw_only=True)
     text: str | None = field(default=None, kw_only=True)
-    reads: tuple[Word, ...] = field(default=(), kw_only=True)
-    reliance: float | None = field(default=None, kw_only=True)
-    made_up: float | None = field(default=None, kw_only=True)
-    flagged: bool = field(default=False, kw_only=True)
+    input_tokens: tuple[TextSpan, ...] = field(default=(), kw_only=True)
+    grounding: float | None = field(default=None, kw_only=True)
+    hallucination_probability: float | None = field(default=None, kw_only=True)
+    is_hallucinated: bool = field(default=False, kw_only=True)
     asserted: bool = field(default=True, kw_only=True)
 
 
@@ -124,16 +125,16 @@ class Task(ABC):
     Log-probabilities are best computed by `mmgradcam.log_prob`, whose gradient is exact for any probability. One that was
     computed by subtracting from 1, as by `log_softmax`, is not drawn where 1 - p is less than 8 roundings (1e-6 in float32).
     """
-    seam: str = "features"
+    feature_layer: str = "features"
     """Where the features are taken, in words."""
     method: Method | None = None
     """The method `explain` uses unless told otherwise; None is Grad-CAM."""
-    taps: Sequence[Any] = ()
+    target_layers: Sequence[Any] = ()
     """Layers upstream of the features at which maps are taken instead; see `explain`."""
     fuse: Fusion | None = None
-    """How maps of several taps become one; None is their product."""
+    """How maps of several target layers become one; None is their product."""
 
-    def prepare(self, image: Image.Image) -> Prepared:
+    def prepare(self, image: Image.Image) -> PreparedImage:
         """The model's own resizing and normalising of an RGB picture; by default pixels in 0..1 at their own size."""
         return whole(image)
 
@@ -164,7 +165,7 @@ class Task(ABC):
         """
         return None
 
-    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor | None:
+    def log_prob(self, features: Tensor, targets: Sequence[Target]) -> Tensor | None:
         """Log-probabilities (K,) of K targets, where a score is something else and there are any.
 
         `features` are (1, C, *grid) of all of them, or (K, C, *grid), one row per target.
@@ -176,7 +177,7 @@ class Task(ABC):
         return True
 
     def target_layer(self, name: str) -> Any:
-        """What `taps` takes for the layer of that dotted name; override it where the layer's output needs a `Layout`."""
+        """What `target_layers` takes for the layer of that dotted name; override it where its output needs a `Layout`."""
         return name
 
     def join(self, targets: Sequence[Target]) -> Target:
@@ -190,7 +191,7 @@ class Task(ABC):
     def words(self) -> nn.Module | None:
         """The layer that embeds the words a target reads, if their importance is wanted.
 
-        `score` must call it once, on tokens (K, L) whose positions `Target.reads` refers to.
+        `score` must call it once, on tokens (K, L) whose positions `Target.input_tokens` refers to.
         """
         return None
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from mmgradcam import explain, gradcam
-from mmgradcam.images.pictures import Fit
+from mmgradcam.images.pictures import Preprocess
 from mmgradcam.tasks import VQA, Captioning, Layer
 from mmgradcam.tasks.nets.answerers import TransformerAnswerer
 from mmgradcam.tasks.nets.captioners import LSTMCaptioner, TransformerCaptioner
@@ -115,7 +115,7 @@ def case(name: str, device: str) -> Case:
     vocabulary = Vocabulary(WORDS)
     if kind == "answer":
         head = TransformerAnswerer(len(vocabulary), 1000, 512, width=256, layers=3).eval().to(device)
-        vqa = VQA(encoder, head, vocabulary, [f"answer {i}" for i in range(1000)], Fit((224, 224)))
+        vqa = VQA(encoder, head, vocabulary, [f"answer {i}" for i in range(1000)], Preprocess((224, 224)))
         images = pictures(1).to(device)
         whole = Asked(encoder, head, vocabulary.encode(QUESTION)).eval().to(device)
         query = {"question": " ".join(QUESTION), "answer": "answer 7"}
@@ -136,7 +136,7 @@ def case(name: str, device: str) -> Case:
     )
     captioner = captioner.eval().to(device)
     tokens = [START, *vocabulary.encode(CAPTION), END]
-    task = Captioning(encoder, captioner, vocabulary, Fit((224, 224)))
+    task = Captioning(encoder, captioner, vocabulary, Preprocess((224, 224)))
     images = pictures(count).to(device)
     names = {"lstm": "an LSTM", "attention": "an LSTM with attention", "transformer": "a transformer"}
     title = f"12 words of a caption under {names[head_kind]}, batch {count}"
@@ -233,8 +233,8 @@ def trap() -> tuple[Case, Tensor]:
     scores = model.out(torch.relu(features).square().mean((2, 3)))
     targets, true = [0, 1, 2], []
     for t in targets:
-        (slope,) = torch.autograd.grad(scores[:, t].sum(), features, retain_graph=True)
-        true.append(torch.relu((slope.mean((2, 3), keepdim=True) * features).sum(1)).detach())
+        (gradient,) = torch.autograd.grad(scores[:, t].sum(), features, retain_graph=True)
+        true.append(torch.relu((gradient.mean((2, 3), keepdim=True) * features).sum(1)).detach())
     task = Layer(model, model.conv)
     work = Case(
         "in-place trap",

@@ -124,7 +124,7 @@ def measure_growth(given: argparse.Namespace) -> dict[str, Any]:
     from bench_work import WORDS, Trunk, Vocabulary
 
     from mmgradcam import explain, gradcam
-    from mmgradcam.images.pictures import Fit
+    from mmgradcam.images.pictures import Preprocess
     from mmgradcam.tasks import Captioning
     from mmgradcam.tasks.nets.captioners import LSTMCaptioner
 
@@ -135,7 +135,9 @@ def measure_growth(given: argparse.Namespace) -> dict[str, Any]:
     encoder = Trunk().eval() if what != "grid" else torch.nn.Conv2d(3, 512, 16, 16)
     side = 224 if what != "grid" else 16 * amounts["grid"]
     vocabulary = Vocabulary(WORDS)
-    task = Captioning(encoder, LSTMCaptioner(len(vocabulary), 512, width=512).eval(), vocabulary, Fit((side, side)), longest=70)
+    task = Captioning(
+        encoder, LSTMCaptioner(len(vocabulary), 512, width=512).eval(), vocabulary, Preprocess((side, side)), longest=70
+    )
     images = torch.randn(amounts["images"], 3, side, side)
     caption = " ".join(WORDS[: amounts["words"]])
     explain(task, images[:1], method=gradcam, caption=" ".join(WORDS[:2]))
@@ -154,7 +156,7 @@ def measure_pipeline(given: argparse.Namespace) -> dict[str, Any]:
     from torch.profiler import ProfilerActivity, profile
 
     from mmgradcam import explain, gradcam
-    from mmgradcam.images.pictures import Fit
+    from mmgradcam.images.pictures import Preprocess
     from mmgradcam.tasks import Captioning
     from mmgradcam.tasks.nets.captioners import LSTMCaptioner
 
@@ -163,7 +165,7 @@ def measure_pipeline(given: argparse.Namespace) -> dict[str, Any]:
     compiled = torch.compile(encoder, mode="max-autotune")
     vocabulary = Vocabulary(WORDS)
     head = LSTMCaptioner(len(vocabulary), 512, width=512).eval().cuda()
-    task = Captioning(compiled, head, vocabulary, Fit((224, 224)))
+    task = Captioning(compiled, head, vocabulary, Preprocess((224, 224)))
     images = torch.randn(given.images, 3, 224, 224).pin_memory()
     caption = " ".join(CAPTION)
 
@@ -389,7 +391,7 @@ time and in FLOPs (multiplications of matrices and convolutions; LSTM steps and 
 time per picture in a batch of 16, as multiples of that one by one.
 
 The default's maps are taken at layers of the encoder, so that each of K targets runs back through what lies between: K times about half of
-the encoder for the photo models. That is the price of the map's sharpness and not of the order of work; `--layer features` (`taps=()`) leaves it out.
+the encoder for the photo models. That is the price of the map's sharpness and not of the order of work; `--layer none` (`target_layers=()`) leaves it out.
 """
 
 

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgradcam.datasets.biased_scenes import EVEN, GROUPS, PLANTED, TRADES, biased_photos
-from mmgradcam.datasets.records import Photo
-from mmgradcam.images.pictures import Prepared, to_tensor
+from mmgradcam.datasets.records import Sample
+from mmgradcam.images.pictures import PreparedImage, to_tensor
 from mmgradcam.studies.bias import bias_report, thing
 from mmgradcam.studies.bias_report import BiasReport
 from mmgradcam.tasks import Layer
@@ -48,14 +48,14 @@ class Net(nn.Module):
         return self.head(self.features(pixels).mean((2, 3)))
 
 
-def prepared(image: Any) -> Prepared:
-    return Prepared((to_tensor(image) - 0.5) / 0.25, (0.0, 0.0, 1.0, 1.0))
+def prepared(image: Any) -> PreparedImage:
+    return PreparedImage((to_tensor(image) - 0.5) / 0.25, (0.0, 0.0, 1.0, 1.0))
 
 
-def train(photos: Sequence[Photo], epochs: int, width: int = 24, rate: float = 3e-3, seed: int = 0) -> Layer:
+def train(photos: Sequence[Sample], epochs: int, width: int = 24, rate: float = 3e-3, seed: int = 0) -> Layer:
     """A classifier of trades, learned from these pictures and their mirror images."""
     pixels = torch.stack([prepared(photo.image).pixels for photo in photos])
-    labels = torch.tensor([list(TRADES).index(photo.things[0].label) for photo in photos])
+    labels = torch.tensor([list(TRADES).index(photo.objects[0].label) for photo in photos])
     torch.manual_seed(seed)
     net, steps = Net(width), len(photos) // 64
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=1e-3)

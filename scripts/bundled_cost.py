@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmgradcam import explain
-from mmgradcam.explaining.model_input import view_of
+from mmgradcam.explaining.model_input import model_input_of
 from mmgradcam.scenes.render import render
 from mmgradcam.scenes.scene import make_scene
 from mmgradcam.scenes.splits import SPLITS
@@ -64,14 +64,14 @@ def cost(name: str, photos: Path | None, encoder: Path | None, threads: int, rep
     """
     torch.set_num_threads(threads)
     task = load(name, encoder=encoder if "photo" in name and "small" not in name else None)
-    pixels = torch.stack([view_of(task, picture).pixels for picture in pictures(name, photos)])
+    pixels = torch.stack([model_input_of(task, picture).pixels for picture in pictures(name, photos)])
     asked = query(name)
     works: dict[str, Callable[[], Any]] = {
         "plain": lambda: [answered(task, one[None], asked) for one in pixels],
         "default": lambda: [explain(task, one, **asked) for one in pixels],
-        "features": lambda: [explain(task, one, taps=(), **asked) for one in pixels],
+        "features": lambda: [explain(task, one, target_layers=(), **asked) for one in pixels],
         "batch": lambda: explain(task, pixels, batch=BATCH, **asked),
-        "batch_features": lambda: explain(task, pixels, batch=BATCH, taps=(), **asked),
+        "batch_features": lambda: explain(task, pixels, batch=BATCH, target_layers=(), **asked),
     }
     targets = [len(one) for one in works["batch_features"]()]
     counted = {key: flops(works[key]) for key in ("plain", "default", "features")}

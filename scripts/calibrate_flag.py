@@ -1,4 +1,5 @@
-"""Fits the flag of what is made up, `mmgradcam/metrics/hallucination.json`, on validation scenes, and measures it on test scenes and photos.
+"""Fits the flag of what is made up, `mmgradcam/metrics/hallucination.json`, on validation scenes, and measures it on test
+scenes and photos.
 
     python scripts/calibrate_flag.py                         # collect, fit, measure; about an hour on one core
     python scripts/calibrate_flag.py --photos val.parquet    # how it does on photos, too
@@ -59,8 +60,8 @@ def fit(x: Floats, false: npt.NDArray[np.bool_], share: Floats, which: Sequence[
     weights = np.zeros(1 + len(which))
     for _ in range(50):
         p = 1 / (1 + np.exp(-z @ weights))
-        slope, bend = z.T @ (share * (p - false)) + penalty @ weights, (z.T * (share * p * (1 - p))) @ z + penalty
-        weights = weights - np.linalg.solve(bend, slope)
+        gradient, bend = z.T @ (share * (p - false)) + penalty @ weights, (z.T * (share * p * (1 - p))) @ z + penalty
+        weights = weights - np.linalg.solve(bend, gradient)
     bias, *rest = weights.tolist()
     return {"limits": limits.tolist(), "mean": mean.tolist(), "std": std.tolist(), "bias": bias, "weights": rest}
 
@@ -129,7 +130,9 @@ def claims(rows: Rows) -> Rows:
 
 
 def ablation(data: dict[str, Rows]) -> dict[str, Any]:
-    """AUC on each model's validation rows of flags on other columns, fitted on the other model's: lies, and what it really said."""
+    """AUC on each model's validation rows of flags on other columns, fitted on the other model's: lies, and what it really
+    said.
+    """
     sets = {name: (c,) for c, name in enumerate(ALL[:-1])} | {"log p, reliance": (0, 1), "the flag": (0, 1, 2)}
     sets |= {f"the flag, {ALL[c]}": (0, 1, 2, c) for c in (3, 4)}
     found: dict[str, Any] = {}
@@ -142,7 +145,7 @@ def ablation(data: dict[str, Rows]) -> dict[str, Any]:
     with_maps = {m: pairs(rows[np.isfinite(rows.x[:, 5])]) for m, rows in data.items()}
     if not all(map(len, with_maps.values())):
         return found
-    for name, which in {"spread": (5,), "lies only": (0, 1, 2), "lies only, spread": (0, 1, 2, 5)}.items():
+    for name, which in {"std": (5,), "lies only": (0, 1, 2), "lies only, spread": (0, 1, 2, 5)}.items():
         for held, test in with_maps.items():
             told = joined([with_maps[m] for m in data if m != held])
             p = chances(fit(told.x, told.false, balanced(told.false), which), test.x[:, which])
@@ -188,7 +191,7 @@ def calibrate(kind: str, out: Path) -> tuple[Fitted, dict[str, Any]]:
             shares = {"lies": rows.what == "lie", "said and false": (rows.what == "said") & rows.false,
                       "true words": ~rows.false & np.isin(rows.what, ["true", "other"]), "said and true": (rows.what == "said") & ~rows.false,
                       "true, after a lie": rows.what == "after", "near": (rows.what == "lie") & rows.near}  # fmt: skip
-            found["flagged"] = {k: float(every[of].mean()) for k, of in shares.items() if of.any()}
+            found["is_hallucinated"] = {k: float(every[of].mean()) for k, of in shares.items() if of.any()}
             figures["test"][name][f"fitted on {trained}"] = found
     return flags["both"], figures
 
@@ -212,7 +215,7 @@ def of_photos(scenes: Fitted, rows: Rows) -> tuple[Fitted, dict[str, Any]]:
         doubted = {"false": test.false, "true": nouns & ~test.false, "other words": test.what == "other"}
         figures[name] = {
             **measured(test[nouns], p[nouns]),
-            "flagged": {k: float((p[of] > flag["threshold"]).mean()) for k, of in doubted.items()},
+            "is_hallucinated": {k: float((p[of] > flag["threshold"]).mean()) for k, of in doubted.items()},
         }
     return fitted, figures
 
@@ -253,7 +256,7 @@ def tables(figures: dict[str, Any]) -> str:
             ]
             lines += [
                 f"| {_line(name, one)} | "
-                + " | ".join(f"{one['flagged'][k]:.1%}" for k in ("false", "true", "other words"))
+                + " | ".join(f"{one['is_hallucinated'][k]:.1%}" for k in ("false", "true", "other words"))
                 + " |"
                 for name, one in found.items()
             ]
@@ -280,15 +283,15 @@ def tables(figures: dict[str, Any]) -> str:
             for group in groups:
                 cells = [flags["fitted on both"][what]["by"].get(group) for flags in found["test"].values()]
                 shown = [
-                    f"{c['auc']:.3f} ({c['alone']['log p']:.3f}, {c['alone']['reliance']:.3f}; {c['false']})" if c else "-"
+                    f"{c['auc']:.3f} ({c['alone']['log p']:.3f}, {c['alone']['grounding']:.3f}; {c['false']})" if c else "-"
                     for c in cells
                 ]
                 lines.append(f"| {group} | " + " | ".join(shown) + " |")
         lines += ["", "| share flagged | " + " | ".join(found["test"]) + " |", "|" + " --- |" * (1 + len(found["test"]))]
-        for k in next(iter(found["test"].values()))["fitted on both"]["flagged"]:
+        for k in next(iter(found["test"].values()))["fitted on both"]["is_hallucinated"]:
             lines.append(
                 f"| {k} | "
-                + " | ".join(f"{flags['fitted on both']['flagged'][k]:.1%}" for flags in found["test"].values())
+                + " | ".join(f"{flags['fitted on both']['is_hallucinated'][k]:.1%}" for flags in found["test"].values())
                 + " |"
             )
         lines += [
@@ -309,7 +312,7 @@ def tables(figures: dict[str, Any]) -> str:
 
 def _line(name: str, one: dict[str, Any]) -> str:
     low, high = one["interval"]
-    return f"{name} | **{one['auc']:.3f}** | {low:.3f}-{high:.3f} | {one['average_precision']:.3f} | {one['calibration_error']:.3f} | {one['alone']['log p']:.3f} | {one['alone']['reliance']:.3f}"
+    return f"{name} | **{one['auc']:.3f}** | {low:.3f}-{high:.3f} | {one['average_precision']:.3f} | {one['calibration_error']:.3f} | {one['alone']['log p']:.3f} | {one['alone']['grounding']:.3f}"
 
 
 def _rounded(value: Any) -> Any:

@@ -6,7 +6,8 @@ each cell, and the photo's score is the soft maximum over the cells (multiple-in
 
     python scripts/distill_photos.py --data train.parquet --teacher FEATURES.npy --out runs/photos/student
 
-`scripts/train_photos.py photo-captioner` writes the teacher's features beside its `--out`. Seeded, logged to log.csv, resumed from last.pt.
+`scripts/train_photos.py photo-captioner` writes the teacher's features beside its `--out`. Seeded, logged to log.csv, resumed
+from last.pt.
 """
 
 from __future__ import annotations

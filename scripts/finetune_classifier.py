@@ -176,7 +176,7 @@ def figures(said: Tensor, true: Tensor, labels: Sequence[str]) -> dict[str, Any]
 
 
 def drawn(task: Layer, picture: Any, class_: int, given: argparse.Namespace) -> Explanation:
-    return explain(task, open_picture(picture), classes=[class_], method=given.method, taps=given.layer)
+    return explain(task, open_picture(picture), classes=[class_], method=given.method, target_layers=given.layer)
 
 
 def page(task: Layer, rows: Any, said: Tensor, true: Tensor, given: argparse.Namespace) -> str:
@@ -202,7 +202,7 @@ def page(task: Layer, rows: Any, said: Tensor, true: Tensor, given: argparse.Nam
     )
     return (
         f"{page_head('What the classifier goes by', style)}<h1>What the classifier goes by</h1>"
-        f"<p>{escape(task.name)}; maps by {escape(given.method)} at {escape(' x '.join(given.layer or [t.name for t in task.taps]))}, of the "
+        f"<p>{escape(task.name)}; maps by {escape(given.method)} at {escape(' x '.join(given.layer or [t.name for t in task.target_layers]))}, of the "
         f"class that was predicted.</p>{''.join(parts)}</body></html>"
     )
 

@@ -1,4 +1,5 @@
-"""What a flag of what is made up is fitted and measured on: statements about scenes, true and false, and a model's evidence of each.
+"""What a flag of what is made up is fitted and measured on: statements about scenes, true and false, and a model's evidence of
+each.
 
 The truth is told by `mmgradcam.scenes.captions.judge`.
 """
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmgradcam import Explanation, explain, hirescam
-from mmgradcam.metrics.grounding import likelihoods
+from mmgradcam.metrics.grounding import log_probs_of
 from mmgradcam.metrics.hallucination import evidence
 from mmgradcam.scenes.captions import Caption, captions_of, judge
 from mmgradcam.scenes.questions import Question, questions_of
@@ -76,7 +77,7 @@ def falsify(scene: Scene, caption: Caption, role: str, rng: np.random.Generator)
             words = _article([*caption.words[:position], new, *caption.words[position + 1 :]], position)
             judged = judge(words, scene)
             if judged.roles[position] == role and not judged.refers[position]:
-                near = role in ("color", "size", "material") and any(getattr(t, role) == value for t in scene.things)
+                near = role in ("color", "size", "material") and any(getattr(t, role) == value for t in scene.objects)
                 return Lie(caption, words, position, role, near)
     return None
 
@@ -98,7 +99,7 @@ def wrong(question: Question, rng: np.random.Generator) -> str:
 
 
 Floats = npt.NDArray[np.float64]
-ALL = ("log p", "reliance", "unsteady", "blur", "swap", "spread")
+ALL = ("log p", "grounding", "unsteady", "blur", "swap", "std")
 """What is collected: what the flag rests on, and what it might."""
 BATCH, SIDE = 32, 128
 AFTER = 320
@@ -160,14 +161,14 @@ def kept(path: Path, make: Callable[[], Iterator[Row]]) -> Rows:
         return Rows(*(saved[name] for name in Rows.__dataclass_fields__))
 
 
-CHEAP: dict[str, Any] = {"method": hirescam, "taps": ()}
+CHEAP: dict[str, Any] = {"method": hirescam, "target_layers": ()}
 """Maps that nobody looks at: their spread is collected of validation lies alone, where it turned out to tell nothing."""
 
 
 def columns_of(explanations: Sequence[Explanation], others: Sequence[Any], maps: bool = False) -> list[Floats]:
     """(K, 6) of each explanation, in the order of `ALL`; the spread of maps is nan where they are not wanted."""
     made = []
-    for one, x, rows in zip(explanations, evidence(explanations), likelihoods(explanations, ["blur", *others]), strict=True):
+    for one, x, rows in zip(explanations, evidence(explanations), log_probs_of(explanations, ["blur", *others]), strict=True):
         gains = rows[0] - rows[1:]
         extent = spread(one) if maps else np.full(len(one), np.nan)
         made.append(np.c_[x, gains[0], gains[1:].mean(0), extent])

@@ -3,11 +3,11 @@
     python scripts/mutants.py                  # a seeded sample of every module below
     python scripts/mutants.py engine --sample 0    # all mutants of the modules whose path holds "engine"
 
-Faults come from cosmic-ray's operators; changes that only touch annotations or docstrings are no faults and are left out. A mutant runs
-in a forked child that imports the changed module in place of the file, so nothing on disk changes, and the tests that ran the
-changed line, those of the first test file that `TESTS` names for the module and then the fastest first, for `--budget` seconds
-in all. What survives may be tried longer: `--again --budget 120`. Survivors that `tests/mutants.json` gives a reason for are
-listed apart; they count as survivors.
+Faults come from cosmic-ray's operators; changes that only touch annotations or docstrings are no faults and are left out. A
+mutant runs in a forked child that imports the changed module in place of the file, so nothing on disk changes, and the tests
+that ran the changed line, those of the first test file that `TESTS` names for the module and then the fastest first, for
+`--budget` seconds in all. What survives may be tried longer: `--again --budget 120`. Survivors that `tests/mutants.json` gives
+a reason for are listed apart; they count as survivors.
 """
 
 from __future__ import annotations
@@ -242,8 +242,10 @@ def own_tests(path: str) -> list[str]:
 
 
 def traced(paths: list[str]) -> tuple[dict[tuple[str, int], set[str]], dict[str, float]]:
-    """(file, line) -> tests that ran it, and the seconds of each test; kept until a test file, or code that its tests run, changes."""
-    ran, times = defaultdict[tuple[str, int], set[str]](set), dict[str, float]()
+    """(file, line) -> tests that ran it, and the seconds of each test; kept until a test file, or code that its tests run,
+    changes.
+    """
+    record_calls, times = defaultdict[tuple[str, int], set[str]](set), dict[str, float]()
     CACHE.mkdir(parents=True, exist_ok=True)
     for file in sorted({t for p in paths for t in own_tests(p)}):
         kept = CACHE / f"{Path(file).stem}.pickle"
@@ -255,9 +257,9 @@ def traced(paths: list[str]) -> tuple[dict[tuple[str, int], set[str]], dict[str,
         if found is None:
             sys.exit(f"{file}: its tests could not be traced")
         for place, tests in found[1].items():
-            ran[place] |= tests
+            record_calls[place] |= tests
         times |= found[2]
-    return ran, times
+    return record_calls, times
 
 
 def read_trace(kept: Path) -> tuple[dict[str, str], dict[tuple[str, int], set[str]], dict[str, float]] | None:
@@ -283,28 +285,32 @@ def trace(file: str, kept: Path) -> int:
     recorder = Recorder(cover)
     code = pytest.main([file, *PYTEST, "-m", "not browser and not data and not slow"], plugins=[recorder])
     cover.stop()
-    data, ran = cover.get_data(), dict[tuple[str, int], set[str]]()
+    data, record_calls = cover.get_data(), dict[tuple[str, int], set[str]]()
     for path in data.measured_files():
         name = str(Path(path).relative_to(ROOT))
         for line, tests in data.contexts_by_lineno(path).items():
-            ran[name, line] = {t for t in tests if t and t not in recorder.idle}
+            record_calls[name, line] = {t for t in tests if t and t not in recorder.idle}
     for test in recorder.idle:  # failed or skipped
         recorder.times.pop(test, None)
-    used = {file, "tests/conftest.py", *(name for (name, _), tests in ran.items() if tests)}
+    used = {file, "tests/conftest.py", *(name for (name, _), tests in record_calls.items() if tests)}
     temporary = kept.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(pickle.dumps(({path: hash_of(path) for path in used}, ran, recorder.times)))
+    temporary.write_bytes(pickle.dumps(({path: hash_of(path) for path in used}, record_calls, recorder.times)))
     temporary.replace(kept)
     return int(code)
 
 
-def tests_for(mutant: Mutant, ran: dict[tuple[str, int], set[str]], times: dict[str, float], budget: float) -> list[str]:
-    """Tests of the changed line; where none ran it, as with defaults and constants, of its function, its file, or all that are about it."""
-    tests = ran.get((mutant.path, mutant.line), set())
+def tests_for(
+    mutant: Mutant, record_calls: dict[tuple[str, int], set[str]], times: dict[str, float], budget: float
+) -> list[str]:
+    """Tests of the changed line; where none ran it, as with defaults and constants, of its function, its file, or all that are
+    about it.
+    """
+    tests = record_calls.get((mutant.path, mutant.line), set())
     if not tests:
         own = {t for t in times if t.partition("::")[0] in own_tests(mutant.path)}
         for first, last in spans(mutant.path, mutant.line):
-            tests = tests or {t for line in range(first, last + 1) for t in ran.get((mutant.path, line), ())}
-        tests = (tests or own) | own.difference(*ran.values())  # those that run nothing look at what is there
+            tests = tests or {t for line in range(first, last + 1) for t in record_calls.get((mutant.path, line), ())}
+        tests = (tests or own) | own.difference(*record_calls.values())  # those that run nothing look at what is there
     chosen, spent = [], 0.0
     first = own_tests(mutant.path)[0]
     for test in sorted(tests, key=lambda t: (not t.startswith(first), times.get(t, 1.0), t)):
@@ -389,7 +395,7 @@ def main() -> None:
         with contextlib.suppress(ImportError):
             __import__(name)
     paths = modules(given.modules)
-    ran, times = traced(paths)
+    record_calls, times = traced(paths)
     reasons = json.loads(REASONS.read_text(encoding="utf-8")) if REASONS.exists() else {}
     waiting = [m for path in paths for m in mutants_of(path, given.sample, given.seed)]
     if given.again:
@@ -398,7 +404,7 @@ def main() -> None:
     for path in [p for p in paths if any(m.path == p for m in waiting)]:
         unchanged = (ROOT / path).read_text(encoding="utf-8")
         control = Mutant(path, "none", 0, 0, "", "", unchanged)
-        if code := child(lambda m=control: tested(m, tests_for(m, ran, times, 2.0)), 300):
+        if code := child(lambda m=control: tested(m, tests_for(m, record_calls, times, 2.0)), 300):
             sys.exit(f"{path}: its tests fail without a mutant (exit code {code})")
     print(f"{len(waiting)} mutants of {len(paths)} modules", flush=True)
     dead, alive, results = defaultdict(int), defaultdict(list), CACHE / "results.jsonl"
@@ -406,7 +412,7 @@ def main() -> None:
     while waiting or running:
         while waiting and len(running) < given.jobs:
             mutant = waiting.pop(0)
-            tests = tests_for(mutant, ran, times, given.budget)
+            tests = tests_for(mutant, record_calls, times, given.budget)
             limit = 60 + 5 * sum(times.get(t, 1.0) for t in tests)
             process = spawn(lambda m=mutant, t=tests: tested(m, t), quiet=True)
             running[process] = mutant, time.monotonic() + limit

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from training import autocast
 
 from mmgradcam.errors import InputError
-from mmgradcam.images.pictures import Fit
+from mmgradcam.images.pictures import Preprocess
 from mmgradcam.tasks.nets.backbone import Backbone
 from mmgradcam.tasks.vocabulary import END, PAD, START, Vocabulary, tokenize
 
@@ -129,15 +129,17 @@ def said_of(words: Words, captions: Sequence[Captions]) -> Tensor:
     return made
 
 
-def fit_of(encoder: nn.Module) -> Fit:
+def fit_of(encoder: nn.Module) -> Preprocess:
     """How photos are shown to an encoder: stretched to a square, as the training photos come."""
     if isinstance(encoder, Backbone):
         return encoder.fit("stretch", (SIDE, SIDE))
-    return Fit((128, 128), how="stretch")
+    return Preprocess((128, 128), how="stretch")
 
 
 def crops(rng: np.random.Generator, count: int, least: float) -> Tensor:
-    """Crops as affine maps (count, 2, 3) of the square from -1 to 1, some of them mirrored; `least` of the area at least, or so."""
+    """Crops as affine maps (count, 2, 3) of the square from -1 to 1, some of them mirrored; `least` of the area at least, or
+    so.
+    """
     scale = rng.uniform(least, 1.0, (count, 1)) ** 0.5 * np.exp(rng.uniform(-0.12, 0.12, (count, 2)))
     scale = np.minimum(scale, 1.0)
     at = rng.uniform(-1, 1, (count, 2)) * (1 - scale)

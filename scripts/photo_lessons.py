@@ -201,8 +201,8 @@ class Answers(Lesson):
         else:
             photos = Photos(data)
             texts = photos.texts()
-            things = askable(texts[: len(texts) - held])
-            asked = balanced([questions_about(captions, phrases, things) for captions, phrases in texts])
+            objects = askable(texts[: len(texts) - held])
+            asked = balanced([questions_about(captions, phrases, objects) for captions, phrases in texts])
             self.images, captions = read_captions(data).images, [[list(c) for c in cs] for cs, _ in texts]
         self.count, self.hide, self.smooth = len(captions) - held, hide, smooth
         self.words = words_of([sentences(each) for each in captions][: self.count])

@@ -57,26 +57,32 @@ CHOSEN_BY = ("pointing", "pointing_swapped_pairs", "baseline_center", "baseline_
 
 
 def describe(name: str, run: Path) -> dict[str, Any]:
-    about = json.loads((run / "about.json").read_text())
+    metadata = json.loads((run / "about.json").read_text())
     captions = "captioner" in name
     if "small" in name:
         from distill_photos import ENCODER
 
         encoder: dict[str, Any] = {"class": f"{NETS}.encoder:Encoder", **ENCODER}
     else:
-        encoder = {"class": f"{NETS}.backbone:Backbone", "name": HUB, "weights": True, **MOBILENET, **about.get("encoder", {})}
+        encoder = {
+            "class": f"{NETS}.backbone:Backbone",
+            "name": HUB,
+            "weights": True,
+            **MOBILENET,
+            **metadata.get("encoder", {}),
+        }
     return {
         "task": f"mmgradcam.tasks.{'captioning:Captioning' if captions else 'vqa:VQA'}",
         "summary": SUMMARIES[name],
         "encoder": encoder,
-        "head": {"class": f"{NETS}.evidence:{'EvidenceCaptioner' if captions else 'EvidenceAnswerer'}", **about["head"]},
-        "fit": {**about["fit"], "size": list(about["fit"]["size"])},
-        "seam": "detectors' grid",
-        "words": about["words"],
-        **({"beam": 3} if captions else {"answers": about["answers"]}),
+        "head": {"class": f"{NETS}.evidence:{'EvidenceCaptioner' if captions else 'EvidenceAnswerer'}", **metadata["head"]},
+        "fit": {**metadata["fit"], "size": list(metadata["fit"]["size"])},
+        "feature_layer": "detectors' grid",
+        "words": metadata["words"],
+        **({"beam": 3} if captions else {"answers": metadata["answers"]}),
         "stored": "int8",
         "method": "normgrad",
-        "taps": [],
+        "target_layers": [],
         "fuse": "product",
     }
 
@@ -85,7 +91,7 @@ def export(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """Writes the model folder with what is known so far, and returns its config; without a run, that of the folder there is."""
     if given.run is None:
         known: dict[str, Any] = json.loads((CHECKPOINTS / name / "config.json").read_text())
-        known |= {"seam": "detectors' grid", "method": "normgrad", "taps": []}
+        known |= {"feature_layer": "detectors' grid", "method": "normgrad", "target_layers": []}
         (CHECKPOINTS / name / "config.json").write_text(json.dumps(known, indent=1) + "\n")
         return known
     kept = torch.load(given.run / "best.pt", map_location="cpu", weights_only=True)
@@ -107,9 +113,9 @@ def candidates(name: str) -> list[tuple[str, str, list[str]]]:
     """Units of a score, methods and layers to choose among."""
     fused = HUB_CHOICES
     if "small" in name:
-        fused = [("normgrad", taps) for taps in OWN_LAYERS[:-1]] + HUB_CHOICES[2:]
+        fused = [("normgrad", target_layers) for target_layers in OWN_LAYERS[:-1]] + HUB_CHOICES[2:]
     if "vqa" in name:
-        return [("logit", "normgrad", taps) for taps in ([GRID, FINE], [FINE], [GRID], [])]
+        return [("logit", "normgrad", target_layers) for target_layers in ([GRID, FINE], [FINE], [GRID], [])]
     return [("word logit", *choice) for choice in fused] + [("log-probability", *choice) for choice in fused[-1:]]
 
 
@@ -119,12 +125,19 @@ def choose(name: str, given: argparse.Namespace) -> list[Figures]:
     kept.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Figures] = json.loads(kept.read_text()) if kept.exists() else []
     task, photos = loaded(name, given), held(given.train)
-    for unit, method, taps in candidates(name)[len(rows) :]:
+    for unit, method, target_layers in candidates(name)[len(rows) :]:
         task.unit = unit
         wanted = ["pointing", "heat"]
-        made = audit(task, photos, [getattr(methods, method)], wanted, limit=given.choose_on, taps=taps)
+        made = audit(task, photos, [getattr(methods, method)], wanted, limit=given.choose_on, target_layers=target_layers)
         found = {name: figure.mean for name, figure in made.figures(made.methods[0]).items()}
-        rows.append({"unit": unit, "method": method, "taps": taps, **{key: found[key] for key in CHOSEN_BY if key in found}})
+        rows.append(
+            {
+                "unit": unit,
+                "method": method,
+                "target_layers": target_layers,
+                **{key: found[key] for key in CHOSEN_BY if key in found},
+            }
+        )
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
         kept.write_text(json.dumps(rows))
     return rows
@@ -148,7 +161,9 @@ def publish(name: str, given: argparse.Namespace) -> None:
     if given.until == "choose":
         return
     best = max(rows, key=merit)
-    config |= {"method": best["method"], "taps": best["taps"]} | ({"unit": best["unit"]} if "captioner" in name else {})
+    config |= {"method": best["method"], "target_layers": best["target_layers"]} | (
+        {"unit": best["unit"]} if "captioner" in name else {}
+    )
     (CHECKPOINTS / name / "config.json").write_text(json.dumps({**config, "format": 1}, indent=1) + "\n")
     figures = measured(loaded(name, given), open_data(given.val), given)
     config |= {"headline": headline(figures), "figures": figures}
@@ -196,7 +211,7 @@ def headline(figures: Figures) -> str:
 def write_card(name: str, config: Figures, rows: list[Figures], best: Figures, given: argparse.Namespace) -> str:
     figures, small, vqa = config["figures"], "small" in name, "vqa" in name
     ask = ', question="what is the dog doing?"' if vqa else ""
-    where = " x ".join(best["taps"]) or "the grid that its detectors look at"
+    where = " x ".join(best["target_layers"]) or "the grid that its detectors look at"
     stands = (
         "It stands on its own: nothing is downloaded."
         if small
@@ -358,7 +373,7 @@ def methods_table(rows: list[Figures], best: Figures, vqa: bool) -> str:
         cells = [
             row["unit"],
             row["method"],
-            " x ".join(row["taps"]) or "detectors' grid",
+            " x ".join(row["target_layers"]) or "detectors' grid",
             *(f"{100 * row[c]:.1f}" for c in columns),
         ]
         lines.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")

@@ -54,16 +54,16 @@ def publish(out: Path, choose_on: int, measure_on: int, names: Iterable[str] = H
     kept = torch.load(out / "best.pt", map_location="cpu", weights_only=True)
     for name in names:
         config = {**describe(name), "fuse": "product"}
-        task = trained(name, {**config, "method": "layercam", "taps": []}, kept["model"])
+        task = trained(name, {**config, "method": "layercam", "target_layers": []}, kept["model"])
         table = {choice: located(task, choice, choose_on) for choice in track(candidates(), f"{name}: methods")}
-        method, taps = max(table, key=lambda choice: merit(table[choice]))
-        config |= {"method": method, "taps": list(taps)}
+        method, target_layers = max(table, key=lambda choice: merit(table[choice]))
+        config |= {"method": method, "target_layers": list(target_layers)}
         measured = evaluated(trained(name, config, kept["model"]), measure_on, "test", what=f"{name}: test scenes")
         config |= {"headline": headline(measured), "figures": measured}
         save(task, config, CHECKPOINTS / name)
         text = card(name, config, table, measured, choose_on, measure_on, recipe(out, kept["step"]))
         (CHECKPOINTS / name / "README.md").write_text(text, encoding="utf-8")
-        print(name, method, taps, json.dumps(measured), flush=True)
+        print(name, method, target_layers, json.dumps(measured), flush=True)
 
 
 def _progress(what: str, items: Any, count: int) -> Any:
@@ -81,7 +81,7 @@ def describe(name: str) -> dict[str, Any]:
         "encoder": {"class": f"{NETS}.encoder:Encoder", **ENCODER},
         "head": {"class": f"{kind.__module__}:{kind.__name__}", **made},
         "fit": FIT,
-        "seam": "features",
+        "feature_layer": "features",
         "words": list(words.words),
         **({} if captions else {"answers": list(ANSWERS)}),
     }
@@ -98,8 +98,8 @@ def trained(name: str, config: dict[str, Any], weights: dict[str, torch.Tensor])
 
 
 def candidates() -> list[Choice]:
-    single = [(m, taps) for taps in SINGLE for m in METHODS]
-    return single + [(m, taps) for taps in FUSED for m in ("layercam", "normgrad")]
+    single = [(m, target_layers) for target_layers in SINGLE for m in METHODS]
+    return single + [(m, target_layers) for target_layers in FUSED for m in ("layercam", "normgrad")]
 
 
 def evaluated(task: Task, count: int, split: str, metrics: Sequence[str] = (), what: str = "", **how: Any) -> Figures:
@@ -107,7 +107,16 @@ def evaluated(task: Task, count: int, split: str, metrics: Sequence[str] = (), w
     chosen = [how.get("method") or task.method or methods.gradcam]
     shown = functools.partial(_progress, what) if what else None
     data = scenes(split, generated=True)
-    made = audit(task, data, chosen, metrics or defaults_of(task), limit=count, taps=how.get("taps"), batch=32, progress=shown)
+    made = audit(
+        task,
+        data,
+        chosen,
+        metrics or defaults_of(task),
+        limit=count,
+        target_layers=how.get("target_layers"),
+        batch=32,
+        progress=shown,
+    )
     return figures_of(made, made.methods[0])
 
 
@@ -119,8 +128,8 @@ def places(figures: Figures) -> dict[str, Figures]:
 
 
 def located(task: Task, choice: Choice, count: int) -> dict[str, Figures]:
-    method, taps = choice
-    how = {"method": getattr(methods, method), "taps": taps}
+    method, target_layers = choice
+    how = {"method": getattr(methods, method), "target_layers": target_layers}
     return places(evaluated(task, count, "validation", ("pointing", "heat", "statements"), **how))
 
 
@@ -153,7 +162,7 @@ def card(
     what = "Statements of its captions that are true of the scene" if captions else "Answers that are right"
     of = {k: v["correct"]["mean"] for k, v in measured["kinds"].items() if "correct" in v}
     found_on = places(measured)
-    chosen = (config["method"], tuple(config["taps"]))
+    chosen = (config["method"], tuple(config["target_layers"]))
     use = (
         'explain(load("{name}"), "scene.png")'
         if captions
@@ -222,8 +231,8 @@ def place_row(name: str, f: Figures) -> str:
 
 
 def table_row(choice: Choice, found: dict[str, Figures], chosen: bool) -> str:
-    method, taps = choice
-    where = NAMES.get(taps, " x ".join(taps))
+    method, target_layers = choice
+    where = NAMES.get(target_layers, " x ".join(target_layers))
     cells = [
         " / ".join([*(f"{f[k]['mean']:.1%}" for k in SHARES[:3]), f"{f['inside_outside']['mean']:.1f}"]) for f in found.values()
     ]

@@ -62,7 +62,7 @@ def models_table(configs: dict[str, Any]) -> str:
         kinds = {role: figures["kinds"][role] for role in ("kind", "color") if "caption_true" in figures["all"]}
         for i, (role, found) in enumerate((kinds or {"answer": figures["all"]}).items()):
             f = {key: one["mean"] for key, one in found.items()}
-            how = f"{config['method']} at {' x '.join(config['taps']) or 'the features'}"
+            how = f"{config['method']} at {' x '.join(config['target_layers']) or 'the features'}"
             first = f"[{name}](checkpoints/{name}/README.md) | {share:.1%}" if i == 0 else " | "
             shares = " | ".join(f"{f[key]:.1%}" for key in ("pointing", "pointing_unfilled", "pointing_swapped_pairs"))
             place = f"{role}: {shares} | {f['inside_outside']:.0f}"
@@ -77,7 +77,7 @@ def photos_table(configs: dict[str, Any]) -> str:
     ]
     for name, config in configs.items():
         figures = config["figures"]
-        how = f"{config['method']} at {' x '.join(config['taps']) or 'the features'}"
+        how = f"{config['method']} at {' x '.join(config['target_layers']) or 'the features'}"
         own = {key: 100 * found["mean"] for key, found in figures["all"].items()}
         if "blind_accuracy" in own:
             said = f"{own['correct']:.1f}% right, {own['blind_accuracy']:.1f}% shown a grey picture"
@@ -140,16 +140,16 @@ def pictures() -> None:
     from mmgradcam.scenes.scene import make_scene
     from mmgradcam.tasks import load
 
-    out, example = ROOT / "docs" / "images", ROOT / "mmgradcam" / "data" / "example.png"
+    out, example = ROOT / "docs" / "images", ROOT / "mmgradcam" / "scenes" / "example.png"
     render(make_scene(EXAMPLE), 384).image.save(example, optimize=True)
     out.mkdir(parents=True, exist_ok=True)
     explain(load("scenes-captioner"), example).panels().save(out / "words.webp", quality=88)
-    asked = explain(load("scenes-vqa"), example, question="what color is the large cube?", top=2, against="blue")
+    asked = explain(load("scenes-vqa"), example, question="what color is the large cube?", top=2, contrast="blue")
     asked.panels().save(out / "answers.webp", quality=88)
     moving = render_motion(make_motion(EXAMPLE + 10), 64)
     explain(load("clips-motion"), moving.clip).panels().save(out / "clip.webp", quality=88)
     photo = get_sample_data("grace_hopper.jpg", asfileobj=False)
-    panels = explain(load("photo-captioner-small"), photo, reliance=True).panels()
+    panels = explain(load("photo-captioner-small"), photo, grounding=True).panels()
     panels.thumbnail((1200, 1200))
     panels.save(out / "photo.webp", quality=85)
 

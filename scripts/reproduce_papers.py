@@ -2,8 +2,9 @@
 
     python scripts/reproduce_papers.py --limit 200 --out docs/papers.md
     python scripts/reproduce_papers.py --photos flickr8k/val.parquet --classifier mobilenet_v2_1.0_224 --out docs/papers.md
-    python scripts/reproduce_papers.py --classes ILSVRC --classifier google/mobilenet_v2_1.0_224 --captions captions_val2014.json
-        --captioner photo-captioner --questions v2_mscoco_val2014_annotations.json --answerer photo-vqa --attention vqahat_val
+    python scripts/reproduce_papers.py --classes ILSVRC --classifier google/mobilenet_v2_1.0_224 --captions
+        captions_val2014.json --captioner photo-captioner --questions v2_mscoco_val2014_annotations.json --answerer photo-vqa
+        --attention vqahat_val
 
 Without arguments it runs on the project's own scenes. Any data set of docs/data.md does; the official ones give the papers' own
 protocols.
@@ -26,12 +27,12 @@ import torch
 
 from mmgradcam import gradcam, gradcam_pp, guided_backprop, guided_gradcam
 from mmgradcam.cli.tables import progress
-from mmgradcam.datasets.records import Photo, Thing
+from mmgradcam.datasets.records import ObjectAnnotation, Sample
 from mmgradcam.datasets.sources import Source, open_data
 from mmgradcam.errors import InputError
 from mmgradcam.evaluation.run import Audit, audit
 from mmgradcam.explaining.explain import compare
-from mmgradcam.metrics import Variants, extents
+from mmgradcam.metrics import Variants, confidence_vs_area
 from mmgradcam.task import Task
 from mmgradcam.tasks import load
 
@@ -72,11 +73,11 @@ class Setup:
 
     limit: int
 
-    def measured(self, task: Task, data: Source, names: Sequence[str], taps: Any = (), methods: Any = None) -> Audit:
+    def measured(self, task: Task, data: Source, names: Sequence[str], target_layers: Any = (), methods: Any = None) -> Audit:
         """An audit by Grad-CAM, Grad-CAM++ and the model's own method, at the features."""
         ways = methods or ways_of(task)
         print(f"{task.name} on {data.name}: {', '.join(names)}", file=sys.stderr, flush=True)
-        return audit(task, data, ways, names, limit=self.limit, taps=taps, progress=progress("batches"))
+        return audit(task, data, ways, names, limit=self.limit, target_layers=target_layers, progress=progress("batches"))
 
 
 def ways_of(task: Task) -> list[Any]:
@@ -91,12 +92,12 @@ def mean(made: Audit, method: str, name: str, kind: str | None = None) -> float:
 
 def of_classes(setup: Setup, task: Task, data: Source) -> list[Table]:
     """Localization, pointing, faithfulness and Grad-CAM++'s figures of a classifier."""
-    taps = None  # the layer that was named for this classifier
+    target_layers = None  # the layer that was named for this classifier
     made = setup.measured(
-        task, data, ["pointing", "pointing_15px", "tops", "box", "loc", "drop", "seeds"], taps, [gradcam, gradcam_pp]
+        task, data, ["pointing", "pointing_15px", "tops", "box", "loc", "drop", "seeds"], target_layers, [gradcam, gradcam_pp]
     )
     ways = [gradcam, gradcam_pp, guided_gradcam, guided_backprop]
-    occluded = setup.measured(task, data, ["occlusion"], taps, ways)
+    occluded = setup.measured(task, data, ["occlusion"], target_layers, ways)
     methods = made.methods
     whole = {m: {"localization_error_top_1": math.nan, "localization_error_top_5": math.nan} | made.wholes(m) for m in methods}
     tables = [
@@ -151,7 +152,7 @@ def of_classes(setup: Setup, task: Task, data: Source) -> list[Table]:
             [(m, *(mean(made, m, f"loc_{d}", "true") for d in ("0", "0.25", "0.5"))) for m in methods],
             "VOC 2012: Grad-CAM++ .34 / .38 / .28, Grad-CAM .33 / .28 / .16.",
         ),
-        curve(setup, task, data, taps),
+        curve(setup, task, data, target_layers),
     ]
     return tables
 
@@ -171,7 +172,7 @@ def faithfulness(made: Audit) -> Table:
     )
 
 
-def curve(setup: Setup, task: Task, data: Source, taps: Any) -> Table:
+def curve(setup: Setup, task: Task, data: Source, target_layers: Any) -> Table:
     """Relative confidence against the area that is kept."""
     from mmgradcam.evaluation.queries import asked_of
 
@@ -180,10 +181,10 @@ def curve(setup: Setup, task: Task, data: Source, taps: Any) -> Table:
     for photo, _ in zip(data, range(min(setup.limit, 100)), strict=False):
         for one in asked_of(task, photo)[:1]:
             query = {k: v for k, v in one.query.items() if k != "top"}
-            made = compare(task, [photo.image], [gradcam, gradcam_pp], taps=taps, **query)[0]
+            made = compare(task, [photo.image], [gradcam, gradcam_pp], target_layers=target_layers, **query)[0]
             for explanation in made:
-                areas, relative = extents(Variants([explanation]), quantiles)
-                found[explanation.about.method].append(torch.stack([areas.mean(0), relative.mean(0)]).numpy())
+                areas, relative = confidence_vs_area(Variants([explanation]), quantiles)
+                found[explanation.metadata.method].append(torch.stack([areas.mean(0), relative.mean(0)]).numpy())
     rows: list[Sequence[Any]] = [
         (name, *(f"{a:.2f}: {c:.2f}" for a, c in np.mean(some, 0).T)) for name, some in found.items() if some
     ]
@@ -275,13 +276,13 @@ def dogs(photos: Source, task: Any, limit: int) -> Source:
     )
     known = list(islice(every, limit))
 
-    def read(item: tuple[int, Any]) -> Photo:
+    def read(item: tuple[int, Any]) -> Sample:
         at, boxes = item
         photo: Any = next(photos.since(at))
         with torch.no_grad():
             scores = task.encode(task.prepare(photo.image).pixels[None].to(device))[0]
         breed = first + int(scores[first : last + 1].argmax())
-        made: Photo = dataclasses.replace(photo, things=(Thing(task.labels[breed], boxes),))
+        made: Sample = dataclasses.replace(photo, objects=(ObjectAnnotation(task.labels[breed], boxes),))
         return made
 
     return Source(f"dogs of {photos.name}", known, read)

@@ -52,7 +52,7 @@ class Scenes:
         meant: (N, QUESTIONS, 4) uint8, which objects a question speaks of by description, one and then the other, counted
             from 1; where there are two, whether the one is left (1) or right (2) of the other, and above (1) or below (2);
             0 where there is none, or the relation is not clear.
-        things: (N, MAX_THINGS, 4) uint8, kind, color, size and material of each object, counted from 1; 0 where there is none.
+        objects: (N, MAX_THINGS, 4) uint8, kind, color, size and material of each object, counted from 1; 0 where there is none.
     """
 
     images: npt.NDArray[np.uint8]
@@ -61,7 +61,7 @@ class Scenes:
     questions: npt.NDArray[np.uint8]
     answers: npt.NDArray[np.uint8]
     meant: npt.NDArray[np.uint8]
-    things: npt.NDArray[np.uint8]
+    objects: npt.NDArray[np.uint8]
 
 
 def scenes(folder: Path, split: str, count: int) -> Scenes:
@@ -103,7 +103,7 @@ def hardness(questions: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     return found
 
 
-_TEXT = ("captions", "weights", "questions", "answers", "meant", "things")
+_TEXT = ("captions", "weights", "questions", "answers", "meant", "objects")
 
 
 def _picture(seed: int) -> npt.NDArray[np.uint8]:
@@ -111,7 +111,7 @@ def _picture(seed: int) -> npt.NDArray[np.uint8]:
 
 
 def _side(scene: Scene, pair: tuple[int, ...], names: tuple[str, str]) -> int:
-    one, other = (scene.things[i] for i in pair)
+    one, other = (scene.objects[i] for i in pair)
     return next((i + 1 for i, name in enumerate(names) if offset(name, one, other) >= CLEAR), 0)
 
 
@@ -135,10 +135,10 @@ def _text(seed: int) -> tuple[npt.NDArray[np.uint8], ...]:
             meant[i, : len(question.refers)] = np.array(question.refers) + 1
             if len(question.refers) == 2:
                 meant[i, 2:] = [_side(scene, question.refers, names) for names in (("left", "right"), ("above", "below"))]
-    things = np.zeros((MAX_THINGS, len(ATTRIBUTES)), np.uint8)
-    for row, thing in zip(things, scene.things, strict=False):
+    objects = np.zeros((MAX_THINGS, len(ATTRIBUTES)), np.uint8)
+    for row, thing in zip(objects, scene.objects, strict=False):
         row[:] = [values.index(getattr(thing, name)) + 1 for name, values in ATTRIBUTES.items()]
-    return captions, weights, questions, answers, meant, things
+    return captions, weights, questions, answers, meant, objects
 
 
 if __name__ == "__main__":

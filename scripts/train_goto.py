@@ -2,9 +2,9 @@
 
     python scripts/train_goto.py --out runs/goto
 
-It imitates the best way, which is worked out in each room from every place to every object: of a room that the environment draws, the
-agent is put somewhere and told to go to one of the objects. Rooms of training, choice and test have seeds of their own. Training goes
-on from last.pt in `--out`.
+It imitates the best way, which is worked out in each room from every place to every object: of a room that the environment
+draws, the agent is put somewhere and told to go to one of the objects. Rooms of training, choice and test have seeds of their
+own. Training goes on from last.pt in `--out`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ Samples = tuple[np.ndarray[Any, Any], Tensor, Tensor, Tensor]
 
 
 def samples(seeds: range, folder: Path) -> Samples:
-    """(N, 64, 64, 3) pictures, (N, 5) instructions, (N,) where the agent is and looks, (N, 256, actions) bool what is best anywhere."""
+    """(N, 64, 64, 3) pictures, (N, 5) instructions, (N,) where the agent is and looks, (N, 256, actions) bool what is best
+    anywhere.
+    """
     file = folder / f"rooms-{seeds.start}-{len(seeds)}.npz"
     if file.exists():
         kept = np.load(file)
@@ -54,7 +56,7 @@ def samples(seeds: range, folder: Path) -> Samples:
     for seed in seeds:
         world.reset(seed=seed)
         room, rng = room_of(world), np.random.default_rng([seed, 0x60])
-        free, named = room.free(), sorted({(color, kind) for color, kind, _ in room.things})
+        free, named = room.free(), sorted({(color, kind) for color, kind, _ in room.objects})
         ways = {one: advice(steps_to(room, room.named(*one))) for one in named}
         for _ in range(EACH):
             (x, y), d, one = free[rng.integers(len(free))], int(rng.integers(4)), named[rng.integers(len(named))]
@@ -149,9 +151,9 @@ def publish(net: GoToNet, given: argparse.Namespace) -> None:
         "head": {"class": f"{nets}:GoToHead", "vocabulary": len(VOCABULARY)},
         "words": list(VOCABULARY.words),
         "actions": list(ACTIONS),
-        "seam": "scores",
+        "feature_layer": "scores",
         "method": "gradcam",
-        "taps": ["encoder"],
+        "target_layers": ["encoder"],
         "fuse": "product",
     }
     folder = CHECKPOINTS / "babyai-goto"
@@ -161,12 +163,12 @@ def publish(net: GoToNet, given: argparse.Namespace) -> None:
     rows = []
     for layer in LAYERS:
         for method in METHODS:
-            how: dict[str, Any] = {"method": getattr(methods, method), "taps": [layer]}
+            how: dict[str, Any] = {"method": getattr(methods, method), "target_layers": [layer]}
             found = evaluate_goto(load(folder), given.choose_on, "validation", **how)["pointing"]
             rows.append({"method": method, "layer": layer, **found})
             print(method, layer, {k: round(v, 3) for k, v in found.items()}, flush=True)
     best = max(rows, key=lambda row: row["own"] - 0.5 * row["swapped"])
-    config |= {"method": best["method"], "taps": [best["layer"]]}
+    config |= {"method": best["method"], "target_layers": [best["layer"]]}
     save(task, config, folder)
     figures = evaluate_goto(load(folder), given.measure_on)
     p = figures["pointing"]

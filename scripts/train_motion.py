@@ -2,8 +2,8 @@
 
     python scripts/train_motion.py --out runs/motion
 
-Clips are rendered once and kept in `--out`; mirrored, turned and reversed in time they stand for sixteen times as many. Training
-goes on from last.pt there.
+Clips are rendered once and kept in `--out`; mirrored, turned and reversed in time they stand for sixteen times as many.
+Training goes on from last.pt there.
 """
 
 from __future__ import annotations
@@ -147,11 +147,11 @@ def publish(net: Net, given: argparse.Namespace) -> None:
         "encoder": {"class": f"{nets}:ClipEncoder", "widths": list(WIDTHS)},
         "head": {"class": f"{nets}:SliceHead", "channels": WIDTHS[-1], "classes": len(MOTIONS)},
         "fit": {"size": [SIDE, SIDE], "mean": [0.5] * 3, "std": [0.25] * 3, "how": "pad"},
-        "seam": "features",
+        "feature_layer": "features",
         "labels": list(MOTIONS),
         "length": FRAMES,
         "method": "gradcam",
-        "taps": [],
+        "target_layers": [],
         "fuse": "product",
     }
     folder = CHECKPOINTS / "clips-motion"
@@ -160,18 +160,18 @@ def publish(net: Net, given: argparse.Namespace) -> None:
         module.load_state_dict(getattr(net, name).state_dict())
     save(task, config, folder)
     rows: list[dict[str, Any]] = []
-    for taps in LAYERS:
+    for target_layers in LAYERS:
         for method in METHODS:
-            if len(taps) > 1 and method != "normgrad":
+            if len(target_layers) > 1 and method != "normgrad":
                 continue
             task = load(folder)
-            how: dict[str, Any] = {"method": getattr(methods, method), "taps": taps, "faithful": False}
+            how: dict[str, Any] = {"method": getattr(methods, method), "target_layers": target_layers, "faithful": False}
             found = evaluate_motion(task, given.choose_on, "validation", **how)["localization"]["motion"]
-            rows.append({"method": method, "taps": taps, **found})
-            print(method, taps, round(found["peak"], 3), round(found["inside_outside"], 1), flush=True)
+            rows.append({"method": method, "target_layers": target_layers, **found})
+            print(method, target_layers, round(found["peak"], 3), round(found["inside_outside"], 1), flush=True)
     top = max(row["peak"] for row in rows)
     best = next(row for row in rows if row["peak"] > top - 0.01)  # the plainest of those that are as good as any
-    config |= {"method": best["method"], "taps": best["taps"]}
+    config |= {"method": best["method"], "target_layers": best["target_layers"]}
     save(task, config, folder)
     figures = evaluate_motion(load(folder), given.measure_on)
     figures["weights_alone"] = weights_alone(net, given.measure_on)
@@ -202,7 +202,12 @@ def card(config: dict[str, Any], rows: list[dict[str, Any]], best: dict[str, Any
     lines = []
     for row in rows:
         mark = "**" if row is best else ""
-        cells = [row["method"], " x ".join(row["taps"]) or "the features", f"{row['peak']:.1%}", f"{row['inside_outside']:.1f}"]
+        cells = [
+            row["method"],
+            " x ".join(row["target_layers"]) or "the features",
+            f"{row['peak']:.1%}",
+            f"{row['inside_outside']:.1f}",
+        ]
         lines.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")
     ours = {name: " | ".join(f"{100 * f[key]:.2f}" for key in FAITHFUL) for name, f in faith.items()}
     count = sum(v.numel() for v in load_file(CHECKPOINTS / "clips-motion" / "model.safetensors").values())
@@ -219,7 +224,7 @@ from mmgradcam.tasks import load
 explain(load("clips-motion"), open_clip("film.gif"))
 ```
 
-Maps are taken by **{best["method"]}** at **{" x ".join(best["taps"]) or "the features"}**, the first in the table below that lies within a point of the best
+Maps are taken by **{best["method"]}** at **{" x ".join(best["target_layers"]) or "the features"}**, the first in the table below that lies within a point of the best
 on validation clips.
 
 ## Figures on {accuracy["number"]:,} held-out clips

@@ -1,10 +1,11 @@
 """Trains a head for photos over a frozen image encoder: a captioner, or one that answers questions.
 
     python scripts/train_photos.py photo-captioner --data train.parquet --out runs/photos/photo-captioner
-    python scripts/train_photos.py photo-captioner --data train.parquet --out runs/photos/rewarded --start runs/photos/photo-captioner/best.pt --reward --epochs 4
-    python scripts/train_photos.py photo-vqa --data train.parquet --out runs/photos/photo-vqa --start checkpoints/photo-captioner
-    python scripts/train_photos.py photo-captioner --data captions_train2014.json --images train2014 --encoder timm:resnet50 --layers layer2 layer3 layer4 ...
-    python scripts/train_photos.py photo-vqa --data v2_mscoco_train2014_annotations.json --images train2014 ...
+    python scripts/train_photos.py photo-captioner --data train.parquet --out runs/photos/rewarded --start
+    runs/photos/photo-captioner/best.pt --reward --epochs 4 python scripts/train_photos.py photo-vqa --data train.parquet --out
+    runs/photos/photo-vqa --start checkpoints/photo-captioner python scripts/train_photos.py photo-captioner --data
+    captions_train2014.json --images train2014 --encoder timm:resnet50 --layers layer2 layer3 layer4 ... python
+    scripts/train_photos.py photo-vqa --data v2_mscoco_train2014_annotations.json --images train2014 ...
 
 The head learns to say the captions, or to answer, and at the same time to find each word of the captions somewhere in the
 grid (`Detectors`). No box is read. The encoder's features of each photo, its mirror image and crops of it are worked out once
@@ -40,7 +41,8 @@ MOBILENET: dict[str, Any] = {
     "without": ["conv_1x1"],
     "layers": ["layer.2", "layer.5", "layer.9", "layer.12", "layer.15"],
 }
-"""How the hub's MobileNetV2 is read: its last stage dilated, and layers stacked, since early ones tell where and in what color."""
+"""How the hub's MobileNetV2 is read: its last stage dilated, and layers stacked, since early ones tell where and in what color.
+"""
 
 
 DECAY = 0.997
@@ -139,13 +141,13 @@ def train(given: argparse.Namespace) -> None:
         for part, state in ((head, "head"), (average, "average"), (optimizer, "optimizer")):
             part.load_state_dict(kept[state])
         step, best, spent = kept["step"], kept["best"], kept["spent"]
-    about = {
+    metadata = {
         "head": config,
         "encoder": {k: v for k, v in vars(encoder).items() if k in ("without", "layers")},
         "fit": {k: getattr(fit_of(encoder), k) for k in ("size", "mean", "std", "how")},
         **lesson.describe(),
     }
-    (given.out / "about.json").write_text(json.dumps(about))
+    (given.out / "about.json").write_text(json.dumps(metadata))
     each = lesson.count // given.batch
     steps, smooth = given.epochs * each, {"said": 0.0, "found": 0.0}
     while step < steps:

@@ -67,16 +67,16 @@ def nets() -> nn.ModuleDict:
     return made
 
 
-def meant_loss(logits: Tensor, things: np.ndarray[Any, Any], meant: np.ndarray[Any, Any]) -> Tensor:
+def meant_loss(logits: Tensor, objects: np.ndarray[Any, Any], meant: np.ndarray[Any, Any]) -> Tensor:
     """How far it is from being said what the objects are that a question describes, and on which side the one is of the other.
 
     Args:
         logits: (B * n, 2 * values of all attributes + 2 * 2 sides).
-        things: (B, MAX_THINGS, 4) attributes.
+        objects: (B, MAX_THINGS, 4) attributes.
         meant: (B, n, 4), see `Scenes`.
     """
     which, sides = np.split(meant, 2, 2)
-    of = np.take_along_axis(things[:, None], np.maximum(which, 1)[..., None].astype(np.int64) - 1, 2)
+    of = np.take_along_axis(objects[:, None], np.maximum(which, 1)[..., None].astype(np.int64) - 1, 2)
     attributes = np.where(which[..., None] > 0, of, 0).reshape(len(logits), -1)  # (B * n, 2 * 4)
     truth = torch.from_numpy(np.concatenate([attributes, sides.reshape(len(logits), -1)], 1)).long().to(logits.device) - 1
     parts = logits.float().split([*COUNTS, *COUNTS, 2, 2], 1)
@@ -84,13 +84,13 @@ def meant_loss(logits: Tensor, things: np.ndarray[Any, Any], meant: np.ndarray[A
     return torch.stack(losses).mean()
 
 
-def pairs_present(things: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+def pairs_present(objects: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     """(B, MAX_THINGS, 4) attributes -> (B, pairs of values) 1.0 where some object has both."""
-    attributes = torch.from_numpy(things).long().to(device)
+    attributes = torch.from_numpy(objects).long().to(device)
     found = []
     for a, b in PAIRS:
         both = (attributes[..., a] - 1) * COUNTS[b] + attributes[..., b] - 1
-        seen = torch.zeros(len(things), COUNTS[a] * COUNTS[b] + 1, device=device)
+        seen = torch.zeros(len(objects), COUNTS[a] * COUNTS[b] + 1, device=device)
         found.append(seen.scatter(1, torch.where(attributes[..., a] > 0, both, COUNTS[a] * COUNTS[b]), 1.0)[:, :-1])
     return torch.cat(found, 1)
 
@@ -128,7 +128,7 @@ def losses(
     found = {}
     if seeing:
         present = (2 * model["presence"](features).float().flatten(2)).logsumexp(-1) / 2
-        weight, truth = torch.tensor(4.0, device=device), pairs_present(data.things[rows], device)
+        weight, truth = torch.tensor(4.0, device=device), pairs_present(data.objects[rows], device)
         found["presence"] = F.binary_cross_entropy_with_logits(present, truth, pos_weight=weight)
     if not names:
         return found
@@ -148,7 +148,7 @@ def losses(
             found[name] = F.cross_entropy(logits, right)
             if not seeing and torch.is_grad_enabled():
                 meant = np.take_along_axis(data.meant[rows], which[1][..., None], 1)
-                found[f"{name} meant"] = meant_loss(model[f"{name} meant"](known), data.things[rows], meant)
+                found[f"{name} meant"] = meant_loss(model[f"{name} meant"](known), data.objects[rows], meant)
             found[f"{name} right"] = (logits.argmax(1) == right).float().mean().detach()
     return found
 

@@ -1,4 +1,5 @@
-"""Are maps that pass `examine` more often right? On scenes whose truth is known, and on photos; docs/trust.md has what it printed.
+"""Are maps that pass `sanity_check` more often right? On scenes whose truth is known, and on photos; docs/trust.md has what it
+printed.
 
     python scripts/trust.py --data val.parquet --kept trust.jsonl
 
@@ -21,17 +22,16 @@ from mmgradcam import InputError, Probe, Task, explain, gradcam
 from mmgradcam.datasets.photos import Photos
 from mmgradcam.datasets.records import mask_of
 from mmgradcam.evaluation.intervals import figures
-from mmgradcam.explanation import Explanation
+from mmgradcam.explanation import FAIL, PASS, WEAK, Explanation
 from mmgradcam.images.regions import fill_holes
 from mmgradcam.metrics import peak_in
 from mmgradcam.metrics.randomization import copied, layers_of, reset
-from mmgradcam.metrics.sanity import examine, verdict_of
+from mmgradcam.metrics.sanity import sanity_check, sanity_result_of
 from mmgradcam.scenes.captions import judge
 from mmgradcam.scenes.questions import questions_of
 from mmgradcam.scenes.render import render
 from mmgradcam.scenes.scene import make_scene
 from mmgradcam.scenes.splits import seeds
-from mmgradcam.storage.record import FAILS, PASSES, WEAK
 from mmgradcam.tasks import load
 from mmgradcam.tasks.vocabulary import tokenize
 
@@ -56,14 +56,14 @@ def own(task: Task, blank: Task, image: Image.Image, query: Mapping[str, Any]) -
 
 
 def last(task: Task, blank: Task, image: Image.Image, query: Mapping[str, Any]) -> Explanation:
-    return explain(task, image, method=gradcam, taps=(), **query)
+    return explain(task, image, method=gradcam, target_layers=(), **query)
 
 
 def edged(task: Task, blank: Task, image: Image.Image, query: Mapping[str, Any]) -> Explanation:
     return explain(task, image, method=edges, **query)
 
 
-def unlearned(task: Task, blank: Task, image: Image.Image, query: Mapping[str, Any]) -> Explanation:
+def label_randomization(task: Task, blank: Task, image: Image.Image, query: Mapping[str, Any]) -> Explanation:
     return explain(blank, image, **query)
 
 
@@ -71,7 +71,7 @@ HOW: dict[str, Callable[[Task, Task, Image.Image, Mapping[str, Any]], Explanatio
     "own": own,
     "gradcam at the last layer": last,
     "edges of the picture": edged,
-    "a model of random weights": unlearned,
+    "a model of random weights": label_randomization,
 }
 
 
@@ -122,17 +122,17 @@ def judged(task: Task, blank: Task, case: Case, number: int) -> Iterator[Row]:
             right = [mask for mask in masks if mask is not None]
         if not right:
             continue
-        for one, mask in zip(examine(make(task, blank, image, asked)), right, strict=True):
-            assert one.verdict is not None
+        for one, mask in zip(sanity_check(make(task, blank, image, asked)), right, strict=True):
+            assert one.sanity_result is not None
             hit = None if mask is None else bool(peak_in(one.heat(), mask))
-            yield {"how": how, "label": one.label, "right": hit, "problem": one.problem, "figures": one.verdict.figures}
+            yield {"how": how, "label": one.label, "right": hit, "warning": one.warning, "figures": one.sanity_result.figures}
 
 
-def blank_of(task: Task, case: Case) -> Task:
-    """A copy of a task whose every layer is made random, by a seed that `examine` does not use."""
+def baseline_input(task: Task, case: Case) -> Task:
+    """A copy of a task whose every layer is made random, by a seed that `sanity_check` does not use."""
     made, _ = copied(task, ())
     first = explain(task, case[0], **case[1])
-    for number, layer in enumerate(layers_of(made, first.again.view.pixels, first.targets)):
+    for number, layer in enumerate(layers_of(made, first.explainer.view.pixels, first.targets)):
         reset(layer.module, 77, number)
     return made
 
@@ -164,7 +164,7 @@ def gather(names: Sequence[str], data: Path | None, start: int, limit: int, phot
         made: list[Row] = []
         if case is not None:
             if name not in blanks:
-                blanks[name] = blank_of(tasks[name], case)
+                blanks[name] = baseline_input(tasks[name], case)
             made = list(judged(tasks[name], blanks[name], case, at))
         made = [{"model": name, "picture": picture, **row} for row in made or [{"how": None}]]
         with kept.open("a") as file:
@@ -176,19 +176,19 @@ def gather(names: Sequence[str], data: Path | None, start: int, limit: int, phot
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """Lines of a table in Markdown: how many maps are right, of all and by what the check says; in brackets 95% intervals."""
-    yield f"| maps | right, of all | of those of which it says: {PASSES} | {WEAK} | {FAILS} | of right maps, pass |"
+    yield f"| maps | right, of all | of those of which it says: {PASS} | {WEAK} | {FAIL} | of right maps, pass |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for how in [*HOW, None]:
         some = [row for row in rows if row["right"] is not None and how in (None, row["how"])]
         if some:
-            by = [[row for row in some if row["short"] == short] for short in (PASSES, WEAK, FAILS)]
+            by = [[row for row in some if row["status"] == short] for short in (PASS, WEAK, FAIL)]
             cells = [share(part, lambda row: row["right"]) for part in (some, *by)]
-            passed = share([row for row in some if row["right"]], lambda row: row["short"] == PASSES)
+            passed = share([row for row in some if row["right"]], lambda row: row["status"] == PASS)
             yield f"| {how or 'all of them'} | {' | '.join(cells)} | {passed} |"
     empty = [row for row in rows if row["right"] is None and row["how"] == "own"]
     if empty:
         yield ""
-        yield f"Own maps of words that rest on no thing: {share(empty, lambda row: row['short'] == PASSES)} pass."
+        yield f"Own maps of words that rest on no thing: {share(empty, lambda row: row['short'] == PASS)} pass."
 
 
 def share(rows: Sequence[Row], of: Callable[[Row], bool]) -> str:
@@ -212,7 +212,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = gather(given.models, given.data, given.start, given.limit, given.photos, given.kept)
     for row in rows:
-        row["short"] = verdict_of(row["problem"], "nats", row["figures"]).short
+        row["status"] = sanity_result_of(row["warning"], "nats", row["figures"]).status
     for name in given.models:
         print(f"\n{name}\n", *table([row for row in rows if row["model"] == name]), sep="\n", flush=True)
     if len(scenes := [name for name in given.models if name.startswith("scenes")]) > 1:

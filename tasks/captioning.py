@@ -14,8 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from mmgradcam.errors import InputError
 from mmgradcam.explaining.arguments import refuse_unknown
-from mmgradcam.images.pictures import Fit, Prepared
-from mmgradcam.task import Query, Target, Task, Word
+from mmgradcam.images.pictures import PreparedImage, Preprocess
+from mmgradcam.task import Query, Target, Task, TextSpan
 from mmgradcam.tasks.nets.encoder import encoded
 from mmgradcam.tasks.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, spoken, tokenize
 from mmgradcam.utils.probability import full, log_prob, others
@@ -47,7 +47,7 @@ class CaptionHead(Protocol):
 
 
 @dataclass(frozen=True)
-class Said:
+class CaptionSpan:
     """Words of a caption: the tokens of the whole caption, start and end included, and which of them are meant."""
 
     tokens: tuple[int, ...]
@@ -85,7 +85,7 @@ class Captioning(Task):
         encoder: nn.Module,
         head: nn.Module,
         vocabulary: Vocabulary,
-        fit: Fit,
+        fit: Preprocess,
         longest: int = 30,
         beam: int = 1,
         unit: str = "log-probability",
@@ -101,7 +101,7 @@ class Captioning(Task):
         self.head: Any = head
         self.no_repeat, self.length_penalty = no_repeat, length_penalty
 
-    def prepare(self, image: Image.Image) -> Prepared:
+    def prepare(self, image: Image.Image) -> PreparedImage:
         return self.fit(image)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Captioning(Task):
 
     def targets_of_each(self, features: Tensor, queries: Sequence[Query]) -> list[Sequence[Target]]:
         given: dict[int, list[int]] = {}
-        spans: dict[int, tuple[Word, ...]] = {}
+        spans: dict[int, tuple[TextSpan, ...]] = {}
         for b, query in enumerate(queries):
             refuse_unknown(self, query, sorted(self.query_types))
             if query.get("caption") is not None:
@@ -128,7 +128,7 @@ class Captioning(Task):
     def can_read(self, text: str) -> bool:
         return all(word in self.vocabulary for word in tokenize(text))
 
-    def _read(self, caption: Any) -> tuple[list[int], tuple[Word, ...]]:
+    def _read(self, caption: Any) -> tuple[list[int], tuple[TextSpan, ...]]:
         read = spoken(caption, self.vocabulary) if isinstance(caption, str) else None
         if read is None or not read.words:
             raise InputError(f"caption: expected a sentence, got {caption!r}")
@@ -143,10 +143,10 @@ class Captioning(Task):
             raise InputError(f"caption: expected at most {self.longest} words, got {len(words)}; split it")
         return [START, *self.vocabulary.encode(words), END], read.spans
 
-    def _words(self, tokens: Sequence[int], features: Tensor, spans: Sequence[Word] | None) -> list[Target]:
-        said = Said(tuple(tokens), ())
+    def _words(self, tokens: Sequence[int], features: Tensor, spans: Sequence[TextSpan] | None) -> list[Target]:
+        said = CaptionSpan(tuple(tokens), ())
         words = self.vocabulary.decode(tokens)
-        spans = [Word(word, i, i) for i, word in enumerate(words)] if spans is None else spans
+        spans = [TextSpan(word, i, i) for i, word in enumerate(words)] if spans is None else spans
         likely: list[float] = []
         if self.unit == "word logit" and words:  # else the score itself tells it
             told = torch.tensor([tokens[: len(words) + 1]], device=features.device)
@@ -169,7 +169,7 @@ class Captioning(Task):
             if not 0 <= first <= last < len(words):
                 raise InputError(f"phrases: expected words {first} to {last} to lie in a caption of {len(words)} words")
             tokens = (START, *self.vocabulary.encode(words), END)
-            made.append(Target(" ".join(words[first : last + 1]), Said(tokens, tuple(range(first + 1, last + 2)))))
+            made.append(Target(" ".join(words[first : last + 1]), CaptionSpan(tokens, tuple(range(first + 1, last + 2)))))
         return made
 
     @torch.no_grad()
@@ -211,7 +211,7 @@ class Captioning(Task):
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         return self._rounds(features, [[target] for target in targets], self._chooser(_each_alone))[0]
 
-    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+    def log_prob(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         if len(features) == 1:
             return torch.cat(self._rounds(features, [targets], _each_alone)).float()
         return self._rounds(features, [[target] for target in targets], _each_alone)[0].float()
@@ -260,7 +260,7 @@ class Captioning(Task):
         if len(said) != 1:
             raise InputError("only words of one caption can be joined")
         positions = sorted({p for target in targets for p in target.value.positions})
-        return Target(" ".join(target.label for target in targets), Said(said.pop(), tuple(positions)))
+        return Target(" ".join(target.label for target in targets), CaptionSpan(said.pop(), tuple(positions)))
 
 
 def forbid_repeats(log_probs: Tensor, said: Tensor, length: int) -> None:

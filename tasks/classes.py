@@ -19,7 +19,7 @@ def targets_of(
     labels: Sequence[str],
     classes: Sequence[int | str] | None = None,
     top: int | None = None,
-    against: int | str | None = None,
+    contrast: int | str | None = None,
     several: bool = False,
 ) -> list[Target]:
     """Targets whose value is (class, None), or (class, other class) of a contrast.
@@ -29,7 +29,7 @@ def targets_of(
         labels: names of the N classes, or of the first of them.
         classes: by index or label; else the likeliest.
         top: how many of the likeliest; beside `classes`, those of them that are not named there follow.
-        against: explain also why the first class and not this one, by the difference of their scores.
+        contrast: explain also why the first class and not this one, by the difference of their scores.
         several: any number of classes may hold at once: all above a half are explained unless told otherwise.
 
     Raises:
@@ -48,8 +48,8 @@ def targets_of(
     indices += [i for i in likely if top is not None and i not in indices]
     predicted = {i for i in likely[:1] if not several} | {i for i in indices if several and probabilities[i] > 0.5}
     made = [Target(_label(i, labels), (i, None), probability=float(probabilities[i]), asserted=i in predicted) for i in indices]
-    if against is not None:
-        other = _index(against, labels, count)
+    if contrast is not None:
+        other = _index(contrast, labels, count)
         if other == indices[0]:
             raise InputError(f"against: {_label(other, labels)!r} is the class itself; name another one")
         label = f"{_label(indices[0], labels)} rather than {_label(other, labels)}"

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.images.clips import Clip
-from mmgradcam.images.pictures import Box, Prepared, Seen
-from mmgradcam.layers import Layout, Tap
+from mmgradcam.images.pictures import Box, PreparedImage, TracedPreprocess
+from mmgradcam.layers import Layout, TargetLayer
 from mmgradcam.task import Target, Task
 from mmgradcam.tasks.classes import likelihood_of, scores_of, targets_of
 from mmgradcam.tasks.preparing import Prepare, prepare_of
@@ -23,7 +23,7 @@ class Layer(Task):
 
     The model's one forward predicts and scores, recorded from the layer on.
 
-    Query: `classes=[...]` by index or label, else the `top` likeliest; `against=` explains why the first of them and not that
+    Query: `classes=[...]` by index or label, else the `top` likeliest; `contrast=` explains why the first of them and not that
     one, by the difference of their scores.
 
     Args:
@@ -32,16 +32,16 @@ class Layer(Task):
         labels: names of the N scores, for reading and for asking by name.
         prepare: what makes of an RGB picture what the model sees, such as torchvision's `weights.transforms()`: a tensor
             (3, h, w), or (3, T, h, w) of a `Clip` for a model of clips; which part of the picture that shows is found by
-            showing it ramps (`images.pictures.Seen`). Or `Prepared`, which says itself which part it shows. By default the
-            preprocessing of a model of torchvision, timm or transformers, where it can be known; else, with a warning, pixels
-            in 0..1 at the picture's own size. Its `length`, where it has one, is the task's `clip_length`.
+            showing it ramps (`images.pictures.TracedPreprocess`). Or `PreparedImage`, which says itself which part it shows. By
+            default the preprocessing of a model of torchvision, timm or transformers, where it can be known; else, with a
+            warning, pixels in 0..1 at the picture's own size. Its `length`, where it has one, is the task's `clip_length`.
         layout: makes (B, C, *grid) of the layer's output, if it puts out tokens; see `mmgradcam.layouts`.
         several: any number of classes may hold at once (multi-label): probabilities are each class's own, and all above a
             half are explained unless told otherwise.
     """
 
     unit = "logit"
-    seam = "scores"
+    feature_layer = "scores"
 
     def __init__(
         self,
@@ -55,23 +55,23 @@ class Layer(Task):
         self.model, self.labels, self.preparing, self.several = model, list(labels or ()), prepare, several
         self.name = type(model).__name__
         self.clip_length = getattr(prepare, "length", None)
-        self._seen: dict[int, Seen] = {}
+        self._seen: dict[int, TracedPreprocess] = {}
         """By the number of frames of a clip; of pictures, 0."""
         modules = dict(model.named_modules())
         if isinstance(layer, str) and layer not in modules:
             raise InputError(f"{self.name} has no layer {layer!r}; it has {', '.join(n for n in modules if n)}")
-        self.taps = (Tap(modules[layer] if isinstance(layer, str) else layer, layout),)
+        self.target_layers = (TargetLayer(modules[layer] if isinstance(layer, str) else layer, layout),)
 
     def modules(self) -> list[nn.Module]:
         return [self.model]  # what prepares pictures may be a module too, as torchvision's is
 
-    def prepare(self, image: Image.Image) -> Prepared:
+    def prepare(self, image: Image.Image) -> PreparedImage:
         if self.preparing is None:
             if isinstance(image, Clip):
                 raise InputError(f"{self.name}: pass prepare=, which makes (3, T, h, w) of a Clip, to explain clips with it")
             self.preparing = prepare_of(self.model)
         made = self.preparing(image)
-        return made if isinstance(made, Prepared) else Prepared(made, self._box(image))
+        return made if isinstance(made, PreparedImage) else PreparedImage(made, self._box(image))
 
     def _box(self, given: Any) -> Box | tuple[Box, ...]:
         """The part of a picture, or of each frame of a clip, that the model sees where `prepare` does not say it."""
@@ -83,10 +83,10 @@ class Layer(Task):
                 made: Any = self.preparing(replace(clip, frames=(frame,) * length) if clip else frame)  # type: ignore[misc]
                 return made[:, 0] if clip else made
 
-            self._seen[length] = Seen(shown)
+            self._seen[length] = TracedPreprocess(shown)
         return self._seen[length].box((clip.frames[0] if clip else given).size)
 
-    def target_layer(self, name: str) -> Tap:
+    def target_layer(self, name: str) -> TargetLayer:
         from mmgradcam.tasks.hub.tracing import layer_of
 
         return layer_of(self, name)
@@ -104,12 +104,12 @@ class Layer(Task):
         features: Tensor,
         classes: Sequence[int | str] | None = None,
         top: int | None = None,
-        against: int | str | None = None,
+        contrast: int | str | None = None,
     ) -> list[Target]:
-        return targets_of(features[0], self.labels, classes, top, against, self.several)
+        return targets_of(features[0], self.labels, classes, top, contrast, self.several)
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         return scores_of(features, targets)
 
-    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+    def log_prob(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         return likelihood_of(features, targets, self.several)

@@ -22,8 +22,8 @@ from torch.overrides import TorchFunctionMode
 from mmgradcam import checkpoints, methods
 from mmgradcam.errors import InputError
 from mmgradcam.explaining.arguments import method_of
-from mmgradcam.images.pictures import Fit
-from mmgradcam.layers import find_tap
+from mmgradcam.images.pictures import Preprocess
+from mmgradcam.layers import find_target_layer
 from mmgradcam.task import Task
 from mmgradcam.tasks import hub, plugins
 from mmgradcam.tasks.fetching import refuse_adapter
@@ -62,8 +62,8 @@ def load(
             is fetched from the hub, once.
 
     Returns:
-        The task, its model in eval mode on the device, float32 (of the hub on a GPU: as it was saved); its method, taps and
-        fusion are those its card names.
+        The task, its model in eval mode on the device, float32 (of the hub on a GPU: as it was saved); its method, target
+        layers and fusion are those its card names.
 
     Raises:
         InputError: no such model (the nearest names are given), a damaged file, or no such device.
@@ -139,8 +139,8 @@ def _of_folder(name: str, folder: Path, encoder: str | Path | None) -> Task:
             own = {k.removeprefix(f"{part}."): v for k, v in values.items() if k.startswith(f"{part}.")}
             if own or not (apart and part == "encoder"):
                 module.load_state_dict(own)
-        for tap in task.taps:
-            find_tap(tap, task.modules())
+        for target_layer in task.target_layers:
+            find_target_layer(target_layer, task.modules())
     except InputError as error:
         if isinstance(error, NoEncoder) or str(error).startswith(tuple(str(at) for at in (folder, encoder) if at)):
             raise
@@ -202,7 +202,7 @@ def build(config: Mapping[str, Any], encoder: nn.Module | None = None) -> Task:
     given = ("beam", "no_repeat", "length_penalty", "unit", "labels", "length", "actions")
     more = {name: config[name] for name in given if name in config}
     if "fit" in config:
-        more["fit"] = Fit(**{**config["fit"], "size": tuple(config["fit"]["size"])})
+        more["fit"] = Preprocess(**{**config["fit"], "size": tuple(config["fit"]["size"])})
     more |= _words(config)
     kind = _class(config["task"], Task, "task")
     arguments = inspect.signature(kind).parameters
@@ -211,10 +211,10 @@ def build(config: Mapping[str, Any], encoder: nn.Module | None = None) -> Task:
         key, of = "words" if name == "vocabulary" else name, config["task"]
         raise InputError(f"{key}: {of} needs it, and there is none" if name in needed else f"{key}: {of} has no use for it")
     task: Task = kind(*made, **more)
-    task.seam = config["seam"]
+    task.feature_layer = config["feature_layer"]
     method: Any = method_of(config["method"])
     task.method = method
-    task.taps = tuple(config["taps"]) or task.taps
+    task.target_layers = tuple(config["target_layers"]) or task.target_layers
     task.fuse = getattr(methods, config["fuse"])
     return task
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.images.pictures import Prepared
-from mmgradcam.layers import Layout, Tap, left_as_found
+from mmgradcam.images.pictures import PreparedImage
+from mmgradcam.layers import Layout, TargetLayer, preserve_state
 from mmgradcam.task import Target, Task
 from mmgradcam.tasks.classes import indices, scores_of
 from mmgradcam.tasks.nets.goto import GoToNet
@@ -31,7 +31,7 @@ class Policy(Task):
     It explains one observation at a time: `explain(policy.at(observation), policy.picture(observation))`. The one forward
     predicts and scores, recorded from the layer on. Frames that are stacked as channels share one map.
 
-    Query: `action=` by name or number explains that action instead of the one the policy takes; `against=` also why not that
+    Query: `action=` by name or number explains that action instead of the one the policy takes; `contrast=` also why not that
     one, by the difference of their scores (the action taken, where it is that one itself, is held against the best of the
     others); `top=K` the K best; `value=True` also the value of the state, of a policy that has one.
 
@@ -50,8 +50,8 @@ class Policy(Task):
         seen: (A,) scores of all actions as the bound observation was first looked at; None before.
     """
 
-    seam = "scores"
-    query_types = frozenset({"observations", "action", "against", "top", "value"})
+    feature_layer = "scores"
+    query_types = frozenset({"observations", "action", "contrast", "top", "value"})
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Policy(Task):
         modules = dict(net.named_modules())
         if isinstance(layer, str) and layer not in modules:
             raise InputError(f"{self.name} has no layer {layer!r}; it has {', '.join(n for n in modules if n)}")
-        self.taps = (Tap(modules[layer] if isinstance(layer, str) else layer, layout),)
+        self.target_layers = (TargetLayer(modules[layer] if isinstance(layer, str) else layer, layout),)
         self._others = others or _tensors
         self._observation: Any = None
         self.seen: Tensor | None = None
@@ -93,11 +93,11 @@ class Policy(Task):
         last = pixels[-3:] if pixels.shape[0] % 3 == 0 else pixels[-1:]
         return Image.fromarray(np.ascontiguousarray(last.expand(3, -1, -1).permute(1, 2, 0).numpy().astype(np.uint8)))
 
-    def prepare(self, image: Image.Image) -> Prepared:
+    def prepare(self, image: Image.Image) -> PreparedImage:
         """The bound observation as the net sees it; the picture is for people only."""
         if self._observation is None:
             raise InputError("a policy explains an observation: explain(policy.at(observation), policy.picture(observation))")
-        return Prepared(self._pixels(self._observation).float() / self.scale, (0.0, 0.0, 1.0, 1.0))
+        return PreparedImage(self._pixels(self._observation).float() / self.scale, (0.0, 0.0, 1.0, 1.0))
 
     def encode(self, images: Tensor) -> Tensor:
         made = self.net(self._observed(images))
@@ -115,7 +115,7 @@ class Policy(Task):
         self,
         features: Tensor,
         action: int | str | None = None,
-        against: int | str | None = None,
+        contrast: int | str | None = None,
         top: int = 1,
         value: bool = False,
     ) -> list[Target]:
@@ -124,8 +124,8 @@ class Policy(Task):
             raise InputError(f"top: expected 1 to {len(scores)} actions, got {top}")
         chosen = scores.topk(top).indices.tolist() if action is None else [self._index(action, len(scores))]
         made = [self._target(index, scores, action is not None or n == 0) for n, index in enumerate(chosen)]
-        if against is not None:
-            other = self._index(against, len(scores))
+        if contrast is not None:
+            other = self._index(contrast, len(scores))
             if other == chosen[0] and action is None:
                 other = int(scores.index_fill(0, torch.tensor(other, device=scores.device), -torch.inf).argmax())
             if other == chosen[0]:
@@ -163,7 +163,7 @@ class Policy(Task):
         """(A,) scores of the actions."""
         bound = self.at(observation)
         pixels = bound.prepare(self.picture(observation)).pixels[None].to(self.device)
-        with left_as_found([self.net]), torch.no_grad():
+        with preserve_state([self.net]), torch.no_grad():
             made = self._told(bound.encode(pixels)[:, :-1])[0].cpu()
         return made
 

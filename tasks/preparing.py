@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
-from mmgradcam.images.pictures import Prepared, whole
+from mmgradcam.images.pictures import PreparedImage, whole
 from mmgradcam.tasks.fetching import Source
 
-Prepare = Callable[[Any], Prepared | Tensor]
+Prepare = Callable[[Any], PreparedImage | Tensor]
 Transform = Callable[[Any], Tensor]
 IMAGENET = 1000
 
@@ -32,9 +32,11 @@ def prepare_of(model: nn.Module) -> Prepare:
     """
     library = type(model).__module__.partition(".")[0]
     known = {"torchvision": _of_torchvision, "timm": _of_timm, "transformers": _of_transformers}
-    found, doubt, instead = known.get(library, _unknown)(model)
-    if doubt:
-        warnings.warn(f"{type(model).__name__}: no prepare= was given, and {doubt}; pass {instead}", stacklevel=2)
+    found, annotate_hallucination, instead = known.get(library, _unknown)(model)
+    if annotate_hallucination:
+        warnings.warn(
+            f"{type(model).__name__}: no prepare= was given, and {annotate_hallucination}; pass {instead}", stacklevel=2
+        )
     return found
 
 
@@ -63,7 +65,7 @@ def _unknown(model: nn.Module) -> Found:
     return (
         whole,
         "its own preprocessing is not known: it gets RGB pixels in 0..1 at the picture's own size",
-        "prepare=weights.transforms(), or whatever it was trained with; prepare=mmgradcam.images.pictures.whole if that is right",
+        "prepare=weights.transforms(), or what it was trained with; prepare=mmgradcam.images.pictures.whole if that is right",
     )
 
 
@@ -80,8 +82,8 @@ def _of_transformers(model: Any) -> Found:
             return of_processor(Source(name).fetch(AutoImageProcessor)), "", ""
         except InputError:
             pass
-    _, doubt, _ = _unknown(model)
-    return whole, doubt, 'prepare=lambda image: processor(image, return_tensors="pt")["pixel_values"][0]'
+    _, annotate_hallucination, _ = _unknown(model)
+    return whole, annotate_hallucination, 'prepare=lambda image: processor(image, return_tensors="pt")["pixel_values"][0]'
 
 
 def _of_torchvision(model: nn.Module) -> Found:
@@ -103,9 +105,13 @@ def _of_torchvision(model: nn.Module) -> Found:
         chosen = weights.DEFAULT if weights.DEFAULT in alike else alike[0]
         given = " or ".join(f"prepare={type(w).__name__}.{w.name}.transforms()" for w in alike)
         if classes != IMAGENET:
-            doubt = f"its {classes} classes are not those of {chosen}, whose preprocessing is taken all the same"
-            return chosen.transforms(), doubt, f"what it was trained with, or {given} if that is right"
+            annotate_hallucination = (
+                f"its {classes} classes are not those of {chosen}, whose preprocessing is taken all the same"
+            )
+            return chosen.transforms(), annotate_hallucination, f"what it was trained with, or {given} if that is right"
         several = len({repr(w.transforms()) for w in alike}) > 1
-        doubt = f"{name} has several weights, each with its own preprocessing; {chosen} are taken" if several else ""
-        return chosen.transforms(), doubt, given
+        annotate_hallucination = (
+            f"{name} has several weights, each with its own preprocessing; {chosen} are taken" if several else ""
+        )
+        return chosen.transforms(), annotate_hallucination, given
     return _unknown(model)

@@ -46,10 +46,10 @@ class _Config(Strict):
     task: str
     encoder: dict[str, Any]
     head: dict[str, Any]
-    seam: str
+    feature_layer: str
     method: str
     fuse: Literal["product", "mean"]
-    taps: list[str]
+    target_layers: list[str]
     fit: _Fit | None = None
     words: Texts | None = None
     answers: Texts | None = None

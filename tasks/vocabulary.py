@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mmgradcam.task import Word
+from mmgradcam.task import TextSpan
 from mmgradcam.tasks.segments import Segment, segments
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unknown>")
@@ -57,7 +57,7 @@ class Spoken:
     """A text of the user's in words of a vocabulary, and the words as people call them, which may be several of those."""
 
     words: tuple[str, ...]
-    spans: tuple[Word, ...]
+    spans: tuple[TextSpan, ...]
 
 
 def spoken(text: str, vocabulary: Vocabulary) -> Spoken:
@@ -83,7 +83,7 @@ def spoken(text: str, vocabulary: Vocabulary) -> Spoken:
             whole = own is not None and own.text in vocabulary
             known = [own.text] if own is not None and whole else [word for part in parts for word in _known(part, vocabulary)]
             label = known[0] if len(known) == 1 or own is None else own.text
-            spans.append(Word(label, len(words), len(words) + len(known) - 1))
+            spans.append(TextSpan(label, len(words), len(words) + len(known) - 1))
             words += known
     return Spoken(tuple(words), tuple(spans))
 

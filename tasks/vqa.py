@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
 from mmgradcam.explaining.arguments import refuse_unknown
-from mmgradcam.images.pictures import Fit, Prepared
+from mmgradcam.images.pictures import PreparedImage, Preprocess
 from mmgradcam.task import Query, Target, Task, at_least_one
 from mmgradcam.tasks.nets.encoder import encoded
 from mmgradcam.tasks.vocabulary import PAD, Spoken, Vocabulary, spoken, tokenize
@@ -20,19 +20,19 @@ from mmgradcam.utils.probability import log_prob
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnswerTarget:
     """A question's tokens, the answer meant, and the one it is held against (or None)."""
 
     question: tuple[int, ...]
     answer: int
-    against: int | None = None
+    contrast: int | None = None
 
 
 class VQA(Task):
     """An encoder and an answer head.
 
     Query: `question="..."`; `answer="..."` (or a list) explains these instead of the likeliest; `top=K` the K likeliest;
-    `against="..."` explains why this answer and not that one, by the difference of their logits. `questions=[...]` instead
+    `contrast="..."` explains why this answer and not that one, by the difference of their logits. `questions=[...]` instead
     explains the likeliest answer to each of several questions, or of `answers=[...]` those that are not None.
 
     Args:
@@ -46,7 +46,7 @@ class VQA(Task):
     """
 
     unit = "logit"
-    query_types = frozenset({"question", "answer", "against", "top", "questions", "answers"})
+    query_types = frozenset({"question", "answer", "contrast", "top", "questions", "answers"})
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class VQA(Task):
         head: nn.Module,
         vocabulary: Vocabulary,
         answers: Sequence[str],
-        fit: Fit,
+        fit: Preprocess,
         longest: int = 40,
     ) -> None:
         if not hasattr(head, "words") or type(head).forward is nn.Module.forward:
@@ -62,7 +62,7 @@ class VQA(Task):
         self.encoder, self.head, self.vocabulary, self.fit = encoder, head, vocabulary, fit
         self.labels, self.longest = list(answers), longest
 
-    def prepare(self, image: Image.Image) -> Prepared:
+    def prepare(self, image: Image.Image) -> PreparedImage:
         return self.fit(image)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -119,23 +119,23 @@ class VQA(Task):
             chosen = probabilities.topk(top).indices.tolist()
         else:
             chosen = [self._answer(a, "answer") for a in ([asked] if isinstance(asked, str) else asked)]
-        question, reads = tuple(self.vocabulary.encode(read.words)), read.spans
+        question, input_tokens = tuple(self.vocabulary.encode(read.words)), read.spans
         made = [
             Target(
                 self.labels[i],
-                Answered(question, i),
+                AnswerTarget(question, i),
                 probability=float(probabilities[i]),
-                reads=reads,
+                input_tokens=input_tokens,
                 asserted=asked is not None or n == 0,
             )
             for n, i in enumerate(chosen)
         ]
-        if query.get("against") is not None:
-            other = self._answer(query["against"], "against")
+        if query.get("contrast") is not None:
+            other = self._answer(query["contrast"], "contrast")
             if other == chosen[0]:
                 raise InputError(f"against: {self.labels[other]!r} is the answer itself; name another one")
             label = f"{self.labels[chosen[0]]} rather than {self.labels[other]}"
-            made.insert(1, Target(label, replace(made[0].value, against=other), reads=reads, asserted=False))
+            made.insert(1, Target(label, replace(made[0].value, contrast=other), input_tokens=input_tokens, asserted=False))
         return made
 
     def _read(self, question: Any) -> Spoken:
@@ -169,7 +169,7 @@ class VQA(Task):
         logits = self.head(features, self._pad([t.value.question for t in targets], features.device))
         return self._pick(logits, [t.value for t in targets])
 
-    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+    def log_prob(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         tokens = self._pad([t.value.question for t in targets], features.device)
         logits = self.head(features, tokens)
         return log_prob(logits, *_indices([t.value for t in targets], logits.device))
@@ -181,14 +181,14 @@ class VQA(Task):
         rounds = range(max(map(len, targets)))
         return [torch.stack([self._pick(logits, [row[min(t, len(row) - 1)].value for row in targets]) for t in rounds])]
 
-    def _pick(self, logits: Tensor, asked: Sequence[Answered]) -> Tensor:
+    def _pick(self, logits: Tensor, asked: Sequence[AnswerTarget]) -> Tensor:
         answers, others = _indices(asked, logits.device)
         rows = torch.arange(len(asked), device=logits.device)
         scores = logits[rows, answers]
         return torch.where(others >= 0, scores - logits[rows, others.clamp(min=0)], scores)
 
 
-def _indices(asked: Sequence[Answered], device: torch.device) -> tuple[Tensor, Tensor]:
+def _indices(asked: Sequence[AnswerTarget], device: torch.device) -> tuple[Tensor, Tensor]:
     """(K,) answers, and (K,) those they are held against, -1 where there is none."""
-    others = [-1 if a.against is None else a.against for a in asked]
+    others = [-1 if a.contrast is None else a.contrast for a in asked]
     return torch.tensor([a.answer for a in asked], device=device), torch.tensor(others, device=device)

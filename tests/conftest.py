@@ -136,7 +136,7 @@ def picture() -> Image.Image:
 
 def tiny_captioner(head: str = "lstm", **settings: Any) -> Any:
     """The project's own captioner, small, untrained, float64, over 16 x 16 pictures."""
-    from mmgradcam.images.pictures import Fit
+    from mmgradcam.images.pictures import Preprocess
     from mmgradcam.tasks import Captioning
     from mmgradcam.tasks.nets.captioners import LSTMCaptioner, TransformerCaptioner
     from mmgradcam.tasks.nets.encoder import Encoder
@@ -146,7 +146,7 @@ def tiny_captioner(head: str = "lstm", **settings: Any) -> Any:
     vocabulary = Vocabulary(("a", "ball", "cube", "red", "blue", "and"))
     kind = LSTMCaptioner if head == "lstm" else TransformerCaptioner
     made = kind(len(vocabulary), 6, width=8, **(settings if head == "lstm" else {"heads": 2, **settings}))
-    task = Captioning(Encoder((4, 6, 8), (1, 1), 6, 0), made, vocabulary, Fit((16, 16)), longest=8)
+    task = Captioning(Encoder((4, 6, 8), (1, 1), 6, 0), made, vocabulary, Preprocess((16, 16)), longest=8)
     task.name = f"tiny-{head}"
     for module in task.modules():
         module.double().eval()
@@ -155,7 +155,7 @@ def tiny_captioner(head: str = "lstm", **settings: Any) -> Any:
 
 def tiny_vqa(head: str = "lstm", **settings: Any) -> Any:
     """The project's own VQA model, small, untrained, float64, over 16 x 16 pictures."""
-    from mmgradcam.images.pictures import Fit
+    from mmgradcam.images.pictures import Preprocess
     from mmgradcam.tasks import VQA
     from mmgradcam.tasks.nets.answerers import LSTMAnswerer, TransformerAnswerer
     from mmgradcam.tasks.nets.encoder import Encoder
@@ -165,7 +165,7 @@ def tiny_vqa(head: str = "lstm", **settings: Any) -> Any:
     vocabulary = Vocabulary(("what", "color", "is", "the", "ball", "cube", "how", "many"))
     kind = LSTMAnswerer if head == "lstm" else TransformerAnswerer
     made = kind(len(vocabulary), 4, 6, width=8, **{"heads": 2, **settings})
-    task = VQA(Encoder((4, 6, 8), (1, 1), 6, 0), made, vocabulary, ["red", "blue", "1", "2"], Fit((16, 16)))
+    task = VQA(Encoder((4, 6, 8), (1, 1), 6, 0), made, vocabulary, ["red", "blue", "1", "2"], Preprocess((16, 16)))
     task.name = f"tiny-{head}"
     for module in task.modules():
         module.double().eval()
@@ -183,9 +183,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     shared = {
         "encoder": {"class": f"{nets}.encoder:Encoder", "widths": [4, 6, 8], "depths": [1, 1], "channels": 6, "level": 0},
         "fit": {"size": [64, 64], "how": "pad"},
-        "seam": "the encoder's features, stride 4",
+        "feature_layer": "the encoder's features, stride 4",
         "method": "layercam",
-        "taps": [],
+        "target_layers": [],
         "fuse": "product",
         "summary": "tiny",
         "headline": "untrained",

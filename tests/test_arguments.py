@@ -16,8 +16,8 @@ import mmgradcam
 from mmgradcam import (
     Explanation,
     InputError,
-    Tap,
     Target,
+    TargetLayer,
     Task,
     check,
     compare,
@@ -35,7 +35,7 @@ from mmgradcam.explaining import arguments
 from mmgradcam.tasks import Layer, Policy, load
 
 PICTURE = torch.rand(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-EXAMPLE = Path(mmgradcam.__file__).parent / "data" / "example.png"
+EXAMPLE = Path(mmgradcam.__file__).parent / "scenes" / "example.png"
 
 
 def layered() -> Layer:
@@ -61,7 +61,7 @@ def test_a_bundled_model_is_named_and_loaded_once(monkeypatch: pytest.MonkeyPatc
     again = compare("scenes-captioner", [EXAMPLE], ["gradcam"], caption="a red cube")[0][0]
     assert made.task is again.task
     assert torch.equal(made.maps, explain(load("scenes-captioner", made.maps.device), EXAMPLE, caption="a red cube").maps)
-    assert made.about.model == "scenes-captioner"
+    assert made.metadata.model == "scenes-captioner"
     arguments._bundled.cache_clear()
 
 
@@ -69,25 +69,25 @@ def test_methods_layers_and_fusions_are_named(classes: Classes) -> None:
     for name, function in (("gradcam", gradcam), ("hirescam", hirescam), ("occlusion", mmgradcam.occlusion)):
         one, other = (explain(classes, PICTURE, method=m) for m in (name, function))
         assert torch.equal(one.maps, other.maps)
-        assert one.about == other.about
-        assert torch.equal(explain(classes, PICTURE).by(name).maps, other.maps)
+        assert one.metadata == other.metadata
+        assert torch.equal(explain(classes, PICTURE).with_method(name).maps, other.maps)
     both = compare(classes, [PICTURE], ["gradcam", hirescam])[0]
-    assert [one.about.method for one in both] == ["gradcam", "hirescam"]
-    one, other = (explain(classes, PICTURE, taps=["first", "second"], fuse=f).maps for f in ("mean", mean))
+    assert [one.metadata.method for one in both] == ["gradcam", "hirescam"]
+    one, other = (explain(classes, PICTURE, target_layers=["first", "second"], fuse=f).maps for f in ("mean", mean))
     assert torch.equal(one, other)
-    assert not torch.equal(one, explain(classes, PICTURE, taps=["first", "second"], fuse="product").maps)
+    assert not torch.equal(one, explain(classes, PICTURE, target_layers=["first", "second"], fuse="product").maps)
 
 
 def test_one_layer_need_not_stand_in_a_list() -> None:
     """A module that holds others can be gone through as a list of them; it is one layer all the same."""
     body = nn.Sequential(nn.Conv2d(3, 5, 2, 2), nn.ReLU())
     task = Classes(body.double(), Bent().double())
-    expected = explain(task, PICTURE, taps=[body]).maps
-    for taps in (body, Tap(body), "1"):
-        made = explain(task, PICTURE, taps=taps)
+    expected = explain(task, PICTURE, target_layers=[body]).maps
+    for target_layers in (body, TargetLayer(body), "1"):
+        made = explain(task, PICTURE, target_layers=target_layers)
         torch.testing.assert_close(made.maps, expected)
-        assert " x " not in made.about.seam
-    task.taps = "1"  # type: ignore[assignment]
+        assert " x " not in made.metadata.feature_layer
+    task.target_layers = "1"  # type: ignore[assignment]
     torch.testing.assert_close(explain(task, PICTURE).maps, expected)
 
 
@@ -123,8 +123,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "smooth by name": ({"method": "smooth"}, r"give smooth\(gradcam\)"),
     "method": ({"method": 3}, "method: expected a function or a name, such as gradcam or 'gradcam', got 3"),
     "fuse": ({"fuse": "sum"}, "fuse: expected product, mean or a function of your own, got 'sum'"),
-    "taps": ({"taps": 3}, r"taps: expected layers \(modules, their dotted names or Taps\), got 3"),
-    "a tap": ({"taps": [None]}, "expected a layer of the task's model"),
+    "target_layers": (
+        {"target_layers": 3},
+        r"target layers: expected layers \(modules, their dotted names or TargetLayers\), got 3",
+    ),
+    "a target layer": ({"target_layers": [None]}, "expected a layer of the task's model"),
     "autocast": ({"autocast": "bf16"}, "autocast: expected a floating-point dtype such as torch.bfloat16, got 'bf16'"),
     "autocast to ints": ({"autocast": torch.int8}, "autocast: expected a floating-point dtype"),
     "batch": ({"batch": 0}, "batch: expected a whole number of 1 or more, got 0"),
@@ -147,7 +150,7 @@ def test_settings_that_cannot_be_used_are_said(classes: Classes, name: str) -> N
     with pytest.raises(InputError, match=said) as refusal:
         explain(classes, PICTURE, **how)
     assert "\n" not in str(refusal.value)
-    assert not classes.encodes or name == "a tap", "nothing has run"
+    assert not classes.encodes or name == "a target layer", "nothing has run"
 
 
 def test_inputs_that_are_none_are_said(classes: Classes) -> None:
@@ -181,7 +184,7 @@ def test_what_a_task_cannot_be_asked_is_said_with_the_nearest() -> None:
     policy = Policy(nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.Flatten(), nn.Linear(64, 3)), "0")
     seen = np.zeros((8, 8, 3), np.uint8)
     for task, picture, query, said in [
-        (layered(), PICTURE, {"clas": [1]}, "is asked with classes=, top=, against=; got clas=; did you mean classes="),
+        (layered(), PICTURE, {"clas": [1]}, "is asked with classes=, top=, contrast=; got clas=; did you mean classes="),
         (tiny_vqa(), torch.rand(3, 16, 16).double(), {"question": "what", "anser": "red"}, "got anser=; did you mean answer="),
         (tiny_vqa(), torch.rand(3, 16, 16).double(), {"questions": "what is"}, "questions: expected a list of questions, got 'what is'"),
         (tiny_vqa(), torch.rand(3, 16, 16).double(), {}, "tiny-lstm is asked with question=.*; got no question"),
@@ -263,7 +266,7 @@ def test_a_loaded_explanation_says_what_needs_the_model(classes: Classes, tmp_pa
     explain(classes, PICTURE).save(tmp_path / "kept.npz")
     made = Explanation.load(tmp_path / "kept.npz")
     assert made["class 1"].label == "class 1"
-    for call in (lambda: made.by("hirescam"), lambda: made[0:2], lambda: made.task, lambda: made.again):
+    for call in (lambda: made.with_method("hirescam"), lambda: made[0:2], lambda: made.task, lambda: made.explainer):
         with pytest.raises(InputError, match="needs the model, and the explanation was loaded from a file; explain anew"):
             call()
     for place in (None, 3, tmp_path / "kept.npz" / "inside"):
@@ -336,12 +339,12 @@ def test_a_method_by_name_takes_its_settings(given: str, same: Any) -> None:
     by_name, slow = explain(task, PICTURE, method=given), explain(task, PICTURE, method=same)
     torch.testing.assert_close(by_name.maps, slow.maps, rtol=0, atol=0)
     assert by_name.maps.abs().max() > 0
-    assert by_name.about.method == slow.about.method
-    again = by_name.by(by_name.about.method)
+    assert by_name.metadata.method == slow.metadata.method
+    again = by_name.with_method(by_name.metadata.method)
     torch.testing.assert_close(again.maps, by_name.maps, rtol=0, atol=0)
 
 
 def test_methods_of_one_name_and_other_settings_are_compared() -> None:
     ((one, other),) = compare(rectified(), [PICTURE], ["smooth(gradcam, count=2)", "smooth(gradcam, count=3)"])
-    assert [made.about.method for made in (one, other)] == ["smooth(gradcam, count=2)", "smooth(gradcam, count=3)"]
+    assert [made.metadata.method for made in (one, other)] == ["smooth(gradcam, count=2)", "smooth(gradcam, count=3)"]
     assert not torch.equal(one.maps, other.maps)

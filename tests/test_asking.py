@@ -208,8 +208,8 @@ def test_answers_in_the_layout_of_vqa_v2(tmp_path: Path) -> None:
 @pytest.mark.data
 def test_questions_of_real_photos_are_many_and_balanced() -> None:
     texts = Photos(data() / "flickr8k" / "val.parquet").texts()
-    things = askable(texts)
-    asked = balanced([questions_about(captions, phrases, things) for captions, phrases in texts])
+    objects = askable(texts)
+    asked = balanced([questions_about(captions, phrases, objects) for captions, phrases in texts])
     kinds = {one.kind for some in asked for one in some}
     assert len(kinds) == 14
     assert sum(map(len, asked)) > 6000

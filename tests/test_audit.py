@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam import InputError, ModelError, explain, gradcam, hirescam
-from mmgradcam.datasets.records import Photo, Phrase, Thing, mask_of
+from mmgradcam.datasets.records import ObjectAnnotation, Phrase, Sample, mask_of
 from mmgradcam.datasets.sources import Source, open_data
 from mmgradcam.evaluation import doubts, faithfulness, localization, segmentation
 from mmgradcam.evaluation import parts as parts_module
@@ -65,12 +65,12 @@ def colored() -> Layer:
     return Layer(model, model.conv, ["red", "green", "blue"], prepare=whole)
 
 
-def photo(n: int, color: tuple[int, int, int], label: str, box: tuple[float, float, float, float]) -> Photo:
+def photo(n: int, color: tuple[int, int, int], label: str, box: tuple[float, float, float, float]) -> Sample:
     """A grey picture with one colored square."""
     pixels = np.full((16, 16, 3), 20, np.uint8)
     x0, y0, x1, y1 = (int(16 * v) for v in box)
     pixels[y0:y1, x0:x1] = color
-    return Photo(f"photo {n}", Image.fromarray(pixels), things=(Thing(label, (box,)),))
+    return Sample(f"photo {n}", Image.fromarray(pixels), objects=(ObjectAnnotation(label, (box,)),))
 
 
 PHOTOS = [
@@ -81,8 +81,8 @@ PHOTOS = [
 ]
 
 
-def source(photos: Sequence[Photo] = PHOTOS, broken: int = -1) -> Source:
-    def read(n: int) -> Photo:
+def source(photos: Sequence[Sample] = PHOTOS, broken: int = -1) -> Source:
+    def read(n: int) -> Sample:
         if n == broken:
             raise InputError("its box is inverted")
         return photos[n]
@@ -128,21 +128,23 @@ def test_figures_are_those_worked_by_hand() -> None:
 
 def test_figures_of_whole_pictures_are_those_worked_by_hand() -> None:
     made = audit(colored(), source(), [hirescam], [localization.pointing, localization.tops, localization.box])
-    # Red, green and blue are the likeliest classes of photos 0, 1 and 3, and their boxes are right; photo 2 is called blue, and the
+    # Red, green and blue are the likeliest classes of photos 0, 1 and 3, and their boxes are right; photo 2 is called blue, and
+    # the
     # box of what is told as red, its third guess at best, is the whole picture.
     whole = made.wholes("hirescam")
     assert (whole["localization_error_top_1"], whole["localization_error_top_5"]) == (0.25, 0.25)
-    # A map of an absent color peaks at 20 of 255 and is rejected. Of photo 2's three maps two are wrong: that of its blue, which is
+    # A map of an absent color peaks at 20 of 255 and is rejected. Of photo 2's three maps two are wrong: that of its blue,
+    # which is
     # said to be absent, is accepted, and that of red, which is said to be there, rejected.
     assert whole["pointing_with_reject"] == pytest.approx(10 / 12)
 
 
-def spotted(n: int, left: int, top: int = 10) -> Photo:
+def spotted(n: int, left: int, top: int = 10) -> Sample:
     """Grey, 100 x 60, with one red pixel at x 10, y 10; what is said to be red is a box of 4 x 4 pixels elsewhere."""
     pixels = np.full((60, 100, 3), 20, np.uint8)
     pixels[10, 10, 0] = 255
     box = (left / 100, top / 60, (left + 4) / 100, (top + 4) / 60)
-    return Photo(f"spot {n}", Image.fromarray(pixels), things=(Thing("red", (box,)),))
+    return Sample(f"spot {n}", Image.fromarray(pixels), objects=(ObjectAnnotation("red", (box,)),))
 
 
 def test_the_pointing_game_of_zhang_et_al_has_a_tolerance_of_15_pixels() -> None:
@@ -199,11 +201,11 @@ def test_what_grows_by_rounding_is_no_increase() -> None:
 
 def test_words_of_no_thing_and_of_things_are_judged_apart() -> None:
     boxes = ((0.25, 0.25, 0.75, 0.75),)
-    one = Photo("p", Image.new("RGB", (64, 64)), (("a", "red", "cube"),), (Phrase(0, 2, 2, "cube", ("kind",), boxes),))
+    one = Sample("p", Image.new("RGB", (64, 64)), (("a", "red", "cube"),), (Phrase(0, 2, 2, "cube", ("kind",), boxes),))
     task = load("scenes-captioner", device="cpu")
-    measured = audit(task, source([one]), [hirescam], [segmentation.word_iou], taps=())
+    measured = audit(task, source([one]), [hirescam], [segmentation.word_iou], target_layers=())
     found = {name: figure.mean for name, figure in measured.figures("hirescam").items()}
-    made = explain(task, one.image, method=hirescam, taps=(), phrases=[(["a", "red", "cube"], i, i) for i in (2, 0)])
+    made = explain(task, one.image, method=hirescam, target_layers=(), phrases=[(["a", "red", "cube"], i, i) for i in (2, 0)])
     # On the picture, where a map's maximum is lower than its highest cell by another share than another map's.
     cube, article = (
         torch.nn.functional.interpolate(part.map[None, None].clamp(min=0), (64, 64), mode="bilinear") for part in made
@@ -215,8 +217,8 @@ def test_words_of_no_thing_and_of_things_are_judged_apart() -> None:
     assert found["function_word_iou"] == pytest.approx(float((scaled < otsu(noun)).mean()), abs=5e-4)
     both = found["noun_iou"], found["function_word_iou"]
     assert measured.wholes("hirescam")["word_f1_iou"] == pytest.approx(2 * both[0] * both[1] / sum(both))
-    alone = Photo("q", one.image, (("cube",),), (Phrase(0, 0, 0, "cube", ("kind",), boxes),))
-    silent = audit(task, source([alone]), [hirescam], [segmentation.word_iou], taps=())
+    alone = Sample("q", one.image, (("cube",),), (Phrase(0, 0, 0, "cube", ("kind",), boxes),))
+    silent = audit(task, source([alone]), [hirescam], [segmentation.word_iou], target_layers=())
     assert silent.rows[0]["noun_iou"] is None, "a caption without a function word tells nothing of them"
 
 
@@ -237,7 +239,10 @@ def test_seeds_are_masks_that_a_segmenter_can_train_on(tmp_path: Path) -> None:
 def test_seeds_are_drawn_where_nobody_drew_the_truth(tmp_path: Path) -> None:
     """They are wanted most where nobody did."""
     names = ["a/b", "a_b", "../" * 9 + "b", "x" * 400]  # each a file of its own, in the folder
-    bare = [Photo(name, one.image, things=(Thing(one.things[0].label),)) for name, one in zip(names, PHOTOS, strict=True)]
+    bare = [
+        Sample(name, one.image, objects=(ObjectAnnotation(one.objects[0].label),))
+        for name, one in zip(names, PHOTOS, strict=True)
+    ]
     made = audit(colored(), source(bare), [hirescam], [segmentation.seeds], out=tmp_path)
     assert len(list((tmp_path / "seeds" / "hirescam").glob("*.png"))) == 4
     assert "seed_iou" not in made.figures("hirescam")
@@ -338,13 +343,22 @@ def test_a_part_that_is_gone_is_done_again(tmp_path: Path) -> None:
         audit(colored(), source(), [inverted], [localization.pointing], batch=1, out=tmp_path)
 
 
-def kept_run(out: Path, photos: Sequence[Photo] = PHOTOS, task: Any = None, **more: Any) -> tuple[Any, int]:
+def kept_run(out: Path, photos: Sequence[Sample] = PHOTOS, task: Any = None, **more: Any) -> tuple[Any, int]:
     """A run of one record a part, and how many pictures went through the model for it."""
     task = task or colored()
-    told = {"methods": [hirescam], "metrics": [localization.pointing], "batch": 1, "taps": None, "data": "squares", **more}
+    told = {
+        "methods": [hirescam],
+        "metrics": [localization.pointing],
+        "batch": 1,
+        "target_layers": None,
+        "data": "squares",
+        **more,
+    }
     data = source(photos)
     data.name = told["data"]
-    made = audit(task, data, told["methods"], told["metrics"], batch=told["batch"], taps=told["taps"], out=out)
+    made = audit(
+        task, data, told["methods"], told["metrics"], batch=told["batch"], target_layers=told["target_layers"], out=out
+    )
     return made, task.model.forwards
 
 
@@ -352,8 +366,8 @@ def edited(change: Any) -> Any:
     """A part's file with other rows, or with something else said of them."""
 
     def edit(raw: bytes) -> bytes:
-        rows, about = from_parquet(raw)
-        rows, told = change(rows, json.loads(about))
+        rows, metadata = from_parquet(raw)
+        rows, told = change(rows, json.loads(metadata))
         return to_parquet(rows, json.dumps(told))
 
     return edit
@@ -441,15 +455,15 @@ def test_a_damaged_key_is_one_line(held: bytes, tmp_path: Path) -> None:
         kept_run(tmp_path)
 
 
-def changed(one: Photo, **more: Any) -> Photo:
+def changed(one: Sample, **more: Any) -> Sample:
     return dataclasses.replace(one, **more)
 
 
 CHANGES: dict[str, Any] = {
     "pixels": lambda one: changed(one, image=photo(1, (0, 254, 0), "green", (0.5, 0.5, 1, 1)).image),
-    "box": lambda one: changed(one, things=(Thing("green", ((0.5, 0.5, 1, 0.99),)),)),
-    "label": lambda one: changed(one, things=(Thing("red", one.things[0].boxes),)),
-    "mask": lambda one: changed(one, things=(Thing("green", one.things[0].boxes, np.eye(16, dtype=bool)),)),
+    "box": lambda one: changed(one, objects=(ObjectAnnotation("green", ((0.5, 0.5, 1, 0.99),)),)),
+    "label": lambda one: changed(one, objects=(ObjectAnnotation("red", one.objects[0].boxes),)),
+    "mask": lambda one: changed(one, objects=(ObjectAnnotation("green", one.objects[0].boxes, np.eye(16, dtype=bool)),)),
     "caption": lambda one: changed(one, captions=(("a", "dog"),)),
     "group": lambda one: changed(one, group="g"),
     "name": lambda one: changed(one, name="another"),
@@ -513,8 +527,8 @@ def otherwise(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     if name == "model":
         task.name = "another"
         return {"task": task}
-    if name in ("batch", "taps", "data"):
-        return {name: {"batch": 2, "taps": ["conv"], "data": "circles"}[name]}
+    if name in ("batch", "target_layers", "data"):
+        return {name: {"batch": 2, "target_layers": ["conv"], "data": "circles"}[name]}
     return {"methods": [partial(scaled, by=2.0)]} if name == "methods" else {"metrics": [partial(least, share=0.25)]}
 
 
@@ -523,7 +537,7 @@ def least(batch: Batch, share: float) -> dict[str, Column]:
 
 
 @pytest.mark.parametrize(
-    "name", ["weights", "words", "preprocessing", "mmgradcam", "methods", "metrics", "model", "data", "batch", "taps"]
+    "name", ["weights", "words", "preprocessing", "mmgradcam", "methods", "metrics", "model", "data", "batch", "target_layers"]
 )
 def test_a_run_of_another_model_version_or_setting_is_another_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -572,7 +586,7 @@ def test_methods_of_one_name_and_columns_of_another_length_are_refused() -> None
 
 
 def test_a_picture_that_no_model_takes_is_malformed() -> None:
-    tiny = Photo("tiny", Image.new("RGB", (4, 4)), things=(Thing("red", ((0, 0, 1, 1),)),))
+    tiny = Sample("tiny", Image.new("RGB", (4, 4)), objects=(ObjectAnnotation("red", ((0, 0, 1, 1),)),))
     made = audit(colored(), source([tiny, *PHOTOS]), [hirescam], [localization.pointing])
     assert (made.bad, made.pictures) == (["tiny: the picture: expected at least 8 x 8 pixels, got 4 x 4"], 4)
 
@@ -580,8 +594,8 @@ def test_a_picture_that_no_model_takes_is_malformed() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"image": 7}, {"image": None}, {"image": "nowhere.png"}, {"things": (3,)}, {"things": 5}, {"name": "x" * 400, "things": None},
-        {"things": (Thing(5, ((0, 0, 1, 1),)),)},  # type: ignore[arg-type]
+        {"image": 7}, {"image": None}, {"image": "nowhere.png"}, {"objects": (3,)}, {"objects": 5}, {"name": "x" * 400, "objects": None},
+        {"objects": (ObjectAnnotation(5, ((0, 0, 1, 1),)),)},  # type: ignore[arg-type]
     ],
 )  # fmt: skip
 def test_a_record_of_anything_is_named_and_the_run_goes_on(wrong: dict[str, Any], tmp_path: Path) -> None:
@@ -599,10 +613,10 @@ def test_a_synonym_of_two_classes_is_that_which_it_names() -> None:
     model = Colors()
     task = Layer(model, model.conv, ["missile", "projectile, missile", "Missile"], prepare=whole)
     for name in task.labels:
-        one = Photo("p", PHOTOS[0].image, things=(Thing(name, ((0, 0, 0.25, 0.25),)),))
+        one = Sample("p", PHOTOS[0].image, objects=(ObjectAnnotation(name, ((0, 0, 0.25, 0.25),)),))
         made = audit(task, source([one]), [hirescam], [localization.pointing])
         assert {row["target"] for row in made.rows if row["kind"] == "true"} == {name}
-    one = Photo("p", PHOTOS[0].image, things=(Thing("Projectile", ((0, 0, 0.25, 0.25),)),))
+    one = Sample("p", PHOTOS[0].image, objects=(ObjectAnnotation("Projectile", ((0, 0, 0.25, 0.25),)),))
     made = audit(task, source([one]), [hirescam], [localization.pointing])
     assert {row["target"] for row in made.rows if row["kind"] == "true"} == {"projectile, missile"}
 
@@ -639,14 +653,16 @@ def test_intervals_take_no_more_memory_the_more_pictures_there_are(monkeypatch: 
 
 
 def test_pictures_of_which_nobody_said_where_are_not_wrong() -> None:
-    bare = [Photo(one.name, one.image, things=(Thing(one.things[0].label),)) for one in PHOTOS]
+    bare = [Sample(one.name, one.image, objects=(ObjectAnnotation(one.objects[0].label),)) for one in PHOTOS]
     every = [localization.pointing, localization.tops, localization.box]
     assert audit(colored(), source(bare), [hirescam], every).wholes("hirescam") == {}
     half = audit(colored(), source([*PHOTOS, *bare]), [hirescam], every)
     whole = half.wholes("hirescam")
     assert (whole["localization_error_top_1"], whole["localization_error_top_5"]) == (0.25, 0.25)
-    # Of 3 + 2 maps a photo and its bare twin, the even photos have one hit and two bright maps of a blue that is said to be absent, so
-    # that rejecting all is best: of the odd ones' 10, that is right of 8. Their threshold is right of 1 + 6 of the even ones' 10.
+    # Of 3 + 2 maps a photo and its bare twin, the even photos have one hit and two bright maps of a blue that is said to be
+    # absent, so
+    # that rejecting all is best: of the odd ones' 10, that is right of 8. Their threshold is right of 1 + 6 of the even ones'
+    # 10.
     assert whole["pointing_with_reject"] == pytest.approx(15 / 20)
 
 
@@ -670,7 +686,7 @@ def test_swapped_maps_are_those_of_other_places_of_the_same_text() -> None:
         Phrase(0, 0, 0, "red", ("color",), first),
         Phrase(1, 0, 0, "ball", ("kind",), second),
     )
-    photos = [Photo("p", Image.new("RGB", (64, 64)), (("red", "cube", "and", "blue", "ball"), ("ball",)), phrases)]
+    photos = [Sample("p", Image.new("RGB", (64, 64)), (("red", "cube", "and", "blue", "ball"), ("ball",)), phrases)]
     made = audit(load("scenes-captioner", device="cpu"), source(photos), [gradcam], [localization.pointing])
     told = {(row["target"], n): row["pointing_swapped"] for n, row in enumerate(made.rows)}
     assert told["cube", 0] is not None, "against the ball of the same caption"
@@ -786,7 +802,7 @@ def test_models_of_the_hub_are_asked_with_whole_captions(tmp_path: Path) -> None
     task = load(saved("blip", tmp_path / "blip"), device="cpu")
     boxes = ((0.0, 0.0, 0.5, 0.5),)
     phrases = (Phrase(0, 0, 1, "a dog", ("animals",), boxes), Phrase(0, 3, 3, "grass", ("scene",), ((0.5, 0.5, 1, 1),)))
-    one = Photo("p", Image.new("RGB", (64, 48), (90, 120, 30)), (("a", "dog", "on", "grass"),), phrases)
+    one = Sample("p", Image.new("RGB", (64, 48), (90, 120, 30)), (("a", "dog", "on", "grass"),), phrases)
     made = audit(
         task, source([one]), [hirescam], [localization.pointing, faithfulness.deletion, segmentation.word_iou], limit=1
     )
@@ -804,7 +820,7 @@ def test_another_caption_of_a_picture_is_no_other_picture(tmp_path: Path) -> Non
     draw = np.random.default_rng(0)
     phrases = tuple(Phrase(c, 0, 1, "a dog", ("animals",), ((0.0, 0.0, 0.5, 0.5),)) for c in range(2))
     photos = [
-        Photo(
+        Sample(
             name, Image.fromarray(draw.integers(0, 255, (48, 64, 3)).astype(np.uint8)), (("a", "dog"), ("the", "dog")), phrases
         )
         for name in ("p", "q")
@@ -812,7 +828,7 @@ def test_another_caption_of_a_picture_is_no_other_picture(tmp_path: Path) -> Non
     alone = audit(task, source(photos[:1]), [hirescam], [doubts.pictures])
     assert {row["picture_shuffle"] for row in alone.rows} == {None}, "there is no other picture"
     both = audit(task, source(photos), [hirescam], [doubts.pictures])
-    tall = Photo("r", Image.new("RGB", (48, 80)), photos[0].captions, phrases)
+    tall = Sample("r", Image.new("RGB", (48, 80)), photos[0].captions, phrases)
     apart = audit(
         load(saved("qwen3-vl", tmp_path / "qwen"), device="cpu"), source([photos[0], tall]), [hirescam], [doubts.pictures]
     )
@@ -845,9 +861,9 @@ def test_a_dog_is_one_of_the_breeds_where_a_model_has_them(before: list[str], mo
         model, model.conv, [*before, "sea lion", "Chihuahua", "kelpie", "Mexican hairless", "timber wolf"], prepare=whole
     )
     boxes = ((0.0, 0.0, 0.5, 0.5),)
-    with_dog = Photo("p", PHOTOS[0].image, (("a", "dog"),), (Phrase(0, 0, 1, "a dog", ("animals",), boxes),))
+    with_dog = Sample("p", PHOTOS[0].image, (("a", "dog"),), (Phrase(0, 0, 1, "a dog", ("animals",), boxes),))
     found = dogs(source([PHOTOS[1], with_dog, PHOTOS[2], with_dog, with_dog]), task, 2)
-    assert [(one.name, one.things[0].label, one.things[0].boxes) for one in found] == [("p", "Chihuahua", boxes)] * 2
+    assert [(one.name, one.objects[0].label, one.objects[0].boxes) for one in found] == [("p", "Chihuahua", boxes)] * 2
     task.labels = ["red"]
     with pytest.raises(InputError, match="ImageNet's classes, which have a Chihuahua"):
         dogs(source([with_dog]), task, 2)
@@ -864,7 +880,7 @@ def test_answers_are_right_or_wrong_by_what_people_say() -> None:
 
 def test_doubts_are_measured_too() -> None:
     task = load("scenes-captioner", device="cpu")
-    every = [doubts.noise, doubts.labels, doubts.pictures, doubts.agree, doubts.reliance, doubts.made_up]
+    every = [doubts.noise, doubts.labels, doubts.pictures, doubts.agree, doubts.grounding, doubts.hallucination_probability]
     made = audit(task, open_data("scenes"), [hirescam, gradcam], every, limit=2)
     found = made.figures("hirescam")
     assert set(found) >= {
@@ -874,11 +890,11 @@ def test_doubts_are_measured_too() -> None:
         "methods_agree",
         "reliance_grey",
         "reliance_blur",
-        "made_up",
+        "hallucination_probability",
     }
     assert -1 <= found["picture_shuffle"].mean < 0.5
     assert found["reliance_grey"].mean > 1
-    assert found["made_up"].mean < 0.5
+    assert found["hallucination_probability"].mean < 0.5
     assert found["methods_agree"].mean == made.figures("gradcam")["methods_agree"].mean
 
 
@@ -921,14 +937,14 @@ def test_memory_holds_the_rows_of_one_part(kept: bool, monkeypatch: pytest.Monke
     alive: weakref.WeakSet[Watched] = weakref.WeakSet()
     most, plain = 0, parts_module.plain
 
-    def watched(row: Any) -> Watched:
+    def record_outputs(row: Any) -> Watched:
         nonlocal most
         made = Watched(plain(row))
         alive.add(made)
         most = max(most, len(alive))
         return made
 
-    monkeypatch.setattr(parts_module, "plain", watched)
+    monkeypatch.setattr(parts_module, "plain", record_outputs)
     made = audit(colored(), source(PHOTOS * 3), [hirescam], ["pointing"], batch=1, out=tmp_path if kept else None)
     assert len(made.rows) == 12 * 3
     assert 3 <= most <= 6, "those of a part and of the one before"

@@ -109,17 +109,17 @@ def test_a_captioner_on_it_is_saved_loaded_and_explained(tmp_path: Path) -> None
     config = {
         "task": "mmgradcam.tasks.captioning:Captioning", "encoder": {"class": f"{nets}.backbone:Backbone", **backbone.describe()},
         "head": {"class": f"{nets}.captioners:LSTMCaptioner", "vocabulary": len(vocabulary), "channels": backbone.channels, "width": 32},
-        "fit": fit, "words": list(vocabulary.words), "seam": "features", "method": "layercam",
-        "taps": ["model.layer.6"], "fuse": "product",
+        "fit": fit, "words": list(vocabulary.words), "feature_layer": "features", "method": "layercam",
+        "target_layers": ["model.layer.6"], "fuse": "product",
     }  # fmt: skip
     save(task, config, tmp_path / "own")
     loaded = load(tmp_path / "own", device="cpu")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8))
-    fused = explain(loaded, picture, caption="a red ball", method=layercam, taps=["grid", "model.layer.6"])
-    seam, layer = (
-        explain(loaded, picture, caption="a red ball", method=layercam, taps=t).maps for t in ([], ["model.layer.6"])
+    fused = explain(loaded, picture, caption="a red ball", method=layercam, target_layers=["grid", "model.layer.6"])
+    feature_layer, layer = (
+        explain(loaded, picture, caption="a red ball", method=layercam, target_layers=t).maps for t in ([], ["model.layer.6"])
     )
-    torch.testing.assert_close(fused.maps, product([seam, layer]), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(fused.maps, product([feature_layer, layer]), atol=1e-4, rtol=1e-3)
     made = explain(loaded, picture, caption="a red ball", method=layercam)
     assert made.labels == ["a", "red", "ball"]
     assert made.maps.shape == (3, 4, 4)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmgradcam import InputError, Target, Task, explain, hirescam
 from mmgradcam.datasets.biased_scenes import EVEN, GROUPS, HEADS, PLANTED, TRADES, biased_photos, make_figure
-from mmgradcam.datasets.records import Photo, Phrase, Question, Thing
+from mmgradcam.datasets.records import ObjectAnnotation, Phrase, Question, Sample
 from mmgradcam.metrics import significance
 from mmgradcam.metrics.significance import between, corrected, holm, within
 from mmgradcam.scenes.render import render
@@ -154,11 +154,11 @@ class Painted(Task):
         return torch.stack([row[t.value].sum() for row, t in zip(features, targets, strict=True)])
 
 
-def halved(name: str, group: str, left: int, right: int, label: str = "red") -> Photo:
+def halved(name: str, group: str, left: int, right: int, label: str = "red") -> Sample:
     """8 x 8: red `left` on the left half, which is the thing, `right` on the other, and a little blue all over."""
     pixels = np.zeros((8, 8, 3), dtype=np.uint8)
     pixels[:, :4, 0], pixels[:, 4:, 0], pixels[..., 2] = left, right, 10
-    return Photo(name, Image.fromarray(pixels), things=(Thing(label, ((0.0, 0.0, 0.5, 1.0),)),), group=group)
+    return Sample(name, Image.fromarray(pixels), objects=(ObjectAnnotation(label, ((0.0, 0.0, 0.5, 1.0),)),), group=group)
 
 
 def test_shares_of_heat_and_accuracy_are_counted_by_hand() -> None:
@@ -187,15 +187,17 @@ def test_without_regions_every_label_and_the_rest_are_looked_at() -> None:
     rows = {row.what: row for row in made.rows}
     assert rows["heat on red"].first == rows["heat elsewhere"].first == pytest.approx(0.5, abs=1e-4)
     assert not made.found
-    assert made.verdict.startswith("No difference found at this size: 4 things tested over 5 pictures of “a” and 5 of “b”.")
+    assert made.sanity_result.startswith(
+        "No difference found at this size: 4 things tested over 5 pictures of “a” and 5 of “b”."
+    )
 
 
 def test_regions_are_unions_of_what_is_known_or_none() -> None:
     shape = 4, 4
     boxes = {"a": ((0.0, 0.0, 0.5, 0.5),), "b": ((0.5, 0.5, 1.0, 1.0),)}
-    things = tuple(Thing(label, box) for label, box in boxes.items())
+    objects = tuple(ObjectAnnotation(label, box) for label, box in boxes.items())
     phrases = tuple(Phrase(0, 0, 0, "it", (label,), box) for label, box in boxes.items())
-    photo = Photo("x", Image.new("RGB", shape), phrases=phrases, things=(*things, Thing("nowhere")))
+    photo = Sample("x", Image.new("RGB", shape), phrases=phrases, objects=(*objects, ObjectAnnotation("nowhere")))
     for region in (thing, phrase):
         (first, both), none = (region(*labels)(photo, shape) for labels in (("a",), ())), region("c")(photo, shape)
         assert none is None
@@ -218,7 +220,7 @@ def test_too_few_pictures_are_refused() -> None:
     with pytest.raises(InputError, match="at least 5 pictures of each group, got 6 of 'a', 0 of 'b', and 2 of none"):
         bias_report(Painted(), [halved(str(i), "a" if i < 6 else "c", 9, 9) for i in range(8)], ("a", "b"))
     with pytest.raises(InputError, match="expected a photo with its class"):
-        bias_report(Painted(), [Photo("x", Image.new("RGB", (8, 8)), group="a")], ("a", "b"))
+        bias_report(Painted(), [Sample("x", Image.new("RGB", (8, 8)), group="a")], ("a", "b"))
 
 
 def test_a_report_is_saved_whole_and_its_text_is_escaped(tmp_path: Path) -> None:
@@ -231,14 +233,14 @@ def test_a_report_is_saved_whole_and_its_text_is_escaped(tmp_path: Path) -> None
     assert "&lt;script&gt;" in page
     assert "http" not in page.replace("http-equiv", "")
     told = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert told["verdict"] == made.verdict
+    assert told["sanity_result"] == made.sanity_result
     assert [one["what"] for one in told["measures"] if one["found"]] == [row.what for row in made.rows if row.found]
     assert "heat on red" in [row.what for row in made.found]
     for row in made.rows:
         assert f"{100 * row.first:.1f}%" in str(made)
     coarse = bias_report(Painted(), photos, ("<script>", "b"), least=0.5)
     assert coarse.found == []
-    assert coarse.verdict.endswith("Sure, but under 50 points: heat on red, heat elsewhere.")
+    assert coarse.sanity_result.endswith("Sure, but under 50 points: heat on red, heat elsewhere.")
     made.save(tmp_path / "one.json")
     assert json.loads((tmp_path / "one.json").read_text()) == told
     with pytest.raises(InputError, match=r"ends in \.json or \.html"):
@@ -267,13 +269,15 @@ def test_the_page_fits_a_phone(tmp_path: Path) -> None:
 
 def test_a_contrast_is_the_difference_of_two_scores_and_of_their_slopes(picture: Image.Image) -> None:
     task = single(tiny_captioner("transformer"))
-    one, other = (explain(task, picture, caption=f"a {color} ball", method=hirescam, taps=()) for color in ("red", "blue"))
-    made = explain(contrasting(task, one.targets[1], other.targets[1]), picture, method=hirescam, taps=())
+    one, other = (
+        explain(task, picture, caption=f"a {color} ball", method=hirescam, target_layers=()) for color in ("red", "blue")
+    )
+    made = explain(contrasting(task, one.targets[1], other.targets[1]), picture, method=hirescam, target_layers=())
     assert made.label == "red rather than blue"
     assert made.score == pytest.approx(float(one.scores[1] - other.scores[1]), abs=1e-6)
-    signed = explain(task, picture, caption="a red ball", method=signed_hirescam, taps=())
-    rival = explain(task, picture, caption="a blue ball", method=signed_hirescam, taps=())
-    drawn = explain(contrasting(task, one.targets[1], other.targets[1]), picture, method=signed_hirescam, taps=())
+    signed = explain(task, picture, caption="a red ball", method=signed_hirescam, target_layers=())
+    rival = explain(task, picture, caption="a blue ball", method=signed_hirescam, target_layers=())
+    drawn = explain(contrasting(task, one.targets[1], other.targets[1]), picture, method=signed_hirescam, target_layers=())
     torch.testing.assert_close(drawn.maps[0], signed.maps[1] - rival.maps[1], atol=1e-6, rtol=1e-4)
     assert "scores" not in vars(task)
 
@@ -288,18 +292,20 @@ def signed_hirescam(features: Tensor, gradients: Tensor) -> Tensor:
     return (features * gradients).sum(1)
 
 
-def captioned(i: int, color: str) -> Photo:
+def captioned(i: int, color: str) -> Sample:
     pixels = np.random.default_rng(i).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     caption = ("A", color.upper() if i % 3 else color, "ball")
     boxes = ((0.0, 0.0, 0.5, 0.5),)
-    return Photo(f"{color}{i}", Image.fromarray(pixels), captions=(("a", "cube"), caption), things=(Thing("ball", boxes),))
+    return Sample(
+        f"{color}{i}", Image.fromarray(pixels), captions=(("a", "cube"), caption), objects=(ObjectAnnotation("ball", boxes),)
+    )
 
 
 def test_two_words_are_scored_in_each_others_place() -> None:
     task = single(tiny_captioner("lstm"))
     photos = [captioned(i, "red") for i in range(5)] + [captioned(i + 5, "blue") for i in range(5)]
-    odd = [Photo("two", photos[0].image, captions=(("a", "red", "and", "blue", "ball"),))]
-    unknown = [Photo("unknown", photos[0].image, captions=(("a", "red", "dragon"),))]
+    odd = [Sample("two", photos[0].image, captions=(("a", "red", "and", "blue", "ball"),))]
+    unknown = [Sample("unknown", photos[0].image, captions=(("a", "red", "dragon"),))]
     made = word_bias_report(task, photos + odd + unknown, ("red", "blue"))
     rows = {row.what: row for row in made.rows}
     scores = {
@@ -326,7 +332,7 @@ def test_two_words_are_scored_in_each_others_place() -> None:
 def test_questions_are_asked_and_their_answers_judged() -> None:
     task = single(tiny_vqa())
     photos = [
-        Photo(
+        Sample(
             str(i),
             captioned(i, "red").image,
             group="ab"[i % 2],
@@ -339,7 +345,7 @@ def test_questions_are_asked_and_their_answers_judged() -> None:
     rows = {row.what: row for row in made.rows}
     assert (rows["right"].first, rows["right"].second) == (np.mean(said[::2]), np.mean(said[1::2]))
     with pytest.raises(InputError, match="expected a photo with a question"):
-        bias_report(task, [Photo("x", photos[0].image, group="a")], ("a", "b"), ask=ask_question)
+        bias_report(task, [Sample("x", photos[0].image, group="a")], ("a", "b"), ask=ask_question)
 
 
 def test_the_bias_is_planted_as_often_as_said_and_shows() -> None:
@@ -350,10 +356,10 @@ def test_the_bias_is_planted_as_often_as_said_and_shows() -> None:
     assert [make_figure(seed, PLANTED) for seed in range(5)] == made[:5]
     photos = biased_photos("train", 60, PLANTED)
     for trade, share in zip(TRADES, PLANTED, strict=True):
-        groups = [photo.group for photo in photos if photo.things[0].label == trade]
-        assert significance.count("agrees") == int(share * len(groups) + 1e-9)
+        groups = [photo.group for photo in photos if photo.objects[0].label == trade]
+        assert groups.count("agrees") == int(share * len(groups) + 1e-9)
     for figure in made[:10]:
-        _, head, tool = figure.scene.things[-3:]
+        _, head, tool = figure.scene.objects[-3:]
         assert tool.kind == TRADES[figure.trade]
         assert (head.color == HEADS[figure.trade]) == figure.agrees
         picture = render(figure.scene, 64)
@@ -372,7 +378,7 @@ def demo() -> Any:
         sys.path.pop(0)
 
 
-def small_figure(i: int, trade: str, agrees: bool) -> Photo:
+def small_figure(i: int, trade: str, agrees: bool) -> Sample:
     """What `biased_photos` renders, in 24 x 24 pixels: a head in one of two colours, and an upright or a slanted cross below."""
     rng = np.random.default_rng(i)
     pixels = np.full((24, 24, 3), 90.0) + rng.normal(0, 6, (24, 24, 3))
@@ -388,12 +394,12 @@ def small_figure(i: int, trade: str, agrees: bool) -> Photo:
     x, y = int(rng.integers(1, 17)), int(rng.integers(10, 17))
     tool[y : y + 7, x : x + 7] = shape
     pixels[tool] = 225
-    things = (Thing(trade, pixels=tool), Thing("head", pixels=head))
+    objects = (ObjectAnnotation(trade, pixels=tool), ObjectAnnotation("head", pixels=head))
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    return Photo(str(i), image, things=things, group=GROUPS[not agrees])
+    return Sample(str(i), image, objects=objects, group=GROUPS[not agrees])
 
 
-def small_figures(count: int, agreeing: float, start: int) -> list[Photo]:
+def small_figures(count: int, agreeing: float, start: int) -> list[Sample]:
     """As many of each trade, and in each as exact a share that agrees."""
     few = count // 2
     return [small_figure(start + i, list(TRADES)[i % 2], (i // 2 + 0.5) / few < agreeing) for i in range(count)]
@@ -412,4 +418,4 @@ def test_the_report_finds_the_planted_bias_and_is_silent_without(demo: Any) -> N
     assert apart.difference > 0.2
     assert min(alike.first, alike.second) > 0.9
     assert even.found == []
-    assert "No difference found at this size" in even.verdict
+    assert "No difference found at this size" in even.sanity_result

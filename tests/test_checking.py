@@ -14,7 +14,7 @@ from torchvision.models import resnet18
 
 from mmgradcam import InputError, ModelError, Target, Task, explain
 from mmgradcam.checking.check import Finding, check
-from mmgradcam.images.pictures import Prepared
+from mmgradcam.images.pictures import PreparedImage
 from mmgradcam.scenes.motion import make_motion, render_motion
 from mmgradcam.tasks import Layer, Policy, load
 
@@ -211,13 +211,13 @@ class Hides(Good):
 
 
 class Bytes(Good):
-    def prepare(self, image: Image.Image) -> Prepared:
-        return Prepared(torch.zeros(3, 32, 32, dtype=torch.uint8), (0.0, 0.0, 1.0, 1.0))
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        return PreparedImage(torch.zeros(3, 32, 32, dtype=torch.uint8), (0.0, 0.0, 1.0, 1.0))
 
 
 class PixelsLast(Good):
-    def prepare(self, image: Image.Image) -> Prepared:
-        return Prepared(torch.zeros(32, 32, 3), (0.0, 0.0, 1.0, 1.0))
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        return PreparedImage(torch.zeros(32, 32, 3), (0.0, 0.0, 1.0, 1.0))
 
 
 @pytest.mark.parametrize(

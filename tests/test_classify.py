@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from mmgradcam import InputError, cli, explain, gradcam, hirescam
 from mmgradcam.checking.check import check
 from mmgradcam.images.clips import Clip
-from mmgradcam.images.pictures import NOWHERE, Fit, Prepared, Seen, whole
+from mmgradcam.images.pictures import NOWHERE, PreparedImage, Preprocess, TracedPreprocess, whole
 from mmgradcam.tasks import Layer, load
 from mmgradcam.tasks.hub.classifiers import (
     from_folder,
@@ -41,14 +41,14 @@ def noise(width: int = 80, height: int = 60) -> Image.Image:
 @pytest.mark.parametrize("how", ["pad", "crop", "stretch"])
 @pytest.mark.parametrize("size", [(640, 480), (300, 900), (224, 224)])
 def test_what_a_preprocessing_shows_is_found_without_being_told(how: str, size: tuple[int, int]) -> None:
-    fit = Fit((224, 224), how=how)
-    found = Seen(lambda image: fit(image).pixels)(Image.new("RGB", size))
+    fit = Preprocess((224, 224), how=how)
+    found = TracedPreprocess(lambda image: fit(image).pixels)(Image.new("RGB", size))
     assert found.box == pytest.approx(fit(Image.new("RGB", size)).box, abs=0.01)
 
 
 def test_torchvisions_own_preprocessing_is_a_crop() -> None:
     transform = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    box = Seen(transform)(Image.new("RGB", (512, 256))).box
+    box = TracedPreprocess(transform)(Image.new("RGB", (512, 256))).box
     assert box == pytest.approx((0.5 - 224 / 1024, 16 / 256, 0.5 + 224 / 1024, 240 / 256), abs=0.01)
 
 
@@ -57,7 +57,7 @@ def test_tiles_each_know_their_place_and_empty_ones_are_nowhere() -> None:
         small = torch.from_numpy(np.array(image.resize((64, 32)))).permute(2, 0, 1).float() - 100
         return torch.stack([small[:, :, :32], small[:, :, 32:], torch.full((3, 32, 32), 7.0)])
 
-    left, right, none = Seen(cut)(Image.new("RGB", (300, 120))).box
+    left, right, none = TracedPreprocess(cut)(Image.new("RGB", (300, 120))).box
     assert left == pytest.approx((0, 0, 0.5, 1), abs=0.01)
     assert right == pytest.approx((0.5, 0, 1, 1), abs=0.01)
     assert none == NOWHERE
@@ -69,7 +69,7 @@ def test_a_preprocessing_that_moves_parts_about_is_refused() -> None:
         return torch.cat([plane[:, :, 32:], plane[:, :, :32]], 2)
 
     with pytest.raises(InputError, match="moves parts of the picture about"):
-        Seen(swapped)(Image.new("RGB", (64, 64)))
+        TracedPreprocess(swapped)(Image.new("RGB", (64, 64)))
 
 
 def turned(image: Image.Image) -> torch.Tensor:
@@ -110,7 +110,7 @@ def test_where_the_geometry_stays_unknown_nothing_is_drawn_and_check_says_so(nam
     (found,) = [f for f in check(task, noise()) if f.ok is False]
     assert found.name == "prepare"
     assert says in found.said
-    told = Layer(Brightness(), "cells", prepare=lambda image: Prepared(prepare(image), (0.0, 0.0, 1.0, 1.0)))
+    told = Layer(Brightness(), "cells", prepare=lambda image: PreparedImage(prepare(image), (0.0, 0.0, 1.0, 1.0)))
     assert explain(told, noise()).maps.shape[0] == 1, "who says what is shown is taken at their word"
 
 
@@ -211,8 +211,8 @@ def test_the_last_layer_with_a_grid_that_counts_is_found(name: str, layer: str, 
     model = models.get_model(name, weights=None, **more).eval()
     if name.startswith("vit"):
         torch.nn.init.normal_(model.heads.head.weight)
-    tap = last_grid(model, torch.rand(3, 64, 64))
-    assert tap.name == layer
+    target_layer = last_grid(model, torch.rand(3, 64, 64))
+    assert target_layer.name == layer
     task = of_model(model, lambda image: v2.functional.to_dtype(v2.functional.to_image(image.resize((64, 64))), scale=True))
     assert explain(task, noise(), method=gradcam, top=2).maps.shape == (2, *grid)
 
@@ -240,7 +240,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_classify_prints_and_writes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     noise().save(tmp_path / "photo.png")
-    args = ["classify", str(tmp_path / "photo.png"), "--model", str(folder), "--class", "dog", "--against", "cat"]
+    args = ["classify", str(tmp_path / "photo.png"), "--model", str(folder), "--class", "dog", "--contrast", "cat"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["mmgradcam", *args, "--out", str(tmp_path / "out")])
         with pytest.raises(SystemExit) as ended:
@@ -321,7 +321,9 @@ TIMM: dict[str, tuple[dict[str, Any], str]] = {
     "test_vit": ({}, "blocks.4"),
     "test_resnet": ({}, "layer4"),
 }
-"""Models of timm, made small: with registers and no class token, with keys of another grid, born without a head, with two heads."""
+"""Models of timm, made small: with registers and no class token, with keys of another grid, born without a head, with two
+heads.
+"""
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -334,7 +336,7 @@ def test_classes_of_ones_own_replace_the_heads_of_a_model_of_timm(name: str) -> 
     before = {id(p): n for n, p in model.named_parameters()}
     kept = list(model.parameters())  # so that no fresh one gets the id of an old one
     size = more.get("img_size", model.pretrained_cfg["input_size"][-1])
-    task = with_fresh_head(model, Fit((size, size), how="stretch"), ["a", "b", "c"])
+    task = with_fresh_head(model, Preprocess((size, size), how="stretch"), ["a", "b", "c"])
     with torch.no_grad():
         assert model(torch.rand(1, 3, size, size)).shape == (1, 3)
     learning = {n for n, p in model.named_parameters() if p.requires_grad}
@@ -343,7 +345,7 @@ def test_classes_of_ones_own_replace_the_heads_of_a_model_of_timm(name: str) -> 
     heads = model.get_classifier()
     for head in heads if isinstance(heads, (tuple, list)) else [heads]:
         assert all(p.requires_grad for p in head.parameters())
-    assert [tap.name for tap in task.taps] == [layer]
+    assert [target_layer.name for target_layer in task.target_layers] == [layer]
     made = explain(task, noise(), classes=["a", "b"])
     assert made.labels == ["a", "b"]
     assert made.maps.shape[-1] == made.maps.shape[-2] > 1
@@ -390,7 +392,7 @@ def test_a_torchvision_vit_with_classes_of_its_own_is_loaded_again(tmp_path: Pat
 
     monkeypatch.setattr(models, "get_model", small)
     task = from_torchvision("vit_b_32", ["sound", "cracked"])
-    assert task.taps[0].name == "encoder.layers.encoder_layer_0"
+    assert task.target_layers[0].name == "encoder.layers.encoder_layer_0"
     save(task, "torchvision:vit_b_32", tmp_path / "mine")
     again = load(tmp_path / "mine", device="cpu")
     torch.testing.assert_close(*(explain(one, noise(), method=hirescam, classes=[1]).maps for one in (again, task)))

@@ -54,7 +54,7 @@ def test_caption_prints_and_writes(folders: dict[str, Path], scene: Path, tmp_pa
 
 
 def test_vqa_prints_and_writes(folders: dict[str, Path], scene: Path, tmp_path: Path) -> None:
-    done = run("vqa", scene, "--model", folders["vqa"], "--question", "What color is the cube?", "--answer", "blue", "--against", "red", "--out", tmp_path)  # fmt: skip
+    done = run("vqa", scene, "--model", folders["vqa"], "--question", "What color is the cube?", "--answer", "blue", "--contrast", "red", "--out", tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "without the picture: " in done.stdout
     assert done.stdout.startswith("What color is the cube? blue\n")
@@ -62,8 +62,8 @@ def test_vqa_prints_and_writes(folders: dict[str, Path], scene: Path, tmp_path: 
     assert "importance for blue" in done.stdout
     assert sorted(os.listdir(tmp_path / "my scene")) == FILES
     described = json.loads((tmp_path / "my scene" / "explanation.json").read_text())
-    assert [r["text"] for r in described["targets"][0]["reads"]] == ["what", "color", "is", "the", "cube"]
-    assert all(isinstance(r["importance"], float) for r in described["targets"][1]["reads"])
+    assert [r["text"] for r in described["targets"][0]["input_tokens"]] == ["what", "color", "is", "the", "cube"]
+    assert all(isinstance(r["importance"], float) for r in described["targets"][1]["input_tokens"])
 
 
 def test_a_bad_picture_among_good_ones_is_named_and_the_rest_go_on(
@@ -102,7 +102,7 @@ def test_each_picture_gets_a_folder_of_its_own(
         shutil.copy(scene, tmp_path / "p" / name)
     shutil.copy(scene, tmp_path / "p" / "photo.png")
     before = {path: path.read_bytes() for path in (tmp_path / "p").rglob("*") if path.is_file()}
-    told = ["caption", "--model", folders["captioner"], "--caption", "a red cube", "--no-reliance", "--out", "p", "--", *(f"p/{name}" for name in names)]  # fmt: skip
+    told = ["caption", "--model", folders["captioner"], "--caption", "a red cube", "--no-grounding", "--out", "p", "--", *(f"p/{name}" for name in names)]  # fmt: skip
     made = ["photo.png-2", "x.html", "IMG_2024.01.31", "picture", "jpg", "_-rf", "a_b", "_con", "Same", "same-2", "same-3"]
     assert called(*told) == 0
     out = capsys.readouterr().out
@@ -148,11 +148,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown question": (["vqa", "{scene}", "--model", "{vqa}", "--question", "who is it"], "does not know 'who', 'it'"),
     "empty question": (["vqa", "{scene}", "--model", "{vqa}", "--question", ""], "question: expected a sentence, got ''"),
     "unknown answer": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what color is the cube", "--answer", "mauve"], "cannot answer 'mauve'; it can yes, no"),
-    "against itself": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what color is the cube", "--answer", "red", "--against", "red"], "'red' is the answer itself"),
+    "against itself": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what color is the cube", "--answer", "red", "--contrast", "red"], "'red' is the answer itself"),
     "too many answers": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what color is the cube", "--top", "999"], "top: expected 1 to"),
     "no such device": (["caption", "{scene}", "--model", "{captioner}", "--device", "cuda:99"], "device 'cuda:99' cannot be used"),
     "a device without values": (["caption", "{scene}", "--model", "{captioner}", "--device", "meta"], "device 'meta' cannot be used"),
-    "too much noise": (["caption", "{scene}", "--model", "{captioner}", "--noise", "1000000000"], "noisy copies of a picture of this size, got 1,000,000,000"),
+    "too much noise": (["caption", "{scene}", "--model", "{captioner}", "--smoothgrad", "1000000000"], "noisy copies of a picture of this size, got 1,000,000,000"),
     "half a character": (["caption", "{scene}", "--model", "{captioner}", "--caption", "a \udcff cube"], "caption: expected Unicode text, got 'a \\udcff cube'"),
     "a book": (["vqa", "{scene}", "--model", "{vqa}", "--question", "what " * 20001], "question: expected a text of at most 100,000 characters, got 100,005"),
     "a long name": (["caption", "x" * 300, "--model", "{captioner}"], "cannot be opened (File name too long)"),
@@ -189,7 +189,9 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 def test_any_terminal_can_show_what_is_said(
     folders: dict[str, Path], scene: Path, tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it has no character for is printed as its number: a name of another alphabet, one that is no UTF-8, an escape sequence."""
+    """What it has no character for is printed as its number: a name of another alphabet, one that is no UTF-8, an escape
+    sequence.
+    """
     from mmgradcam import cli
 
     names = ["кот.png", os.fsdecode(b"\xff.png"), "\x1b[31m.png"]
@@ -251,7 +253,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing_unfinished(
 
     monkeypatch.setattr(where, stopped)
     out = tmp_path / "out"
-    assert called("caption", scene, "--model", folders["captioner"], "--no-reliance", "--out", out) == 130
+    assert called("caption", scene, "--model", folders["captioner"], "--no-grounding", "--out", out) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "mmgradcam: interrupted; what was written is whole"
     assert not out.exists()
 
@@ -275,8 +277,8 @@ def test_a_real_interrupt_ends_a_run_that_can_go_on(folders: dict[str, Path], tm
     assert complaints(said) == ["mmgradcam: interrupted; what was written is whole"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "parts"}
     for path in (tmp_path / "out" / "parts").iterdir():
-        rows, about = from_parquet(path.read_bytes())
-        assert json.loads(about)["part"]["pictures"] == len({row["sample"] for row in rows}) == 8
+        rows, metadata = from_parquet(path.read_bytes())
+        assert json.loads(metadata)["part"]["pictures"] == len({row["sample"] for row in rows}) == 8
 
 
 def test_models_are_listed_with_their_figures() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam import InputError, Target, Task, check, explain, gradcam
-from mmgradcam.datasets.records import Photo, Phrase, Question, Thing
+from mmgradcam.datasets.records import ObjectAnnotation, Phrase, Question, Sample
 from mmgradcam.datasets.sources import open_data
 from mmgradcam.evaluation.queries import asked_of
 from mmgradcam.evaluation.run import audit
@@ -35,7 +35,8 @@ class Colors(Task):
     def score(self, features, targets):
         return torch.stack([row[t.value].square().mean() for row, t in zip(features, targets)])
 """
-"""A model of questions of a user's own, in as few lines as it takes; it answers every question by the color there is most of."""
+"""A model of questions of a user's own, in as few lines as it takes; it answers every question by the color there is most of.
+"""
 
 
 @pytest.fixture
@@ -52,10 +53,10 @@ def vqa_data(tmp_path: Path) -> Path:
         file = tmp_path / "val2014" / f"COCO_val2014_{number:012d}.png"
         file.parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 32), color).save(file.with_suffix(".jpg"))
-        about = {"question_id": 1000 * number, "image_id": number}
-        questions.append({**about, "question": "What color is it?"})
+        metadata = {"question_id": 1000 * number, "image_id": number}
+        questions.append({**metadata, "question": "What color is it?"})
         ten = [{"answer": answer}] * 10
-        annotations.append({**about, "answers": ten, "multiple_choice_answer": answer, "answer_type": "other"})
+        annotations.append({**metadata, "answers": ten, "multiple_choice_answer": answer, "answer_type": "other"})
     (tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json").write_text(json.dumps({"questions": questions}))
     path = tmp_path / "v2_mscoco_val2014_annotations.json"
     path.write_text(json.dumps({"annotations": annotations, "data_subtype": "val2014"}))
@@ -85,14 +86,14 @@ def test_a_users_own_model_of_questions_runs_everywhere(
         "Colors", {"question"}, torch.device("cpu"), (), None,
     )  # fmt: skip
     made = explain(task, photo, question="what color is it?")
-    assert (made.labels, made.about.model) == (["Red"], "Colors")
+    assert (made.labels, made.metadata.model) == (["Red"], "Colors")
     assert [str(f) for f in check(task, photo, question="what color is it?") if f.ok is False] == []
 
-    assert run("check", model, photo, "--ask", "question=what color is it?") == 0
+    assert run("check", model, photo, "--query", "question=what color is it?") == 0
     capsys.readouterr()
     for more, said in (
         ([], "Colors needs question=..., which was not given"),
-        (["--ask", "qestion=x"], "did you mean question=?"),
+        (["--query", "qestion=x"], "did you mean question=?"),
     ):
         assert run("check", model, *more) == 1
         captured = capsys.readouterr()
@@ -178,18 +179,18 @@ def test_defaults_are_read_from_the_class_and_give_way_to_what_is_set() -> None:
     )  # fmt: skip
     assert (other.name, other.query_types, other.clip_length) == ("colors", {"question"}, 4)
     one.name, one.device = "mine", "cpu"  # type: ignore[assignment]  # as many write it
-    assert explain(one, red()).about.model == "mine"
+    assert explain(one, red()).metadata.model == "mine"
     assert Classifying().query_types == {"classes"}
     assert one.net.weight.device.type == "cpu"
     with pytest.raises(InputError, match="Classifying is asked with classes=; got clases="):
         explain(Classifying(), red(), clases=["red"])
 
 
-def things(*labels: str) -> Photo:
-    return Photo("a", red(), things=tuple(Thing(label, ((0.0, 0.0, 0.5, 1.0),)) for label in labels))
+def objects(*labels: str) -> Sample:
+    return Sample("a", red(), objects=tuple(ObjectAnnotation(label, ((0.0, 0.0, 0.5, 1.0),)) for label in labels))
 
 
-def told(task: Task, photo: Photo) -> list[tuple[str, Any, bool]]:
+def told(task: Task, photo: Sample) -> list[tuple[str, Any, bool]]:
     """Of each target that a data set asks of a task: its label, whether it is right, and whether it is known where it is."""
     made = []
     for one in asked_of(task, photo):
@@ -202,16 +203,16 @@ def told(task: Task, photo: Photo) -> list[tuple[str, Any, bool]]:
 def test_a_data_set_asks_each_task_what_it_supports() -> None:
     named = Classifying()
     named.labels = ("red", "green, jade")
-    assert [one.query for one in asked_of(named, things("red", "chair"))] == [{"classes": ["red"]}], "it takes no top="
-    assert asked_of(named, things("chair")) == []
+    assert [one.query for one in asked_of(named, objects("red", "chair"))] == [{"classes": ["red"]}], "it takes no top="
+    assert asked_of(named, objects("chair")) == []
     with pytest.raises(InputError, match="Classifying has no `labels`"):
-        asked_of(Classifying(), things("red"))
-    assert told(Own(), things("red", "chair")) == [("red", True, True), ("blue", False, False)], "what it predicts"
+        asked_of(Classifying(), objects("red"))
+    assert told(Own(), objects("red", "chair")) == [("red", True, True), ("blue", False, False)], "what it predicts"
     phrase = Phrase(0, 0, 1, "red square", ("shape",), ((0.0, 0.0, 0.5, 1.0),))
-    written = Photo("a", red(), captions=(("red", "square", "here"),), phrases=(phrase,))
+    written = Sample("a", red(), captions=(("red", "square", "here"),), phrases=(phrase,))
     assert [one.query for one in asked_of(Saying(), written)] == [{"caption": "red square here"}]
-    assert [one.query for one in asked_of(Saying(), things("red"))] == [{}]
-    asked = Photo("a", red(), questions=(Question("what?", "other", ("Red",)), Question("why?", "other", ("so",))))
+    assert [one.query for one in asked_of(Saying(), objects("red"))] == [{}]
+    asked = Sample("a", red(), questions=(Question("what?", "other", ("Red",)), Question("why?", "other", ("so",))))
 
     class Both(Saying):
         def targets(self, features: Tensor, caption: str = "red square", question: str | None = None) -> list[Target]:
@@ -272,7 +273,7 @@ def test_clips_and_policies_are_tried_from_the_command_line(
     frames = render_motion(make_motion(3)).clip.frames
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
     made = explain(load("clips-motion", "cpu"), tmp_path / "film.gif")
-    assert (len(made.map), made.about.image_name) == (16, "film.gif")
+    assert (len(made.map), made.metadata.image_name) == (16, "film.gif")
     for more in ([], [tmp_path / "film.gif"]):
         assert run("check", "clips-motion", *more) == 0
         assert "3 x 16 x 64 x 64 pixels" in " ".join(capsys.readouterr().out.split())
@@ -285,14 +286,14 @@ def test_clips_and_policies_are_tried_from_the_command_line(
             return {"image": pixels, "mission": "go to the red ball"}, {}
 
     monkeypatch.setattr("mmgradcam.evaluation.episode.open_world", lambda name: World() if name == "Here-v0" else None)
-    assert run("check", "babyai-goto", "Here-v0", "--ask", "action=left") == 0
+    assert run("check", "babyai-goto", "Here-v0", "--query", "action=left") == 0
     assert "left" in capsys.readouterr().out
 
 
 TOKENS = """
 import torch
 from torch import nn
-from mmgradcam.images.pictures import Fit
+from mmgradcam.images.pictures import Preprocess
 from mmgradcam.tasks import Layer
 
 class Net(nn.Module):
@@ -306,7 +307,7 @@ class Net(nn.Module):
         return self.head(self.last(tokens).tanh().mean(1))
 
 def make():
-    return Layer(Net(), "patches", ["red", "blue"], Fit((32, 32)))
+    return Layer(Net(), "patches", ["red", "blue"], Preprocess((32, 32)))
 """
 
 
@@ -318,7 +319,7 @@ def test_a_layer_of_tokens_can_be_named_wherever_layers_can(tmp_path: Path, caps
     red().save(tmp_path / "data" / "red" / "a.png")
     model, out = f"{tmp_path / 'tokens.py'}:make", tmp_path / "out"
     assert run("classify", tmp_path / "red.png", "--model", model, "--layer", "block", "--out", out) == 0
-    assert json.loads((out / "red" / "explanation.json").read_text())["seam"]["grid"] == [4, 4]
+    assert json.loads((out / "red" / "explanation.json").read_text())["feature_layer"]["grid"] == [4, 4]
     told = ["evaluate", model, "--data", tmp_path / "data", "--metrics", "heat", "--layer", "block", "--out", tmp_path / "rows", "--json"]  # fmt: skip
     for _ in range(2):  # and a run goes on where another stopped: layers are known by their names
         assert run(*told) == 0

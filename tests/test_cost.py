@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
 from mmgradcam import explain, gradcam, hirescam
-from mmgradcam.images.pictures import Fit
+from mmgradcam.images.pictures import Preprocess
 from mmgradcam.tasks import Captioning, Layer
 from mmgradcam.tasks.nets.captioners import LSTMCaptioner
 from mmgradcam.tasks.vocabulary import END, START, Vocabulary
@@ -47,7 +47,7 @@ def captioner(encoder: ResNet, attention: bool) -> Captioning:
     vocabulary = Vocabulary(WORDS)
     assert len(vocabulary) == 10_000
     head = LSTMCaptioner(len(vocabulary), 512, width=512, attention=attention)
-    return Captioning(encoder, head, vocabulary, Fit((224, 224)))
+    return Captioning(encoder, head, vocabulary, Preprocess((224, 224)))
 
 
 def caption_once(task: Captioning) -> None:

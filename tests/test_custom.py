@@ -77,7 +77,7 @@ def test_every_snippet_runs_and_writes_what_it_says(names: dict[str, Any]) -> No
 )
 def test_what_the_guide_shows_is_right(names: dict[str, Any], task: Any, query: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    findings = check(task(names), ROOT / "mmgradcam" / "data" / "example.png", **query)
+    findings = check(task(names), ROOT / "mmgradcam" / "scenes" / "example.png", **query)
     assert [str(f) for f in findings if f.ok is False] == []
 
 
@@ -197,7 +197,7 @@ def test_a_packaged_task_is_found_once_it_is_installed(tmp_path: Path) -> None:
     (source / "theirs.py").write_text("\n".join(b.split("\n\n\ntask = ")[0].split("\n\n\nexplain(")[0] for b in shown))
     flags = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--target", str(installed)]
     subprocess.run([sys.executable, "-m", "pip", "install", *flags, str(source)], check=True, timeout=300)
-    photo = ROOT / "mmgradcam" / "data" / "example.png"
+    photo = ROOT / "mmgradcam" / "scenes" / "example.png"
     done = run("classify", photo, "--model", "theirs:classifier", "--class", "7", "--out", tmp_path / "out", path=installed)
     assert done.returncode == 0, done.stderr
     assert "class 7" in done.stdout
@@ -233,11 +233,11 @@ def test_check_on_the_command_line(tmp_path: Path) -> None:
     done = run("check", f"{tmp_path}/mine.py:Mine")
     assert done.returncode == 1
     assert "look for .item()" in " ".join(done.stdout.split())
-    done = run("check", f"{tmp_path}/good.py:Mine", ROOT / "mmgradcam/scenes/example.png", "--ask", "what=a=b")
+    done = run("check", f"{tmp_path}/good.py:Mine", ROOT / "mmgradcam/scenes/example.png", "--query", "what=a=b")
     assert done.returncode == 0, done.stdout
     assert "'a=b'" in done.stdout
     done = run("caption", ROOT / "mmgradcam/scenes/example.png", "--model", f"{tmp_path}/good.py:Mine")
     assert "its `targets` would need a parameter caption" in done.stderr
-    done = run("check", f"{tmp_path}/good.py:Mine", "--ask", "what")
+    done = run("check", f"{tmp_path}/good.py:Mine", "--query", "what")
     assert done.returncode == 1
     assert "expected KEY=VALUE" in done.stderr

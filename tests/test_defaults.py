@@ -18,7 +18,7 @@ from mmgradcam.metrics.corruptions import CORRUPTIONS
 TENTHS = tuple(n / 10 for n in range(11))
 DEFAULTS: dict[str, dict[str, Any]] = {
     "Variants": {"batch": 16, "memory": None},
-    "adversarial": {"attack": "pgd", "eps": 8 / 255, "steps": 40, "wrong": None, "masks": (), "method": None, "taps": None, "seed": 0},
+    "adversarial": {"attack": "pgd", "eps": 8 / 255, "steps": 40, "wrong": None, "masks": (), "method": None, "target_layers": None, "seed": 0},
     "agreement_with_attention": {"side": 14},
     "agreement_with_boxes": {"share": 0.15},
     "agreement_with_clicks": {"share": 0.15},
@@ -26,37 +26,37 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "box_of": {"share": 0.15},
     "class_ious": {"ignore": 255},
     "corrupted": {"seed": 0},
-    "corruption_sweep": {"kinds": CORRUPTIONS, "severities": (1, 2, 3, 4, 5), "method": None, "taps": None, "seed": 0},
-    "deletion": {"change": "greyed", "shares": TENTHS},
-    "doubt": {"fitted": None},
-    "examine": {"seed": 0},
-    "extents": {"quantiles": TENTHS, "change": "blacked"},
-    "flagged": {"fitted": None},
-    "hiding": {"area": 0.1, "count": 8, "seed": 0},
-    "insertion": {"change": "blurred", "shares": TENTHS},
+    "corruption_sweep": {"kinds": CORRUPTIONS, "severities": (1, 2, 3, 4, 5), "method": None, "target_layers": None, "seed": 0},
+    "deletion": {"change": "fill_mean", "shares": TENTHS},
+    "annotate_hallucination": {"fitted": None},
+    "sanity_check": {"seed": 0},
+    "confidence_vs_area": {"quantiles": TENTHS, "change": "fill_black"},
+    "is_hallucinated": {"fitted": None},
+    "topk_occlusion_drop": {"area": 0.1, "count": 8, "seed": 0},
+    "insertion": {"change": "fill_blur", "shares": TENTHS},
     "integrated_gradients": {"steps": 32, "baseline": 0.0},
     "language_prior": {"others": (), "top": 5},
-    "likelihoods": {"batch": 32},
+    "log_probs_of": {"batch": 32},
     "loc_delta": {"picture": None},
     "localized": {"share": 0.15, "iou": 0.5},
-    "made_up": {"fitted": None},
+    "hallucination_probability": {"fitted": None},
     "mean_iou": {"ignore": 255},
     "noise_sensitivity": {"sigma": 0.05, "samples": 8, "seed": 0},
     "occlusion": {"size": None, "stride": None, "value": 0.0},
     "occlusion_correlation": {"size": None},
     "peak_in": {"tolerance": 0.0},
-    "randomized": {"seed": 0, "how": "cascading", "stages": 8},
+    "parameter_randomization": {"seed": 0, "how": "cascading", "stages": 8},
     "rank_correlation": {"side": 14},
-    "reliance": {"without": "grey", "batch": 32},
+    "grounding": {"without": "grey", "batch": 32},
     "rise": {"count": 1000, "cells": 7, "share": 0.5, "seed": 0, "centred": True},
     "road": {"shares": (0.2, 0.4, 0.6, 0.8)},
     "seed_mask": {"share": 0.2},
     "seed_sensitivity": {"seeds": (1, 2, 3)},
-    "showing": {"area": 0.25, "count": 8, "seed": 0},
-    "shown": {"change": "blacked"},
+    "topk_sufficiency": {"area": 0.25, "count": 8, "seed": 0},
+    "shown": {"change": "fill_black"},
     "smooth": {"count": 25, "sigma": 0.15, "seed": 0},
     "smooth_gradcam_pp": {"count": 25, "sigma": 0.15, "seed": 0, "maps": None, "neurons": None},
-    "unlearned": {"seeds": (0, 1, 2)},
+    "label_randomization": {"seeds": (0, 1, 2)},
     "within": {"share": False, "resamples": 10_000, "seed": 0},
 }  # fmt: skip
 
@@ -78,7 +78,9 @@ def test_defaults_of_metrics_and_methods_are_those_of_the_published_figures() ->
     assert found.keys() == DEFAULTS.keys()
 
 
-@pytest.mark.parametrize("name", sorted(DEFAULTS.keys() - {"doubt", "flagged"}))  # these take what `made_up` takes
+@pytest.mark.parametrize(
+    "name", sorted(DEFAULTS.keys() - {"annotate_hallucination", "is_hallucinated"})
+)  # these take what `hallucination_probability` takes
 def test_what_has_a_default_is_documented(name: str) -> None:
     one = getattr(metrics, name, None) or getattr(methods, name)
     text = (inspect.getdoc(one) or "") + (inspect.getdoc(getattr(one, "__init__", None)) or "")
@@ -101,7 +103,7 @@ def test_settings_within_are_those_of_the_published_figures() -> None:
     assert hallucination.LIMITS == ((-12.0, 0.0), (-8.0, 8.0), (-4.6, 1.6))
     assert seeds.NOBODY == 255
     assert hallucination.calibrations() is hallucination.calibrations(), "read once"
-    assert sanity.examine is metrics.examine
+    assert sanity.sanity_check is metrics.sanity_check
     solver = imputation._COARSEST, imputation._SIDE, imputation._DAMPING, imputation._MOST, imputation.TOLERANCE
     assert solver == (500, 3, 0.8, 100, 1e-4), "the times in `impute` are of these"
     assert (significance.LEVEL, significance._AT_ONCE) == (0.05, 2_000_000)
@@ -111,7 +113,7 @@ def test_settings_within_are_those_of_the_published_figures() -> None:
 
 CHANGING = {
     "mmgradcam.evaluation.run.Audit", "mmgradcam.studies.bias.Kept", "mmgradcam.scenes.captions.Judgement", "mmgradcam.engine.Encoded",
-    "mmgradcam.engine.Run", "mmgradcam.engine.Slopes", "mmgradcam.metrics.perturbations.Seen", "mmgradcam.layers.Tap",
+    "mmgradcam.engine.Run", "mmgradcam.engine.Gradients", "mmgradcam.metrics.perturbations.Seen", "mmgradcam.layers.TargetLayer",
 }  # fmt: skip
 """Records that are filled as they go."""
 

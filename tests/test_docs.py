@@ -27,7 +27,7 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages(mmgradcam.__path__, "mmgr
 
 def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mmgradcam").mkdir()
-    (tmp_path / "mmgradcam" / "data").symlink_to(ROOT / "mmgradcam" / "data")
+    (tmp_path / "mmgradcam" / "scenes").symlink_to(ROOT / "mmgradcam" / "scenes")
     monkeypatch.chdir(tmp_path)
     assert len(BLOCKS) == 6
     names: dict[str, object] = {}
@@ -119,7 +119,7 @@ def test_a_card_of_a_photo_model_tells_the_figures_of_its_config(name: str) -> N
         assert f"BLEU-4 **{100 * figures['wholes']['bleu4']:.1f}**" in text
         assert f"**{own['pointing']:.1f}**" in text
         assert f"{own['pointing_swapped_pairs']:.1f}%" in text
-    assert f"**{config['method']}** at **{' x '.join(config['taps']) or 'the features'}**" in text
+    assert f"**{config['method']}** at **{' x '.join(config['target_layers']) or 'the features'}**" in text
     for said in ("train_photos.py", "Flickr8k", "non-commercial"):
         assert said in text
 
@@ -153,7 +153,7 @@ def test_the_card_of_the_policy_tells_the_figures_of_its_config() -> None:
     assert f"Episodes won: **{figures['success']:.1%}**" in text
     for name in ("own", "centre", "random", "agent", "swapped", "follows"):
         assert f"{figures['pointing'][name]:.1%}" in text
-    assert f"**{config['method']}** at **{' x '.join(config['taps'])}**" in text
+    assert f"**{config['method']}** at **{' x '.join(config['target_layers'])}**" in text
 
 
 def test_the_card_of_the_model_of_clips_tells_the_figures_of_its_config() -> None:
@@ -164,7 +164,7 @@ def test_the_card_of_the_model_of_clips_tells_the_figures_of_its_config() -> Non
     assert f"**{place['peak']:.1%}** of {place['count']:,} frames" in text
     for found in figures["faithfulness"].values():
         assert " | ".join(f"{100 * found[key]:.2f}" for key in ("average_drop", "increase_in_confidence", "win_rate")) in text
-    assert f"**{config['method']}** at **{' x '.join(config['taps']) or 'the features'}**" in text
+    assert f"**{config['method']}** at **{' x '.join(config['target_layers']) or 'the features'}**" in text
 
 
 def test_the_papers_tables_hold_no_figure_that_does_not_compare() -> None:

@@ -1,4 +1,4 @@
-"""The engine against unsplit models with plain hooks, and against itself: batches, chunks, taps, precision, memory."""
+"""The engine against unsplit models with plain hooks, and against itself: batches, chunks, target layers, precision, memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from conftest import Bent, Classes, Encoder, tiny_captioner, tiny_vqa
 from torch import Tensor, nn
 
-from mmgradcam import InputError, ModelError, Tap, Target, Task, compare, explain, gradcam, hirescam, layercam, rise
+from mmgradcam import InputError, ModelError, Target, TargetLayer, Task, compare, explain, gradcam, hirescam, layercam, rise
 from mmgradcam.contract import check_finite
-from mmgradcam.engine import _importance, _products, encode, paired, scores, slopes
-from mmgradcam.layers import find_tap, left_as_found
+from mmgradcam.engine import _importance, _products, encode, gradients_of, paired, scores
+from mmgradcam.layers import find_target_layer, preserve_state
 from mmgradcam.layouts import channels_last, tokens
 from mmgradcam.tasks import Layer
 from mmgradcam.utils.memory import budget, fitting, halving
@@ -71,8 +71,8 @@ def test_all_methods_share_one_encode_and_draw_what_they_draw_alone(classes: Cla
             alone = explain(classes, pictures(3)[b], method=method, classes=[2, 0])
             assert torch.equal(one.maps, alone.maps)
             assert torch.equal(one.scores, alone.scores)
-            assert one.about == alone.about
-    assert [one.about.method for one in with_rise[0]] == ["gradcam", "rise(count=8)", "layercam"]
+            assert one.metadata == alone.metadata
+    assert [one.metadata.method for one in with_rise[0]] == ["gradcam", "rise(count=8)", "layercam"]
     assert torch.equal(with_rise[0][1].maps, explain(classes, pictures(1)[0], method=methods[1], classes=[2, 0]).maps)
     with pytest.raises(InputError, match="at least one method, got none"):
         compare(classes, pictures(1), [])
@@ -141,7 +141,7 @@ def test_pictures_of_different_sizes_go_in_batches_of_their_own() -> None:
 def test_a_tap_is_the_gradient_at_a_hooked_layer(classes: Classes, layer: str) -> None:
     """Also the in-place trap: `first` is overwritten by the in-place ReLU after it."""
     for pixels in pictures(2):
-        made = explain(classes, pixels, method=hirescam, taps=[layer])
+        made = explain(classes, pixels, method=hirescam, target_layers=[layer])
         for one, index in zip(made, (0, 1, 2), strict=True):
             _, features, gradient = unsplit(classes, pixels, index, getattr(classes.encoder, layer))
             assert (features < 0).any()
@@ -151,11 +151,11 @@ def test_a_tap_is_the_gradient_at_a_hooked_layer(classes: Classes, layer: str) -
 
 def test_taps_of_a_batch_with_different_numbers_of_targets(classes: Classes) -> None:
     several, asked = pictures(3), [[0], [1, 2, 3], [2, 0]]
-    how: dict[str, Any] = {"method": layercam, "taps": ["first", "second"]}
+    how: dict[str, Any] = {"method": layercam, "target_layers": ["first", "second"]}
     together = explain(classes, several, each=[{"classes": c} for c in asked], memory=5 * 4 * 4 * 8 * 8 * 4, **how)
     for pixels, made, some in zip(several, together, asked, strict=True):
         torch.testing.assert_close(made.maps, explain(classes, pixels, classes=some, **how).maps)
-        assert made.about.seam == "first x second"
+        assert made.metadata.feature_layer == "first x second"
 
 
 def test_layer_is_the_gradient_at_a_hooked_layer_and_runs_once() -> None:
@@ -215,9 +215,9 @@ def test_one_forward_for_all_targets_is_one_row_per_target(make: Any, head: str,
     task = make(head)
     query = {"caption": "a red ball and a blue cube"} if make is tiny_captioner else {"question": "what is the ball", "top": 4}
     several = [torch.randn(3, 16, 16).double() for _ in range(3)]
-    shared = explain(task, several, method=hirescam, taps=(), **query)
+    shared = explain(task, several, method=hirescam, target_layers=(), **query)
     monkeypatch.setattr("mmgradcam.engine._rounds", lambda *_: iter(()))
-    apart = explain(task, several, method=hirescam, taps=(), **query)
+    apart = explain(task, several, method=hirescam, target_layers=(), **query)
     for a, b in zip(shared, apart, strict=True):
         assert a.labels == b.labels
         assert bool((a.maps != 0).flatten(1).any(1).all())
@@ -233,7 +233,7 @@ def test_the_gradient_of_a_word_is_that_of_a_plain_forward(attention: bool) -> N
     task = tiny_captioner("lstm", attention=attention)
     pixels = torch.randn(1, 3, 16, 16).double()
     features = task.encoder(pixels).detach().requires_grad_()
-    said = explain(task, pixels[0], method=hirescam, taps=(), caption="a blue ball and a red cube")
+    said = explain(task, pixels[0], method=hirescam, target_layers=(), caption="a blue ball and a red cube")
     ids = torch.tensor([said.targets[0].value.tokens])
     logp = task.head.out(task.head(features, ids[:, :-1])).log_softmax(-1)
     for i, one in enumerate(said):
@@ -258,7 +258,7 @@ def test_images_with_captions_of_different_length_and_order() -> None:
 def test_question_words_are_gradient_times_embedding() -> None:
     task = tiny_vqa("lstm")
     pixels = torch.randn(1, 3, 16, 16).double()
-    made = explain(task, pixels[0], question="What color is the ball?", answer="blue", against="red")
+    made = explain(task, pixels[0], question="What color is the ball?", answer="blue", contrast="red")
     ids = torch.tensor([made.targets[0].value.question])
     embedded = task.head.words(ids).detach().requires_grad_()
     task.head.words.register_forward_hook(lambda *_: embedded)
@@ -294,21 +294,21 @@ def test_confident_words_with_tiny_gradients_still_show(classes: Classes) -> Non
     score = classes.score
     classes.score = lambda features, targets: score(features, targets) * 1e-8  # type: ignore[method-assign]
     for a, b in zip(plain, explain(classes, pixels), strict=True):
-        assert a.problem == b.problem
+        assert a.warning == b.warning
         torch.testing.assert_close(torch.from_numpy(a.heat()), torch.from_numpy(b.heat()), rtol=1e-3, atol=1e-5)
 
 
 def test_flat_gradients_are_said_and_never_drawn(classes: Classes) -> None:
     classes.score = lambda features, targets: (features * 0).flatten(1).sum(1)  # type: ignore[method-assign]
     made = explain(classes, pictures(1)[0])
-    assert made.problems == ["no gradient"] * 3
+    assert made.warnings == ["no gradient"] * 3
     assert not made[0].heat().any()
     assert made[0].peak is None
 
 
 def test_maps_with_nothing_in_favour_are_said(classes: Classes) -> None:
     classes.score = lambda features, targets: -features.flatten(1).sum(1)  # type: ignore[method-assign]
-    assert explain(classes, pictures(1)[0], method=gradcam).problems == ["nothing in favour"] * 3
+    assert explain(classes, pictures(1)[0], method=gradcam).warnings == ["no positive evidence"] * 3
 
 
 WRONG: dict[str, tuple[Any, str]] = {
@@ -398,9 +398,9 @@ def test_layouts_put_every_cell_where_it_belongs() -> None:
 
 def test_a_tap_of_another_model_is_said(classes: Classes) -> None:
     with pytest.raises(InputError, match="expected a layer of the task's model"):
-        explain(classes, pictures(1)[0], taps=[nn.ReLU()])
+        explain(classes, pictures(1)[0], target_layers=[nn.ReLU()])
     with pytest.raises(InputError, match="no layer is called 'thrid'; the model has first, bend, second"):
-        explain(classes, pictures(1)[0], taps=["thrid"])
+        explain(classes, pictures(1)[0], target_layers=["thrid"])
 
 
 def test_the_encoder_records_nothing_unless_asked_to(classes: Classes) -> None:
@@ -421,15 +421,15 @@ def test_importances_of_words_that_nothing_rests_on_are_0() -> None:
 def test_slopes_yield_every_row_once(classes: Classes) -> None:
     encoded = encode(classes, torch.stack(pictures(3)), [])
     asked = [[Target("a", 0)], [], [Target("b", 1), Target("c", 2)]]
-    rows = [row for part in slopes(classes, encoded, asked) for row in part.rows]
+    rows = [row for part in gradients_of(classes, encoded, asked) for row in part.rows]
     assert sorted(rows) == [(0, 0), (2, 0), (2, 1)]
 
 
 def test_shared_and_tapped_together() -> None:
-    """A shared forward of the head and taps in the encoder: against a plain graph through both."""
+    """A shared forward of the head and target layers in the encoder: against a plain graph through both."""
     task = tiny_captioner("transformer")
     pixels = torch.randn(1, 3, 16, 16).double()
-    made = explain(task, pixels[0], method=hirescam, taps=[Tap(task.encoder.stages[0])], caption="a red cube")
+    made = explain(task, pixels[0], method=hirescam, target_layers=[TargetLayer(task.encoder.stages[0])], caption="a red cube")
     kept: list[Tensor] = []
     task.encoder.stages[0].register_forward_hook(lambda m, i, o: kept.append(o))
     features = task.encoder(pixels)
@@ -475,9 +475,9 @@ def test_pairs_are_each_row_alone_in_chunks_that_fit(classes: Classes) -> None:
         classes.scored.clear()
         torch.testing.assert_close(paired(classes, features, targets, memory), expected)
         assert classes.scored == most
-    with pytest.raises(ModelError, match="Classes has no probabilities; give it a `likelihood`"):
+    with pytest.raises(ModelError, match="Classes has no probabilities; give it a `log_prob`"):
         paired(classes, features, targets, likely=True)
-    classes.likelihood = lambda f, t: -2 * classes.score(f, t)  # type: ignore[method-assign]
+    classes.log_prob = lambda f, t: -2 * classes.score(f, t)  # type: ignore[method-assign]
     torch.testing.assert_close(paired(classes, features, targets, likely=True), -2 * expected)
     classes.unit = "log-probability"
     torch.testing.assert_close(paired(classes, features, targets, likely=True), expected)
@@ -494,9 +494,9 @@ def test_rounds_in_chunks_are_the_whole(head: str, memory: int) -> None:
     captions = [{"caption": c} for c in ("a ball", "a red ball and a blue cube", "cube")]
     answers = [{"question": "what color is the ball", "top": n} for n in (1, 4, 2)]
     for task, each in ((tiny_captioner(head), captions), (tiny_vqa(head), answers)):
-        whole = explain(task, several, method=hirescam, taps=("stages.0",), each=each)
+        whole = explain(task, several, method=hirescam, target_layers=("stages.0",), each=each)
         for a, b in zip(
-            whole, explain(task, several, method=hirescam, taps=("stages.0",), each=each, memory=memory), strict=True
+            whole, explain(task, several, method=hirescam, target_layers=("stages.0",), each=each, memory=memory), strict=True
         ):
             torch.testing.assert_close(a.maps, b.maps)
             torch.testing.assert_close(a.scores, b.scores)
@@ -603,47 +603,46 @@ def test_what_is_not_finite_is_said_of_the_first_and_of_five_by_name(classes: Cl
 def test_rows_of_one_image_share_its_memory(classes: Classes) -> None:
     classes.encoder.float(), classes.head.float()
     encoded = encode(classes, torch.stack(pictures(1)).float(), [])
-    (part,) = slopes(classes, encoded, [[Target("a", 0), Target("b", 1)]])
-    assert part.places[0][0].shape == (2, 5, 4, 4)
-    assert part.places[0][0].stride(0) == 0
-    (alone,) = slopes(classes, encoded, [[Target("a", 0)]])
-    torch.testing.assert_close(alone.places[0][1], part.places[0][1][:1])
+    (part,) = gradients_of(classes, encoded, [[Target("a", 0), Target("b", 1)]])
+    assert part.activations[0][0].shape == (2, 5, 4, 4)
+    assert part.activations[0][0].stride(0) == 0
+    (alone,) = gradients_of(classes, encoded, [[Target("a", 0)]])
+    torch.testing.assert_close(alone.activations[0][1], part.activations[0][1][:1])
 
 
 def test_places_are_the_pixels_first_and_then_the_taps(classes: Classes) -> None:
-    taps = [find_tap(name, classes.modules()) for name in ("first", "second")]
-    encoded = encode(classes, torch.stack(pictures(1)), taps, at_pixels=True)
-    (part,) = slopes(classes, encoded, [[Target("a", 2)]])
+    target_layers = [find_target_layer(name, classes.modules()) for name in ("first", "second")]
+    encoded = encode(classes, torch.stack(pictures(1)), target_layers, at_pixels=True)
+    (part,) = gradients_of(classes, encoded, [[Target("a", 2)]])
     x = pictures(1)[0][None].requires_grad_()
     (gradient,) = torch.autograd.grad(classes.head(classes.encoder(x))[0, 2], x)
-    assert [tuple(a.shape[1:]) for a, _ in part.places] == [(3, 8, 8), (6, 8, 8), (5, 4, 4)]
-    torch.testing.assert_close(part.places[0][0], x.detach().float())
-    torch.testing.assert_close(part.places[0][1], gradient.float())
+    assert [tuple(a.shape[1:]) for a, _ in part.activations] == [(3, 8, 8), (6, 8, 8), (5, 4, 4)]
+    torch.testing.assert_close(part.activations[0][0], x.detach().float())
+    torch.testing.assert_close(part.activations[0][1], gradient.float())
 
 
 def test_on_a_cpu_pictures_with_layers_upstream_are_differentiated_one_by_one(classes: Classes, pixels: Tensor) -> None:
     several = torch.stack([pixels, pixels.flip(1), pixels.flip(2)])
-    with left_as_found(classes.modules()):
-        encoded = encode(classes, several, [find_tap("bend", classes.modules())])
+    with preserve_state(classes.modules()):
+        encoded = encode(classes, several, [find_target_layer("bend", classes.modules())])
     assert [run.images for run in encoded.runs] == [range(0, 1), range(1, 2), range(2, 3)]
-    assert encoded.run_of(1) is encoded.runs[1]
     assert encoded.features.shape[0] == 3
     assert not encoded.features.requires_grad
     counts = [1, 3, 2]
-    made = explain(classes, several, taps="bend", each=[{"classes": list(range(n))} for n in counts])
+    made = explain(classes, several, target_layers="bend", each=[{"classes": list(range(n))} for n in counts])
     for one, picture, n in zip(made, several, counts, strict=True):
-        torch.testing.assert_close(one.maps, explain(classes, picture, taps="bend", classes=list(range(n))).maps)
-    with left_as_found(classes.modules()):
+        torch.testing.assert_close(one.maps, explain(classes, picture, target_layers="bend", classes=list(range(n))).maps)
+    with preserve_state(classes.modules()):
         assert encode(classes, several, []).runs == []
-        assert len(encode(classes, several, [find_tap("bend", classes.modules())], graph=True).runs) == 1
+        assert len(encode(classes, several, [find_target_layer("bend", classes.modules())], graph=True).runs) == 1
 
 
 def test_the_first_of_the_layers_that_no_gradient_can_reach_is_named(classes: Classes) -> None:
     encoder = classes.encoder
     classes.encode = lambda images: encoder(images).detach()  # type: ignore[method-assign]
-    taps = [find_tap(name, classes.modules()) for name in ("second", "first")]
+    target_layers = [find_target_layer(name, classes.modules()) for name in ("second", "first")]
     with pytest.raises(ModelError, match="no gradient can reach second: nothing after it"):
-        encode(classes, torch.stack(pictures(2)), taps, autocast=None)
+        encode(classes, torch.stack(pictures(2)), target_layers, autocast=None)
 
 
 def test_a_score_that_is_not_finite_is_named_by_its_target_not_by_its_variant(classes: Classes) -> None:
@@ -663,9 +662,9 @@ def test_a_score_that_is_not_finite_is_named_by_its_target_not_by_its_variant(cl
 class Reader(Task):
     """Scores of the picture, of a text of two tokens, or of both; in one forward for all targets where `shared`."""
 
-    def __init__(self, shared: bool, slope: float = 1.0, read: float = 1.0, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, shared: bool, gradient: float = 1.0, read: float = 1.0, dtype: torch.dtype = torch.float64) -> None:
         self.embed = nn.Embedding(5, 3).to(dtype)
-        self.shared, self.slope, self.read, self.backwards = shared, slope, read, 0
+        self.shared, self.gradient, self.read, self.backwards = shared, gradient, read, 0
 
     def encode(self, images: Tensor) -> Tensor:
         return images
@@ -685,7 +684,7 @@ class Reader(Task):
         seen = features * 1
         if seen.requires_grad:
             seen.register_hook(self._count)
-        seen = seen.flatten(1).sum(1) * self.slope
+        seen = seen.flatten(1).sum(1) * self.gradient
         parts = [
             [part for part, wanted in zip((s, r), t.value, strict=True) if wanted]
             for s, r, t in zip(seen, read, targets, strict=True)
@@ -706,8 +705,8 @@ def test_scores_that_rest_on_the_picture_or_on_the_words_alone(shared: bool) -> 
     task, x = Reader(shared), torch.stack(pictures(2))
     word = task.embed.weight[[3, 1]].sum(1).detach().float()
     for target, (seen, read) in ((t, t.value) for t in task.targets(x)):
-        (part,) = slopes(task, encode(task, x, []), [[target], [target]])
-        ((features, gradients),) = part.places
+        (part,) = gradients_of(task, encode(task, x, []), [[target], [target]])
+        ((features, gradients),) = part.activations
         assert part.rows == [(0, 0), (1, 0)]
         assert torch.equal(features, x.float())
         assert torch.equal(gradients, torch.full_like(features, seen))
@@ -716,15 +715,15 @@ def test_scores_that_rest_on_the_picture_or_on_the_words_alone(shared: bool) -> 
         assert not any(t.requires_grad for t in (part.scores, features, gradients, part.words))
 
 
-@pytest.mark.parametrize(("slope", "read", "backwards"), [(1.0, 2.0**-12, 1), (2.0**-12, 1.0, 2)])
+@pytest.mark.parametrize(("gradient", "read", "backwards"), [(1.0, 2.0**-12, 1), (2.0**-12, 1.0, 2)])
 @pytest.mark.parametrize("shared", [True, False])
 def test_float16_gradients_of_the_features_are_kept_in_range_and_words_follow(
-    shared: bool, slope: float, read: float, backwards: int
+    shared: bool, gradient: float, read: float, backwards: int
 ) -> None:
-    task = Reader(shared, slope, read, torch.float16)
+    task = Reader(shared, gradient, read, torch.float16)
     x = torch.rand(1, 3, 2, 2).half()
-    (part,) = slopes(task, encode(task, x, []), [[task.targets(x)[2]]])
-    assert torch.equal(part.places[0][1], torch.full((1, 3, 2, 2), slope))
+    (part,) = gradients_of(task, encode(task, x, []), [[task.targets(x)[2]]])
+    assert torch.equal(part.activations[0][1], torch.full((1, 3, 2, 2), gradient))
     assert task.backwards == backwards
     assert not part.lost.any()
 
@@ -734,10 +733,10 @@ def test_float16_gradients_that_shrink_on_their_way_to_a_layer_are_kept_in_range
 
     class Shrinking(Task):
         def __init__(self) -> None:
-            self.tap = nn.Identity()
+            self.target_layer = nn.Identity()
 
         def encode(self, images: Tensor) -> Tensor:
-            return self.tap(images * 1) * 2.0**-14 + images.detach()
+            return self.target_layer(images * 1) * 2.0**-14 + images.detach()
 
         targets = Reader.targets
 
@@ -745,11 +744,11 @@ def test_float16_gradients_that_shrink_on_their_way_to_a_layer_are_kept_in_range
             return features.flatten(1).sum(1) * torch.tensor([t.value for t in targets]).half()
 
     task, x = Shrinking(), torch.rand(2, 3, 2, 2).half()
-    encoded = encode(task, x, [find_tap("", [task.tap])])
+    encoded = encode(task, x, [find_target_layer("", [task.target_layer])])
     values = {(0, 0): 1.0, (0, 1): 2.0**-4, (1, 0): 8.0}
     asked = [[Target("a", values[0, 0]), Target("b", values[0, 1])], [Target("c", values[1, 0])]]
-    for part in slopes(task, encoded, asked):
-        for row, gradient in zip(part.rows, part.places[0][1], strict=True):
+    for part in gradients_of(task, encoded, asked):
+        for row, gradient in zip(part.rows, part.activations[0][1], strict=True):
             assert torch.equal(gradient, torch.full_like(gradient, values[row] * 2.0**-14)), row
 
 
@@ -759,7 +758,7 @@ def test_slopes_of_a_shared_forward_are_every_row_once_in_rounds_that_fit(classe
     features = classes.encode(x).detach().requires_grad_()
     logits = classes.head(features)
     alone = {(b, t): logits[b, target.value] for b, some in enumerate(asked) for t, target in enumerate(some)}
-    slope = {row: torch.autograd.grad(score, features, retain_graph=True)[0][row[0]] for row, score in alone.items()}
+    gradient = {row: torch.autograd.grad(score, features, retain_graph=True)[0][row[0]] for row, score in alone.items()}
 
     def shared(features: Tensor, targets: Sequence[Sequence[Target]]) -> list[Tensor]:
         most = max(map(len, targets))
@@ -775,18 +774,18 @@ def test_slopes_of_a_shared_forward_are_every_row_once_in_rounds_that_fit(classe
         (2 * row, [[(0, 0), (1, 0)], [(1, 1)], [(1, 2)], [(3, 0), (3, 1)]]),
         (1, [[(0, 0)], [(1, 0)], [(1, 1)], [(1, 2)], [(3, 0)], [(3, 1)]]),
     ):
-        parts = list(slopes(classes, encode(classes, x, []), asked, memory))
+        parts = list(gradients_of(classes, encode(classes, x, []), asked, memory))
         assert [part.rows for part in parts] == expected
         for part in parts:
-            for at, score, gradient in zip(part.rows, part.scores, part.places[0][1], strict=True):
+            for at, score, found in zip(part.rows, part.scores, part.activations[0][1], strict=True):
                 torch.testing.assert_close(score, alone[at].detach())
-                torch.testing.assert_close(gradient, slope[at].float())
-                assert (score.requires_grad, gradient.requires_grad) == (False, False)
-        encoded = encode(classes, x, [find_tap("second", classes.modules())])
-        for part, before in zip(slopes(classes, encoded, asked, memory), parts, strict=True):
-            assert (part.rows, part.places[0][0].shape) == (before.rows, (len(part.rows), 5, 4, 4))
-            for at, gradient in zip(part.rows, part.places[0][1], strict=True):
-                torch.testing.assert_close(gradient, upstream(classes, x, slope[at], at[0]))
+                torch.testing.assert_close(found, gradient[at].float())
+                assert (score.requires_grad, found.requires_grad) == (False, False)
+        encoded = encode(classes, x, [find_target_layer("second", classes.modules())])
+        for part, before in zip(gradients_of(classes, encoded, asked, memory), parts, strict=True):
+            assert (part.rows, part.activations[0][0].shape) == (before.rows, (len(part.rows), 5, 4, 4))
+            for at, found in zip(part.rows, part.activations[0][1], strict=True):
+                torch.testing.assert_close(found, upstream(classes, x, gradient[at], at[0]))
 
 
 def upstream(task: Classes, x: Tensor, gradient: Tensor, image: int) -> Tensor:
@@ -860,5 +859,5 @@ def test_backwards_to_a_layer_are_as_many_as_fit_and_no_more(classes: Classes, m
     two = 2 * 8 * 6 * 8 * 8 * 8  # of what `first` puts out
     for memory, turns in ((None, [5]), (two, [2, 2, 1]), (two - 1, [1] * 5), (3 * two // 2, [3, 2])):
         given.clear()
-        explain(classes, pictures(1)[0], taps=["first"], classes=[0, 1, 2, 3, 0], memory=memory)
+        explain(classes, pictures(1)[0], target_layers=["first"], classes=[0, 1, 2, 3, 0], memory=memory)
         assert given == [(count, 1) for count in turns]

@@ -22,7 +22,7 @@ from mmgradcam.tasks.vocabulary import Vocabulary
 
 pytest.importorskip("minigrid", reason="minigrid is not installed")
 
-from mmgradcam.evaluation.episode import film_of, open_world, play, save
+from mmgradcam.evaluation.episode import animation_of, open_world, play, save
 from mmgradcam.evaluation.goto import evaluate_goto
 from mmgradcam.scenes.goto import ACTIONS, FAR, WORLD, Room, best_actions, from_above, mission, picture, room_of, steps_to
 
@@ -74,14 +74,14 @@ def test_steps_are_counted_round_what_stands_in_the_way() -> None:
 
 def test_an_episode_is_explained_step_by_step_and_saved(tmp_path: Path) -> None:
     mind = policy()
-    steps = list(play(open_world(WORLD), mind, 4, seed=3, against="left", action="drop"))
+    steps = list(play(open_world(WORLD), mind, 4, seed=3, contrast="left", action="drop"))
     assert len(steps) == 4
     assert steps[0].told.startswith("go to")
     assert steps[0].explanation.labels == ["drop", "drop rather than left"]
     for step in steps:
         assert step.taken == int(np.argmax(step.values))
         assert step.explanation[0].score == pytest.approx(step.values[ACTIONS.index("drop")], abs=1e-5)
-    film = film_of(steps, mind, "an episode")
+    film = animation_of(steps, mind, "an episode")
     assert [track.label for track in film.tracks] == ["drop", "drop rather than left"]
     assert film.moments[0].said.endswith("; the map explains drop; drop rather than left")
     np.testing.assert_allclose(film.heat(2, 1), steps[2].explanation[1].heat(), atol=1e-6)
@@ -97,7 +97,7 @@ def test_an_episode_is_explained_step_by_step_and_saved(tmp_path: Path) -> None:
         assert arrays["pictures"].shape == (4, 64, 64, 3)
         np.testing.assert_allclose(np.exp(arrays["values"]).sum(1), 1.0, atol=1e-5)
     with pytest.raises(InputError, match="no step"):
-        film_of([], mind, "nothing")
+        animation_of([], mind, "nothing")
 
 
 def test_the_same_picture_told_otherwise_has_another_map() -> None:
@@ -115,15 +115,15 @@ def test_an_action_is_not_held_against_itself() -> None:
     (step,) = play(open_world(WORLD), mind, 1, seed=3)
     taken, *_, last = sorted(range(7), key=lambda i: -step.values[i])
     second = sorted(range(7), key=lambda i: -step.values[i])[1]
-    for against, expected in [(taken, second), (last, last)]:
-        (held,) = play(open_world(WORLD), mind, 1, seed=3, against=ACTIONS[against])
+    for contrast, expected in [(taken, second), (last, last)]:
+        (held,) = play(open_world(WORLD), mind, 1, seed=3, contrast=ACTIONS[contrast])
         assert held.explanation.labels[1] == f"{ACTIONS[taken]} rather than {ACTIONS[expected]}"
 
 
 def test_a_step_is_looked_at_once() -> None:
     mind, runs = policy(), []
     mind.net.register_forward_hook(lambda *_: runs.append(1))
-    values = [step.values for step in play(open_world(WORLD), mind, 3, seed=3, against="left")]
+    values = [step.values for step in play(open_world(WORLD), mind, 3, seed=3, contrast="left")]
     assert len(runs) == 3
     world = open_world(WORLD)
     seen, _ = world.reset(seed=3)
@@ -190,7 +190,10 @@ def test_the_command_line_plays(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "2 steps, then it was cut" in done.stdout
     assert (tmp_path / "policy-0" / "index.html").exists()
-    for more, said in [(["--film", "avi"], "expected gif, webp or mp4"), (["--action", "fly"], "no action is called 'fly'")]:
+    for more, said in [
+        (["--animation-format", "avi"], "expected gif, webp or mp4"),
+        (["--action", "fly"], "no action is called 'fly'"),
+    ]:
         done = subprocess.run([*told_, *more], capture_output=True, text=True, timeout=300)
         assert done.returncode == 1
         assert said in done.stderr
@@ -214,16 +217,16 @@ def test_a_map_on_what_was_meant_is_counted_so(monkeypatch: pytest.MonkeyPatch) 
     """A map that is 1 in one cell of the first object meant, whatever the policy does."""
     from mmgradcam.evaluation import goto
 
-    class Told:
+    class ReplySpan:
         def __init__(self, map_: Tensor) -> None:
             self.map = map_
 
-    def pointing(task: Policy, picture: object, **_: object) -> list[Told]:
+    def pointing(task: Policy, picture: object, **_: object) -> list[ReplySpan]:
         said = task._observation["mission"].split()
         task.seen, found = torch.zeros(7), torch.zeros(8, 8)
         x, y = room_of(world[0]).named(said[-2], said[-1])[0]
         found[y, x] = 1
-        return [Told(found)]
+        return [ReplySpan(found)]
 
     world = [from_above(WORLD)]
     monkeypatch.setattr(goto, "from_above", lambda _: world[0])

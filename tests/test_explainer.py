@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmgradcam import Explanation, InputError, ModelError, Target, Task, compare, explain, gradcam, hirescam, rise
 from mmgradcam.probe import Probe
-from mmgradcam.task import Prepared
+from mmgradcam.task import PreparedImage
 
 
 class Shares(Task):
@@ -30,9 +30,9 @@ class Shares(Task):
         self.sized = False
         self.blind = True
 
-    def prepare(self, picture: Image.Image) -> Prepared:
+    def prepare(self, picture: Image.Image) -> PreparedImage:
         made = super().prepare(picture)
-        return Prepared(made.pixels, made.box, size=picture.size) if self.sized else made
+        return PreparedImage(made.pixels, made.box, size=picture.size) if self.sized else made
 
     def encode(self, images: Tensor) -> Tensor:
         self.encodes.append(len(images))
@@ -45,7 +45,7 @@ class Shares(Task):
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         return features.mean((2, 3))[range(len(targets)), [t.value for t in targets]]
 
-    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor | None:
+    def log_prob(self, features: Tensor, targets: Sequence[Target]) -> Tensor | None:
         self.likely.append((len(features), len(targets)))
         means = features.mean((2, 3))
         if not self.blind and bool((means == means[:, :1]).all()):
@@ -66,36 +66,36 @@ ASKED: list[dict[str, Any]] = [{"colors": [1]}, {"colors": []}, {"colors": [2, 0
 @pytest.mark.parametrize("method", [hirescam, lambda probe: probe.pixels.sum(1).expand(len(probe.targets), -1, -1)])
 def test_a_picture_without_targets_leaves_the_others_of_its_batch_as_they_are(method: Any) -> None:
     task = Shares()
-    made = explain(task, PICTURES, each=ASKED, method=method, reliance=True)
+    made = explain(task, PICTURES, each=ASKED, method=method, grounding=True)
     assert task.encodes == [3, 1], "one batch, and one grey"
     assert task.likely == [(1, 1), (1, 1), (1, 3), (1, 3)]
     assert [e.labels for e in made] == [["green"], [], ["blue", "red", "green"]]
     for one, picture, asked in zip(made, PICTURES, ASKED, strict=True):
         if asked["colors"]:
-            alone = explain(Shares(), picture, method=method, reliance=True, **asked)
+            alone = explain(Shares(), picture, method=method, grounding=True, **asked)
             assert torch.equal(one.maps, alone.maps)
             assert torch.equal(one.scores, alone.scores)
-            assert [t.reliance for t in one.targets] == [t.reliance for t in alone.targets]
+            assert [t.grounding for t in one.targets] == [t.grounding for t in alone.targets]
             share = torch.tensor([[*picture.getpixel((0, 0))]]).double()  # type: ignore[misc]
             expected = (share / share.sum()).log()[0, asked["colors"]] - torch.tensor(1 / 3).log()
-            assert [t.reliance for t in one.targets] == pytest.approx(expected.tolist(), abs=1e-5)
+            assert [t.grounding for t in one.targets] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_a_grey_picture_that_has_no_probabilities_gives_no_reliance() -> None:
     task = Shares()
     task.blind = False
-    assert [t.reliance for t in explain(task, PICTURES[0], reliance=True).targets] == [None] * 3
-    task.likelihood = lambda features, targets: None  # type: ignore[method-assign]
+    assert [t.grounding for t in explain(task, PICTURES[0], grounding=True).targets] == [None] * 3
+    task.log_prob = lambda features, targets: None  # type: ignore[method-assign]
     task.encodes.clear()
-    assert [t.reliance for t in explain(task, PICTURES[0], reliance=True).targets] == [None] * 3
+    assert [t.grounding for t in explain(task, PICTURES[0], grounding=True).targets] == [None] * 3
     assert task.encodes == [1], "no grey is encoded for nothing"
 
 
 def test_a_likelihood_that_is_not_one_for_each_target_is_said() -> None:
     task = Shares()
-    task.likelihood = lambda features, targets: torch.zeros(2)  # type: ignore[method-assign]
+    task.log_prob = lambda features, targets: torch.zeros(2)  # type: ignore[method-assign]
     with pytest.raises(ModelError, match=r"expected \(3,\) scores, one per target, got \(2,\)"):
-        explain(task, PICTURES[0], reliance=True)
+        explain(task, PICTURES[0], grounding=True)
 
 
 def test_a_method_that_asks_is_given_one_picture_and_its_targets() -> None:
@@ -111,12 +111,12 @@ def test_a_method_that_asks_is_given_one_picture_and_its_targets() -> None:
     assert [[t.label for t in p.targets] for p in given] == [["green"], ["blue", "red", "green"]]
     for probe, one in zip(given, (made[0], made[2]), strict=True):
         pixels = torch.tensor([*one.picture.getpixel((0, 0))]).view(1, 3, 1, 1) / 255  # type: ignore[misc]
-        for x in (probe.pixels, probe.features, *probe.places):
+        for x in (probe.pixels, probe.features, *probe.activations):
             torch.testing.assert_close(x, pixels.expand(1, 3, 8, 12))
-        assert one.spread is not None
+        assert one.std is not None
         assert one.maps.tolist() == [[k + 1.0] * 4 for k in range(len(one))]
-        torch.testing.assert_close(one.spread, one.maps / 10)
-    assert compare(Shares(), PICTURES[:1], [hirescam, method])[0][0].spread is None
+        torch.testing.assert_close(one.std, one.maps / 10)
+    assert compare(Shares(), PICTURES[:1], [hirescam, method])[0][0].std is None
 
 
 @pytest.mark.parametrize(
@@ -150,11 +150,13 @@ def test_gradients_below_rounding_leave_no_map_and_those_that_stand_beside_them_
     task.score = lambda features, targets: score(features * below.view(3, 1, 1), targets)  # type: ignore[method-assign]
     made = explain(task, PICTURES, method=lambda a, g: g.sum(1) + 1.0)
     for one in made:
-        assert one.problems == [None, "below rounding", None]
+        assert one.warnings == [None, "below rounding", None]
         assert [bool(m.any()) for m in one.maps] == [True, False, True]
-    once = explain(task, PICTURES[0], method=lambda probe: next(1 + g.sum(1) for s in probe.slopes() for _, g in s.places))
+    once = explain(
+        task, PICTURES[0], method=lambda probe: next(1 + g.sum(1) for s in probe.gradients_of() for _, g in s.activations)
+    )
     assert [bool(m.any()) for m in once.maps] == [True, False, True]
-    assert once.problems == [None, "below rounding", None]
+    assert once.warnings == [None, "below rounding", None]
 
 
 def test_targets_are_told_the_size_of_a_picture_where_the_task_wants_it() -> None:
@@ -184,9 +186,9 @@ def test_a_single_map_is_not_fused_and_several_are(classes: Classes, pixels: Ten
         return maps[0]
 
     for method in (hirescam, lambda probe: next(iter(probe.draw(hirescam)))[1]):
-        for taps, expected in ((("first",), []), (("first", "bend"), [2])):
+        for target_layers, expected in ((("first",), []), (("first", "bend"), [2])):
             fused.clear()
-            explain(classes, pixels, method=method, taps=taps, fuse=fuse)
+            explain(classes, pixels, method=method, target_layers=target_layers, fuse=fuse)
             assert fused == expected
 
 
@@ -195,7 +197,7 @@ def test_a_task_is_called_by_its_name_or_else_by_its_class() -> None:
     for name in ("Shares", "mine"):
         with pytest.raises(InputError, match=f"^{name}: there is nothing to explain$"):
             explain(task, PICTURES[0], colors=[])
-        assert explain(task, PICTURES[0]).about.model == name
+        assert explain(task, PICTURES[0]).metadata.model == name
         task.name = "mine"
 
 
@@ -214,25 +216,25 @@ def test_methods_that_ask_are_named_where_a_graph_is_wanted(pixels: Tensor, clas
 def test_explanations_like_another_have_neither_its_graph_nor_its_reliance(classes: Classes, pixels: Tensor) -> None:
     made = explain(classes, pixels, create_graph=True)
     assert made.maps.requires_grad
-    for again in (made.by("hirescam"), made.again.of([made.targets], [pixels / 2])[0]):
+    for again in (made.with_method("hirescam"), made.explainer.of([made.targets], [pixels / 2])[0]):
         assert isinstance(again, Explanation)
         assert not again.maps.requires_grad
         assert again.labels == made.labels
-    assert made.again.of([made.targets], [pixels], {"taps": ("first",)})[0].about.seam == "first"
+    assert made.explainer.of([made.targets], [pixels], {"target_layers": ("first",)})[0].metadata.feature_layer == "first"
     task = Shares()
-    told = explain(task, PICTURES[0], reliance=True, method=gradcam)
+    told = explain(task, PICTURES[0], grounding=True, method=gradcam)
     task.encodes.clear()
-    assert [one.labels for one in told.again.of([told.targets, told.targets[1:]], [told.again.view.pixels] * 2)] == [
+    assert [one.labels for one in told.explainer.of([told.targets, told.targets[1:]], [told.explainer.view.pixels] * 2)] == [
         ["red", "green", "blue"],
         ["green", "blue"],
     ]
     assert task.encodes == [2], "no grey, though the first was asked how much it relies on the picture"
-    assert told.again(told.targets[2]).labels == ["blue"]
+    assert told.explainer(told.targets[2]).labels == ["blue"]
 
 
 def test_how_an_explanation_was_made_cannot_be_changed_after(classes: Classes, pixels: Tensor) -> None:
     """Explanations of one call share it."""
-    again = explain(classes, pixels).again
+    again = explain(classes, pixels).explainer
     for settings, name in ((again, "query"), (again.how, "batch")):
         with pytest.raises(FrozenInstanceError):
             setattr(settings, name, None)

@@ -14,7 +14,7 @@ from conftest import Classes, tiny_captioner, tiny_vqa
 from PIL import Image
 
 from mmgradcam import Explanation, InputError, Target, explain, hirescam, layercam
-from mmgradcam.explanation import About
+from mmgradcam.explanation import Metadata
 from mmgradcam.images.regions import fill_holes, mask_box, segment_boxes
 
 CAPTION = "a red ball and a blue ball"
@@ -22,7 +22,7 @@ CAPTION = "a red ball and a blue ball"
 
 @pytest.fixture
 def said(picture: Image.Image) -> Explanation:
-    return explain(tiny_captioner(), picture_double(picture), method=hirescam, taps=(), caption=CAPTION)
+    return explain(tiny_captioner(), picture_double(picture), method=hirescam, target_layers=(), caption=CAPTION)
 
 
 def picture_double(picture: Image.Image) -> torch.Tensor:
@@ -33,7 +33,7 @@ def drawn(rows: list[list[float]], size: tuple[int, int] = (4, 4), box: Any = (0
     """An explanation of one target with a map worked by hand."""
     return Explanation(
         Image.new("RGB", size), box, [Target("it")], torch.tensor([rows]), torch.tensor([1.0]), None, [None],
-        About("model", "score", "method", "seam"),
+        Metadata("model", "score", "method", "feature_layer"),
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_targets_come_in_the_order_of_the_words(said: Explanation) -> None:
 def test_only_some_targets_are_explained_and_as_among_all(
     said: Explanation, picture: Image.Image, only: Any, labels: list[str], same: list[Any]
 ) -> None:
-    made = explain(tiny_captioner(), picture_double(picture), method=hirescam, taps=(), caption=CAPTION, only=only)
+    made = explain(tiny_captioner(), picture_double(picture), method=hirescam, target_layers=(), caption=CAPTION, only=only)
     assert made.labels == labels
     for one, key in zip(made, same, strict=True):
         torch.testing.assert_close(one.map, said[key].map)
@@ -105,7 +105,7 @@ def test_a_phrase_is_one_map_of_the_summed_log_probability(said: Explanation) ->
 
 
 def test_a_phrase_is_not_a_merge_of_maps(picture: Image.Image) -> None:
-    said = explain(tiny_captioner(), picture_double(picture), method=layercam, taps=(), caption=CAPTION)
+    said = explain(tiny_captioner(), picture_double(picture), method=layercam, target_layers=(), caption=CAPTION)
     joint = said["red ball"].map
     for merged in (said.maps[1:3].sum(0), said.maps[1:3].amax(0), said.maps[1:3].mean(0)):
         assert float((joint / joint.max() - merged / merged.max()).abs().max()) > 0.01
@@ -164,14 +164,14 @@ def test_files_come_back_as_they_went(picture: Image.Image, tmp_path: Path) -> N
     task = tiny_vqa()
     for module in task.modules():
         module.float()
-    made = explain(task, picture, question="what color is the ball?", top=2, against="blue")
+    made = explain(task, picture, question="what color is the ball?", top=2, contrast="blue")
     files = made.save(tmp_path / "deep" / "er")
     assert [f.name for f in files] == ["words.png", "index.html", "explanation.json", "maps.npz"]
     assert sorted(os.listdir(tmp_path / "deep" / "er")) == sorted(f.name for f in files)
     for path in (tmp_path / "deep" / "er", files[2], files[3], *made.save(tmp_path / "one.npz")):
         back = Explanation.load(path)
         assert back.labels == made.labels
-        assert back.about.query == {"question": "what color is the ball?", "top": 2, "against": "blue"}
+        assert back.metadata.query == {"question": "what color is the ball?", "top": 2, "contrast": "blue"}
         assert torch.equal(back.maps, made.maps)
         assert torch.equal(back.scores, made.scores)
         assert back.box == made.box
@@ -187,9 +187,9 @@ def test_files_come_back_as_they_went(picture: Image.Image, tmp_path: Path) -> N
 
 def test_the_description_says_how_it_was_made(said: Explanation) -> None:
     described = json.loads(json.dumps(said.describe()))
-    assert (described["schema"], described["version"]) == ("mmgradcam/explanation", 1)
+    assert (described["schema"], described["version"]) == ("mmgradcam/explanation", 2)
     assert described["method"] == "hirescam"
-    assert described["seam"]["grid"] == [4, 4]
+    assert described["feature_layer"]["grid"] == [4, 4]
     assert described["model"]["name"] == "tiny-lstm"
     assert len(described["model"]["sha256"]) == len(described["image"]["sha256"]) == 64
     assert described["targets"][1]["value"] == {"tokens": [1, 4, 7, 5, 9, 4, 8, 5, 2], "positions": [2]}
@@ -258,20 +258,20 @@ def test_what_is_no_explanation_is_said(said: Explanation, tmp_path: Path, damag
         np.savez(path, maps=np.zeros(3))
     else:
         np.savez(path, description=np.array(json.dumps({"schema": "mmgradcam/explanation", "version": 99})))
-    message = {"missing": "no such file", "newer": "expected mmgradcam/explanation version 1, got .* 99"}
+    message = {"missing": "no such file", "newer": "expected mmgradcam/explanation version 2 or 1, got .* 99"}
     with pytest.raises(InputError, match=message.get(damage, "not an explanation")):
         Explanation.load(tmp_path)
 
 
 def test_figures_that_are_not_numbers_are_null_in_the_files(said: Explanation, tmp_path: Path) -> None:
-    from mmgradcam.storage.record import Verdict
+    from mmgradcam.explanation import SanityResult
 
     made = said[0]
-    made.verdicts = [Verdict("short", "why", {"noise": float("nan"), "weights": 0.5})]
+    made.sanity_results = [SanityResult("weak", "why", {"noise": float("nan"), "weights": 0.5})]
     made.save(tmp_path / "out")
     told = json.loads((tmp_path / "out" / "explanation.json").read_text(), parse_constant=pytest.fail)
-    assert told["targets"][0]["verdict"]["figures"] == {"noise": None, "weights": 0.5}
-    (back,) = Explanation.load(tmp_path / "out").verdicts
+    assert told["targets"][0]["sanity_result"]["figures"] == {"noise": None, "weights": 0.5}
+    (back,) = Explanation.load(tmp_path / "out").sanity_results
     assert back is not None
     assert np.isnan(back.figures["noise"])
     assert back.figures["weights"] == 0.5

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmgradcam import InputError
 from mmgradcam.evaluation.motion import evaluate_motion
 from mmgradcam.images.clips import Clip
-from mmgradcam.images.pictures import Fit
+from mmgradcam.images.pictures import Preprocess
 from mmgradcam.metrics import average_drop, increase, shown_only, shown_only_of_clip, win
 from mmgradcam.scenes.motion import MOTIONS
 from mmgradcam.tasks import Video, load
@@ -60,7 +60,7 @@ def test_a_map_of_what_changes_peaks_on_what_moves() -> None:
     torch.manual_seed(0)
     head = SliceHead(1, len(MOTIONS))
     head.out.weight.data.fill_(1.0)
-    task = Video(Moves(), head, MOTIONS, Fit((64, 64)), length=16)
+    task = Video(Moves(), head, MOTIONS, Preprocess((64, 64)), length=16)
     figures = evaluate_motion(task, 6, "validation")
     place = figures["localization"]["motion"]
     assert place["count"] == 6 * 16

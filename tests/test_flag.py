@@ -20,21 +20,21 @@ from torch import Tensor
 
 from mmgradcam import Explanation, InputError, Target, Task, explain, hirescam
 from mmgradcam.cli.tables import show_answers, show_words
-from mmgradcam.explaining.model_input import view_of
+from mmgradcam.explaining.model_input import model_input_of
 from mmgradcam.images.clips import Clip
-from mmgradcam.images.pictures import Prepared, to_tensor
-from mmgradcam.metrics.grounding import Prior, _shown, language_prior, likelihoods, reliance
+from mmgradcam.images.pictures import PreparedImage, to_tensor
+from mmgradcam.metrics.grounding import Prior, _shown, grounding, language_prior, log_probs_of
 from mmgradcam.metrics.hallucination import (
     COLUMNS,
     LIMITS,
+    annotate_hallucination,
     calibrated,
     calibrations,
     chances,
     columns,
-    doubt,
     evidence,
-    flagged,
-    made_up,
+    hallucination_probability,
+    is_hallucinated,
     shifted,
 )
 from mmgradcam.metrics.perturbations import Seen
@@ -77,14 +77,14 @@ class Answers(Colors):
     unit = "logit"
 
     def targets(self, features: Tensor, question: str = "", top: int = 1, answer: str | None = None) -> Sequence[Target]:
-        p = self.likelihood(features, super().targets(features)).exp().tolist()
+        p = self.log_prob(features, super().targets(features)).exp().tolist()
         made = [Target(t.label, t.value, probability=p[t.value]) for t in super().targets(features)]
         return [t for t in made if t.label == answer] or sorted(made, key=lambda t: -p[t.value])[:top]
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         return features.mean((2, 3))[torch.arange(len(targets)), [t.value for t in targets]]
 
-    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+    def log_prob(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         means = features.mean((2, 3)).double().expand(len(targets), -1)
         return (means / means.sum(1, keepdim=True)).log()[torch.arange(len(targets)), [t.value for t in targets]]
 
@@ -95,13 +95,13 @@ def plain(*color: int, size: tuple[int, int] = (12, 9)) -> Image.Image:
 
 def test_reliance_by_hand() -> None:
     made = explain(Colors(), plain(204, 51, 102))
-    assert reliance(made) == pytest.approx([math.log(0.8 / GREY), math.log(0.2 / GREY), math.log(0.4 / GREY)], abs=1e-5)
-    assert reliance(made, plain(51, 51, 204, size=(40, 20))) == pytest.approx([math.log(4), 0, -math.log(2)], abs=1e-5)
-    assert reliance(made, "blur") == pytest.approx([0, 0, 0], abs=1e-5)
-    assert reliance(made, lambda pixels: pixels / 2) == pytest.approx([math.log(2)] * 3, abs=1e-5)
+    assert grounding(made) == pytest.approx([math.log(0.8 / GREY), math.log(0.2 / GREY), math.log(0.4 / GREY)], abs=1e-5)
+    assert grounding(made, plain(51, 51, 204, size=(40, 20))) == pytest.approx([math.log(4), 0, -math.log(2)], abs=1e-5)
+    assert grounding(made, "blur") == pytest.approx([0, 0, 0], abs=1e-5)
+    assert grounding(made, lambda pixels: pixels / 2) == pytest.approx([math.log(2)] * 3, abs=1e-5)
     half = Image.new("RGB", (8, 8), (255, 0, 0))
     half.paste((0, 0, 255), (4, 0, 8, 8))
-    assert reliance(explain(Colors(), half), plain(255, 255, 255)) == pytest.approx(
+    assert grounding(explain(Colors(), half), plain(255, 255, 255)) == pytest.approx(
         [-math.log(2), math.log(1e-6), -math.log(2)], abs=1e-4
     )
 
@@ -110,39 +110,39 @@ def test_many_are_as_each_alone_and_are_encoded_together() -> None:
     task, sizes = Colors(), []
     pictures = [plain(i + 1, 2 * i + 1, 99, size=(9, 9 if i < 4 else 12)) for i in range(6)]
     made = explain(task, pictures)
-    alone = [likelihoods([one], ["grey", "blur"])[0] for one in made]
+    alone = [log_probs_of([one], ["grey", "blur"])[0] for one in made]
     task.encode = lambda images: (sizes.append(len(images)), images)[1]  # type: ignore[func-returns-value, method-assign]
-    together = likelihoods(made, ["grey", "blur"], batch=9)
+    together = log_probs_of(made, ["grey", "blur"], batch=9)
     assert sizes == [9, 3, 6]
     sizes.clear()
-    likelihoods(made, ["grey", "blur"], batch=1)
+    log_probs_of(made, ["grey", "blur"], batch=1)
     assert sizes == [3] * 6, "of one picture, at least"
     np.testing.assert_allclose(np.array(together), np.array(alone), atol=1e-6)
-    np.testing.assert_allclose(reliance(made, "blur"), np.array(alone)[:, 0] - np.array(alone)[:, 2], atol=1e-6)
+    np.testing.assert_allclose(grounding(made, "blur"), np.array(alone)[:, 0] - np.array(alone)[:, 2], atol=1e-6)
 
 
 def test_what_explain_noted_needs_no_model(tmp_path: Path) -> None:
-    made = explain(Colors(), plain(204, 51, 102), reliance=True)
+    made = explain(Colors(), plain(204, 51, 102), grounding=True)
     made.save(tmp_path / "made.npz")
-    assert reliance(Explanation.load(tmp_path / "made.npz")) == pytest.approx(
-        reliance(explain(Colors(), plain(204, 51, 102))), abs=1e-5
+    assert grounding(Explanation.load(tmp_path / "made.npz")) == pytest.approx(
+        grounding(explain(Colors(), plain(204, 51, 102))), abs=1e-5
     )
 
 
 def test_what_explain_noted_is_of_grey_and_of_nothing_else() -> None:
-    made = explain(Colors(), plain(204, 51, 102), reliance=True)
-    assert reliance(made, "blur") == pytest.approx([0, 0, 0], abs=1e-5)
-    assert reliance(made, plain(51, 51, 204)) == pytest.approx([math.log(4), 0, -math.log(2)], abs=1e-5)
+    made = explain(Colors(), plain(204, 51, 102), grounding=True)
+    assert grounding(made, "blur") == pytest.approx([0, 0, 0], abs=1e-5)
+    assert grounding(made, plain(51, 51, 204)) == pytest.approx([math.log(4), 0, -math.log(2)], abs=1e-5)
 
 
 def test_of_a_clip_every_frame_is_another_picture_cut_to_its_aspect() -> None:
     class Films(Colors):
-        def prepare(self, clip: Any) -> Prepared:
+        def prepare(self, clip: Any) -> PreparedImage:
             assert clip.rate == 5.0
-            return Prepared(torch.stack([to_tensor(frame) for frame in clip.frames], 1), (0.0, 0.0, 1.0, 1.0))
+            return PreparedImage(torch.stack([to_tensor(frame) for frame in clip.frames], 1), (0.0, 0.0, 1.0, 1.0))
 
     frames = [plain(10 * n, 0, 0, size=(12, 8)) for n in range(3)]
-    seen = Seen(Films(), view_of(Films(), Clip(tuple(frames), 5.0, "film")))
+    seen = Seen(Films(), model_input_of(Films(), Clip(tuple(frames), 5.0, "film")))
     other = plain(255, 0, 0, size=(8, 24))
     other.paste((0, 0, 255), (0, 10, 8, 14))
     shown = _shown(seen, other)
@@ -154,29 +154,29 @@ def test_of_a_clip_every_frame_is_another_picture_cut_to_its_aspect() -> None:
 def test_of_a_prepared_tensor_it_is_the_mean_color() -> None:
     pixels = torch.zeros(3, 8, 8)
     pixels[0, :, :4] = 1
-    assert reliance(explain(Colors(), pixels)) == pytest.approx([0, 0, 0], abs=1e-5)
-    assert reliance(explain(Colors(), pixels), pixels / 4) == pytest.approx([math.log(4), 0, 0], abs=1e-5)
+    assert grounding(explain(Colors(), pixels)) == pytest.approx([0, 0, 0], abs=1e-5)
+    assert grounding(explain(Colors(), pixels), pixels / 4) == pytest.approx([math.log(4), 0, 0], abs=1e-5)
     with pytest.raises(InputError, match="expected a prepared tensor, as the explanation was made of one, got a picture"):
-        reliance(explain(Colors(), pixels), plain(1, 2, 3))
+        grounding(explain(Colors(), pixels), plain(1, 2, 3))
 
 
 def test_what_cannot_be_said_is_one_line(tmp_path: Path) -> None:
     class Blind(Colors):
         unit = "logit"
 
-    made = explain(Blind(), plain(1, 2, 3), reliance=True)
+    made = explain(Blind(), plain(1, 2, 3), grounding=True)
     with pytest.raises(InputError, match=r"^Blind: reliance needs log-probabilities of its targets, and it has none; .*$"):
-        reliance(made)
+        grounding(made)
     with pytest.raises(InputError, match=r"^Blind: reliance needs log-probabilities"):
-        made_up(made, calibrations()["answers"])
+        hallucination_probability(made, calibrations()["answers"])
     with pytest.raises(InputError, match=r"^made_up: no flag is calibrated for Blind; fitted=calibrations.*$"):
-        made_up(made)
+        hallucination_probability(made)
     assert not calibrated(made)
     with pytest.raises(InputError, match='without: expected "grey", "blur" or another picture, got \'gray\''):
-        reliance(explain(Colors(), plain(1, 2, 3)), "gray")
+        grounding(explain(Colors(), plain(1, 2, 3)), "gray")
     explain(Colors(), plain(1, 2, 3)).save(tmp_path / "made.npz")
     with pytest.raises(InputError, match="needs the model, and the explanation was loaded from a file"):
-        made_up(Explanation.load(tmp_path / "made.npz"), calibrations()["words"])
+        hallucination_probability(Explanation.load(tmp_path / "made.npz"), calibrations()["words"])
     with pytest.raises(InputError, match=r"expected an explanation of one question's answer"):
         language_prior(explain(Colors(), plain(1, 2, 3)))
 
@@ -237,8 +237,10 @@ def test_the_threshold_itself_is_not_flagged() -> None:
     even = {**calibrations()["words"], "weights": [0.0, 0.0, 0.0], "bias": 0.0}
     for threshold, doubted in ((0.5, False), (0.4999, True)):
         fitted = {**even, "threshold": threshold}
-        assert flagged(made, fitted).tolist() == [doubted] * 3
-        assert [(t.flagged, t.made_up) for t in doubt(made, fitted).targets] == [(doubted, 0.5)] * 3
+        assert is_hallucinated(made, fitted).tolist() == [doubted] * 3
+        assert [(t.is_hallucinated, t.hallucination_probability) for t in annotate_hallucination(made, fitted).targets] == [
+            (doubted, 0.5)
+        ] * 3
 
 
 @pytest.mark.parametrize(
@@ -254,8 +256,12 @@ def test_each_model_has_the_flag_fitted_on_its_kind(name: str, kind: str) -> Non
     made = explain(task, plain(204, 51, 102))
     assert calibrated(made)
     fitted = calibrations()[kind]
-    assert made_up(made).tolist() == made_up(made, fitted).tolist() == made_up([made])[0].tolist()
-    assert flagged(made).tolist() == (made_up(made) > fitted["threshold"]).tolist()
+    assert (
+        hallucination_probability(made).tolist()
+        == hallucination_probability(made, fitted).tolist()
+        == hallucination_probability([made])[0].tolist()
+    )
+    assert is_hallucinated(made).tolist() == (hallucination_probability(made) > fitted["threshold"]).tolist()
     assert [tuple(limits) for limits in fitted["limits"]] == list(LIMITS)
     assert 0.5 <= fitted["threshold"] < 1
 
@@ -273,16 +279,16 @@ def test_how_far_a_question_explains_its_answer() -> None:
 
 
 def test_what_was_noted_of_some_is_asked_of_all(tmp_path: Path) -> None:
-    made = explain(Colors(), plain(204, 51, 102), reliance=True)
-    expected = reliance(made)
-    made.targets = [replace(target, reliance=99.0 if n else None) for n, target in enumerate(made.targets)]
-    np.testing.assert_allclose(reliance(made), expected, atol=1e-5)
+    made = explain(Colors(), plain(204, 51, 102), grounding=True)
+    expected = grounding(made)
+    made.targets = [replace(target, grounding=99.0 if n else None) for n, target in enumerate(made.targets)]
+    np.testing.assert_allclose(grounding(made), expected, atol=1e-5)
     pixels = torch.rand(3, 8, 8)
     with pytest.raises(InputError, match=r"expected a tensor \(3, 8, 8\), got \(3, 4, 8\)"):
-        reliance(explain(Colors(), pixels), pixels[:, :4])
+        grounding(explain(Colors(), pixels), pixels[:, :4])
     with pytest.raises(InputError, match="expected explanations of one model, got several models'"):
-        reliance([explain(Colors(), pixels), explain(Colors(), pixels)], "blur")
-    assert reliance([], "blur") == []
+        grounding([explain(Colors(), pixels), explain(Colors(), pixels)], "blur")
+    assert grounding([], "blur") == []
 
 
 @pytest.mark.parametrize("kind", ["words", "answers", "photos"])
@@ -302,28 +308,28 @@ def test_only_what_is_said_is_marked(tmp_path: Path, capsys: pytest.CaptureFixtu
     task, scene = load("scenes-vqa", device="cpu"), render(make_scene(90_000)).image
     wary = {**calibrations()["answers"], "threshold": -1.0}  # everything it speaks of is flagged
     question = "how many things are there?"
-    ranked = explain(task, scene, question=question, top=3, against="4")
+    ranked = explain(task, scene, question=question, top=3, contrast="4")
     assert [target.asserted for target in ranked.targets] == [True, False, False, False]  # the answer, the contrast, runners-up
-    assert np.isnan(made_up(ranked)).tolist() == [False, True, True, True]
-    assert flagged(ranked, wary).tolist() == [True, False, False, False]
-    marked = doubt(ranked, wary)
-    assert [target.flagged for target in marked.targets] == [True, False, False, False]
-    assert [target.made_up is None for target in marked.targets] == [False, True, True, True]
+    assert np.isnan(hallucination_probability(ranked)).tolist() == [False, True, True, True]
+    assert is_hallucinated(ranked, wary).tolist() == [True, False, False, False]
+    marked = annotate_hallucination(ranked, wary)
+    assert [target.is_hallucinated for target in marked.targets] == [True, False, False, False]
+    assert [target.hallucination_probability is None for target in marked.targets] == [False, True, True, True]
     assert unescape(page(marked)).count("may be made up: P") == 3  # the chip, what is said when it is pointed at, the table
     assert page(marked).count("doubted") - page(ranked).count("doubted") == 1
     show_answers(marked)
     assert capsys.readouterr().out.count("may be made up") == 1
-    runner_up = doubt(ranked[3], wary)  # taken out alone, it is first, and still nobody said it
-    assert (runner_up.targets[0].flagged, runner_up.targets[0].made_up) == (False, None)
+    runner_up = annotate_hallucination(ranked[3], wary)  # taken out alone, it is first, and still nobody said it
+    assert (runner_up.targets[0].is_hallucinated, runner_up.targets[0].hallucination_probability) == (False, None)
     marked.save(tmp_path / "kept")
     kept = json.loads((tmp_path / "kept" / "explanation.json").read_text())["targets"]
-    assert [(t["asserted"], t["flagged"], t["made_up"] is None) for t in kept] == [(True, True, False)] + [
-        (False, False, True)
-    ] * 3
+    assert [(t["asserted"], t["is_hallucinated"], t["hallucination_probability"] is None) for t in kept] == [
+        (True, True, False)
+    ] + [(False, False, True)] * 3
     assert [target.asserted for target in Explanation.load(tmp_path / "kept").targets] == [True, False, False, False]
-    given = explain(task, scene, question=question, answer=["1", "4"], against="2")
+    given = explain(task, scene, question=question, answer=["1", "4"], contrast="2")
     assert [target.asserted for target in given.targets] == [True, False, True]
-    assert np.isnan(made_up(given)).tolist() == [False, True, False]
+    assert np.isnan(hallucination_probability(given)).tolist() == [False, True, False]
     assert [target.asserted for target in explain(task, scene, questions=[question] * 2).targets] == [True, True]
 
 
@@ -335,7 +341,7 @@ def test_classes_are_said_where_the_model_predicts_them() -> None:
     def said(**query: Any) -> dict[str, bool]:
         return {target.label: target.asserted for target in targets_of(logits, names, **query)}
 
-    assert said(top=3, against="a") == {"c": True, "c rather than a": False, "d": False, "a": False}
+    assert said(top=3, contrast="a") == {"c": True, "c rather than a": False, "d": False, "a": False}
     assert said(classes=["b", "c"]) == {"b": False, "c": True}
     assert said(several=True) == {"c": True, "d": True, "a": True}
     assert said(several=True, classes=["b", "d"], top=1) == {"b": False, "d": True, "c": True}
@@ -379,33 +385,37 @@ def told() -> list[tuple[Explanation, bool]]:
     scenes = [make_scene(seed) for seed in seeds("test", 60, 5000)]
     found = [(scene, lie) for scene, lie in zip(scenes, lying.lies(scenes, 1), strict=True) if lie]
     each = [{"phrases": [(words, lie.position, lie.position) for words in (lie.true.words, lie.words)]} for _, lie in found]
-    return explain(task, [render(scene, 128).image for scene, _ in found], each=each, method=hirescam, taps=(), batch=30)
+    return explain(
+        task, [render(scene, 128).image for scene, _ in found], each=each, method=hirescam, target_layers=(), batch=30
+    )
 
 
 def test_false_words_of_fresh_scenes_are_told_from_true_ones(told: list[Explanation]) -> None:
-    chance = np.array(made_up(told))
+    chance = np.array(hallucination_probability(told))
     assert len(chance) > 55
     true, false = chance.T
     assert (false[:, None] > true).mean() > 0.85
     threshold = calibrations()["words"]["threshold"]
     assert (false > threshold).mean() > 0.75
     assert (true > threshold).mean() < 0.2
-    assert flagged(told[0]).tolist() == [bool(p > threshold) for p in chance[0]]
+    assert is_hallucinated(told[0]).tolist() == [bool(p > threshold) for p in chance[0]]
 
 
 def test_a_doubted_word_is_marked_where_it_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = make_scene(5)  # a blue cylinder, alone
-    made = explain(load("scenes-captioner", device="cpu"), render(scene, 128).image, caption="a green cylinder", reliance=True)
-    before = [target.made_up for target in made.targets]
-    doubted = doubt(made)
-    assert before == [target.made_up for target in made.targets] == [None] * 3
-    assert [target.flagged for target in doubted.targets] == [False, True, False]
-    said = f"may be made up: P {doubted.targets[1].made_up:.2f}".replace("P 0.", "P .")
+    made = explain(load("scenes-captioner", device="cpu"), render(scene, 128).image, caption="a green cylinder", grounding=True)
+    before = [target.hallucination_probability for target in made.targets]
+    doubted = annotate_hallucination(made)
+    assert before == [target.hallucination_probability for target in made.targets] == [None] * 3
+    assert [target.is_hallucinated for target in doubted.targets] == [False, True, False]
+    said = f"may be made up: P {doubted.targets[1].hallucination_probability:.2f}".replace("P 0.", "P .")
     assert unescape(page(doubted)).count(said) == 3  # the chip, what is said when it is pointed at, the table
     assert "made up" not in page(made)
     show_words(doubted)
     assert f"green     {said}\n" in capsys.readouterr().out
     doubted.save(tmp_path / "kept")
     kept = json.loads((tmp_path / "kept" / "explanation.json").read_text())["targets"]
-    assert [t["flagged"] for t in kept] == [False, True, False]
-    assert Explanation.load(tmp_path / "kept").targets[1].made_up == doubted.targets[1].made_up
+    assert [t["is_hallucinated"] for t in kept] == [False, True, False]
+    assert (
+        Explanation.load(tmp_path / "kept").targets[1].hallucination_probability == doubted.targets[1].hallucination_probability
+    )

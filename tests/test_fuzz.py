@@ -1,4 +1,6 @@
-"""Whatever people give, they get an explanation or one line: no traceback, no hang, no half-written file. `make fuzz` runs 2,000 cases."""
+"""Whatever people give, they get an explanation or one line: no traceback, no hang, no half-written file. `make fuzz` runs
+2,000 cases.
+"""
 
 from __future__ import annotations
 
@@ -216,11 +218,11 @@ def test_names(names: list[str], folders: dict[str, Path], place: Path) -> None:
             Image.new("RGB", (16, 16), "red").save(source / name, "PNG")
             paths.append(str(source / name))
     before = {path: Path(path).read_bytes() for path in paths}
-    ran = command("caption", *paths, "--model", str(folders["captioner"]), "--caption", "a cube", "--out", str(out))
+    record_calls = command("caption", *paths, "--model", str(folders["captioner"]), "--caption", "a cube", "--out", str(out))
     check_whole(out)
     assert {path: Path(path).read_bytes() for path in paths} == before, "a picture was overwritten"
     assert not [p for p in place.iterdir() if p not in (source, out) and p.stat().st_mtime > source.stat().st_mtime + 1]
-    if ran.code == 0 and paths:
+    if record_calls.code == 0 and paths:
         assert len(list(out.rglob("explanation.json"))) == len(paths)
 
 
@@ -234,10 +236,10 @@ def test_captions(caption: str, captioner: Any, place: Path) -> None:
 
 
 @fuzzed(250)
-@given(question=TEXT, answer=st.one_of(st.none(), TEXT), against=st.one_of(st.none(), TEXT))
-def test_questions(question: str, answer: str | None, against: str | None, folders: dict[str, Path], place: Path) -> None:
+@given(question=TEXT, answer=st.one_of(st.none(), TEXT), contrast=st.one_of(st.none(), TEXT))
+def test_questions(question: str, answer: str | None, contrast: str | None, folders: dict[str, Path], place: Path) -> None:
     Image.new("RGB", (16, 16), "red").save(place / "x.png")
-    more = [*(["--answer", answer] if answer is not None else []), *(["--against", against] if against is not None else [])]
+    more = [*(["--answer", answer] if answer is not None else []), *(["--contrast", contrast] if contrast is not None else [])]
     out = Path(tempfile.mkdtemp(dir=place))
     command("vqa", str(place / "x.png"), "--model", str(folders["vqa"]), f"--question={question}", *more, "--out", str(out))
     check_whole(out)
@@ -246,13 +248,13 @@ def test_questions(question: str, answer: str | None, against: str | None, folde
 OPTIONS: dict[str, st.SearchStrategy[str]] = {
     "--method": st.sampled_from(["gradcam", "layercam", "gradcan", "", "gradcam_pp", "eigencam", "mean", "__init__", "cam"]),
     "--layer": st.sampled_from(["features", "stages.0", "stages", "", "x" * 300, "stem", "stages.0.0.0.0"]),
-    "--noise": st.sampled_from(["0", "1", "2", "-1", "x", "1e9", "1000000000", "999999999999999999999"]),
+    "--smoothgrad": st.sampled_from(["0", "1", "2", "-1", "x", "1e9", "1000000000", "999999999999999999999"]),
     "--device": st.sampled_from(["cpu", "auto", "cuda:99", "meta", "", "cpu:0", "tpu", "mps"]),
     "--caption": TEXT,
     "--prompt": TEXT,
     "--model": st.sampled_from(["scenes", "/", ".", "~", "torchvision:", "timm:", "x.py:", "x.py:y", "a/b", "\x00", "\ud800"]),
     "--out": st.sampled_from(["", ".", "/dev/null", "/dev/null/x", "x" * 300, "a\nb"]),
-    "--reliance": st.just(""),
+    "--grounding": st.just(""),
 }
 
 
@@ -260,7 +262,7 @@ OPTIONS: dict[str, st.SearchStrategy[str]] = {
 @given(chosen=st.dictionaries(st.sampled_from(sorted(OPTIONS)), st.integers(), max_size=3).flatmap(lambda d: st.fixed_dictionaries({k: OPTIONS[k] for k in d})))  # fmt: skip
 def test_options(chosen: dict[str, str], folders: dict[str, Path], place: Path) -> None:
     Image.new("RGB", (16, 16), "red").save(place / "x.png")
-    flags = [k if k == "--reliance" else f"{k}={v}" for k, v in chosen.items()]
+    flags = [k if k == "--grounding" else f"{k}={v}" for k, v in chosen.items()]
     defaults = {"--model": str(folders["captioner"]), "--out": str(place / "out"), "--caption": "a cube"}
     flags += [f"{k}={v}" for k, v in defaults.items() if k not in chosen]
     with contextlib.chdir(place):

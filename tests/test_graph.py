@@ -19,17 +19,17 @@ def teacher_and_student() -> tuple[Classes, Classes]:
     return pair[0], pair[1]
 
 
-@pytest.mark.parametrize("taps", [(), ("norm",), ("bend", "second")])
-def test_a_step_on_a_map_loss_brings_the_maps_nearer(taps: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("target_layers", [(), ("norm",), ("bend", "second")])
+def test_a_step_on_a_map_loss_brings_the_maps_nearer(target_layers: tuple[str, ...]) -> None:
     """Distillation as Grad-CAM++ has it: the student's maps are drawn towards the teacher's."""
     teacher, student = teacher_and_student()
     pixels = torch.rand(4, 3, 8, 8)
-    wanted = torch.cat([e.maps for e in explain(teacher, pixels, method=layercam, taps=taps, classes=[0, 2])])
+    wanted = torch.cat([e.maps for e in explain(teacher, pixels, method=layercam, target_layers=target_layers, classes=[0, 2])])
     parameters = [p for m in student.modules() for p in m.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.05)
     losses = []
     for _ in range(6):
-        made = explain(student, pixels, method=layercam, taps=taps, classes=[0, 2], create_graph=True)
+        made = explain(student, pixels, method=layercam, target_layers=target_layers, classes=[0, 2], create_graph=True)
         loss = (torch.cat([e.maps for e in made]) - wanted).square().sum()
         optimizer.zero_grad()
         loss.backward()
@@ -47,8 +47,8 @@ def test_the_gradient_of_a_map_is_that_of_finite_differences(classes: Classes, p
     def total() -> Tensor:
         return explain(classes, pixels, method=method, classes=[0, 1, 2, 3], create_graph=True).maps.square().sum()
 
-    (slope,) = torch.autograd.grad(total(), weight)
-    assert bool((slope != 0).any())
+    (gradient,) = torch.autograd.grad(total(), weight)
+    assert bool((gradient != 0).any())
     index, step = (0, 0, 0, 0), 1e-6
     with torch.no_grad():
         ends = []
@@ -56,12 +56,12 @@ def test_the_gradient_of_a_map_is_that_of_finite_differences(classes: Classes, p
             weight[index] += sign * step
             ends.append(float(total().detach()))
             weight[index] -= sign * step
-    assert float(slope[index]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-2, abs=1e-6)
+    assert float(gradient[index]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-2, abs=1e-6)
 
 
 def test_maps_and_scores_in_the_graph_are_those_without(classes: Classes, pixels: Tensor) -> None:
-    plain = explain(classes, pixels, taps=["second"])
-    graphed = explain(classes, pixels, taps=["second"], create_graph=True)
+    plain = explain(classes, pixels, target_layers=["second"])
+    graphed = explain(classes, pixels, target_layers=["second"], create_graph=True)
     torch.testing.assert_close(graphed.maps.detach(), plain.maps)
     torch.testing.assert_close(graphed.scores.detach(), plain.scores)
     assert graphed.maps.requires_grad
@@ -73,8 +73,10 @@ def test_maps_and_scores_in_the_graph_are_those_without(classes: Classes, pixels
 def test_words_of_a_caption_in_a_loss(head: str) -> None:
     task = tiny_captioner(head)
     pixels = torch.randn(3, 16, 16).double()
-    made = explain(task, pixels, method=hirescam, taps=(), caption="a red ball", create_graph=True)
-    torch.testing.assert_close(made.maps.detach(), explain(task, pixels, method=hirescam, taps=(), caption="a red ball").maps)
+    made = explain(task, pixels, method=hirescam, target_layers=(), caption="a red ball", create_graph=True)
+    torch.testing.assert_close(
+        made.maps.detach(), explain(task, pixels, method=hirescam, target_layers=(), caption="a red ball").maps
+    )
     made.maps.square().sum().backward()
     assert all(p.grad is not None for p in task.encoder.parameters())
 

@@ -1,4 +1,4 @@
-"""Hub models: the seam changes nothing, the gradient there is the unsplit model's, maps land where they belong."""
+"""Hub models: the feature layer changes nothing, the gradient there is the unsplit model's, maps land where they belong."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def picture(width: int = 56, height: int = 40) -> Image.Image:
 
 
 def asked(task: Any) -> dict[str, Any]:
-    return {"caption": CAPTION} if "caption" in task.voice.query_types else {"question": QUESTION, "answer": "blue dog"}
+    return {"caption": CAPTION} if "caption" in task.adapter.query_types else {"question": QUESTION, "answer": "blue dog"}
 
 
 def place(task: Any) -> tuple[Any, str, str]:
@@ -88,14 +88,14 @@ def pooled(task: Any) -> Iterator[list[Tensor]]:
 def test_words_rely_on_the_picture_by_what_they_lose_without_it(task: Any) -> None:
     """In a batch as alone, whatever the model keeps of the picture it encoded last; the maps are as they were."""
     pictures, grey = [picture(), picture(40, 56)], Image.new("RGB", (56, 40), (128, 128, 128))
-    plain, told = (explain(task, pictures, **asked(task), reliance=reliance) for reliance in (False, True))
+    plain, told = (explain(task, pictures, **asked(task), grounding=grounding) for grounding in (False, True))
     blind = explain(task, grey, **asked(task))
     for one, other in zip(plain, told, strict=True):
         torch.testing.assert_close(one.maps, other.maps)
-    relied = [target.reliance for target in told[0].targets]
+    relied = [target.grounding for target in told[0].targets]
     np.testing.assert_allclose(relied, (plain[0].scores - blind.scores).numpy(), atol=1e-5)
-    alone = explain(task, pictures[1], **asked(task), reliance=True)
-    np.testing.assert_allclose([t.reliance for t in told[1].targets], [t.reliance for t in alone.targets], atol=1e-5)
+    alone = explain(task, pictures[1], **asked(task), grounding=True)
+    np.testing.assert_allclose([t.grounding for t in told[1].targets], [t.grounding for t in alone.targets], atol=1e-5)
 
 
 def unsplit(task: Any, pixels: Any, told: Any) -> Tensor:
@@ -110,8 +110,8 @@ def unsplit(task: Any, pixels: Any, told: Any) -> Tensor:
         ).last_hidden_state
         begun = torch.tensor([[5, *told.text[:-1]]])
         return task.model.text_decoder(input_ids=begun, encoder_hidden_states=read).logits[0]
-    if kind.startswith("Florence") or (kind.startswith("Blip2") and not task.voice.one_stream):
-        begun = torch.tensor([[task.voice.begin, *told.text[:-1]]])
+    if kind.startswith("Florence") or (kind.startswith("Blip2") and not task.adapter.one_stream):
+        begun = torch.tensor([[task.adapter.begin, *told.text[:-1]]])
         return task.model(**seen, input_ids=torch.tensor([told.prompt.tokens]), decoder_input_ids=begun).logits[0]
     if kind == "VisionEncoderDecoderModel":
         return task.model(**seen, decoder_input_ids=ids).logits[0, len(told.prompt.tokens) - 1 :]
@@ -119,7 +119,7 @@ def unsplit(task: Any, pixels: Any, told: Any) -> Tensor:
     if not kind.startswith("LlavaOne"):
         more.pop("image_sizes", None)
     if kind.startswith("Qwen"):
-        more["mm_token_type_ids"] = (ids == task.voice.image).int()
+        more["mm_token_type_ids"] = (ids == task.adapter.image).int()
     if kind.startswith("Pali"):
         more["token_type_ids"] = torch.tensor([[0] * len(told.prompt.tokens) + [1] * (len(told.text) - 1)])
     logits = task.model(**seen, input_ids=ids, **more).logits[0]
@@ -127,11 +127,11 @@ def unsplit(task: Any, pixels: Any, told: Any) -> Tensor:
 
 
 def processed(task: Any) -> Any:
-    processor = getattr(task.voice, "processor", None)
+    processor = getattr(task.adapter, "processor", None)
     if processor is None or type(task.model).__name__.startswith("Florence"):
         return {"pixel_values": task.prepare(picture()).pixels[None]}
-    if isinstance(task.voice, Tiled):
-        made = processor(images=[picture()], text=[task.voice.written("a")], return_tensors="pt")
+    if isinstance(task.adapter, Tiled):
+        made = processor(images=[picture()], text=[task.adapter.written("a")], return_tensors="pt")
         return {k: v for k, v in made.items() if k not in ("input_ids", "attention_mask", "token_type_ids")}
     return processor.image_processor(picture(), return_tensors="pt")
 
@@ -172,7 +172,7 @@ def test_a_lit_patch_is_seen_where_it_is(task: Any, at: tuple[float, float]) -> 
             parameter.data.zero_()
     dark = Image.new("RGB", (84, 40), (90, 90, 90))
     box = task.prepare(dark).box
-    if not isinstance(task.voice, Tiled):  # a place that no cropping cuts away
+    if not isinstance(task.adapter, Tiled):  # a place that no cropping cuts away
         at = box[0] + at[0] * (box[2] - box[0]), box[1] + at[1] * (box[3] - box[1])
     x, y = at[0] * 84, at[1] * 40
     lit = dark.copy()
@@ -181,7 +181,7 @@ def test_a_lit_patch_is_seen_where_it_is(task: Any, at: tuple[float, float]) -> 
     for name, value in kept.items():
         task.model.get_parameter(name).data.copy_(value)
     planes = (after - before).abs().sum(0)
-    planes, boxes = (planes, box) if isinstance(task.voice, Tiled) else (planes[None], [box])
+    planes, boxes = (planes, box) if isinstance(task.adapter, Tiled) else (planes[None], [box])
     shown = 0
     for change, (x0, y0, x1, y1) in zip(planes, boxes, strict=True):
         x, y = (at[0] - x0) / (x1 - x0), (at[1] - y0) / (y1 - y0)
@@ -190,7 +190,7 @@ def test_a_lit_patch_is_seen_where_it_is(task: Any, at: tuple[float, float]) -> 
             assert abs((column + 0.5) / change.shape[1] - x) < 1.01 / change.shape[1]
             assert abs((row + 0.5) / change.shape[0] - y) < 1.01 / change.shape[0]
             shown += 1
-    assert shown == (2 if isinstance(task.voice, Tiled) else 1)
+    assert shown == (2 if isinstance(task.adapter, Tiled) else 1)
 
 
 def features_of(task: Any, image: Image.Image) -> Tensor:
@@ -210,7 +210,7 @@ def test_the_vision_encoder_runs_once_writing_included(task: Any) -> None:
     vision = next(m for n, m in task.model.named_modules() if n.split(".")[-1] in names)
     runs: list[int] = []
     handle = vision.register_forward_hook(lambda *_: runs.append(1))
-    query = {} if "caption" in task.voice.query_types else {"question": QUESTION}
+    query = {} if "caption" in task.adapter.query_types else {"question": QUESTION}
     made = explain(task, picture(), **query)
     handle.remove()
     assert len(made.targets) >= 1
@@ -218,7 +218,7 @@ def test_the_vision_encoder_runs_once_writing_included(task: Any) -> None:
 
 
 def test_words_are_whole_and_made_of_all_their_tokens(task: Any) -> None:
-    if "caption" not in task.voice.query_types:
+    if "caption" not in task.adapter.query_types:
         pytest.skip("answers are one target each")
     made = explain(task, picture(), caption=CAPTION)
     assert made.labels == CAPTION.split()
@@ -229,7 +229,7 @@ def test_words_are_whole_and_made_of_all_their_tokens(task: Any) -> None:
 
 
 def test_the_prompt_is_the_processors_own(task: Any) -> None:
-    processor = getattr(task.voice, "processor", None)
+    processor = getattr(task.adapter, "processor", None)
     if processor is None:
         pytest.skip("reads no picture in its text")
     if getattr(processor, "chat_template", None):
@@ -246,11 +246,11 @@ def test_the_prompt_is_the_processors_own(task: Any) -> None:
 
 def test_a_batch_is_a_loop(task: Any) -> None:
     several = [picture(), picture().rotate(180), picture(112, 40), picture(40, 56)]
-    if "caption" in task.voice.query_types:
+    if "caption" in task.adapter.query_types:
         each: list[dict[str, Any]] = [{"caption": CAPTION}, {"caption": "two cats on the grass"}] * 2
     else:
         each = [{"question": QUESTION, "answer": "blue dog"}, {"question": "is the cat red?", "answer": "a"}] * 2
-    if isinstance(task.voice, Tiled):
+    if isinstance(task.adapter, Tiled):
         assert len({len(task.prepare(image).box) for image in several}) > 1, "the tiles of these pictures are equally many"
     together = explain(task, several, each=each)
     for image, made, query in zip(several, together, each, strict=True):
@@ -261,9 +261,9 @@ def test_a_batch_is_a_loop(task: Any) -> None:
 
 
 def test_a_contrast_is_the_difference_and_the_questions_words_are_weighed(task: Any) -> None:
-    if "question" not in task.voice.query_types:
+    if "question" not in task.adapter.query_types:
         pytest.skip("answers no questions")
-    made = explain(task, picture(), question=QUESTION, answer="blue dog", against="red")
+    made = explain(task, picture(), question=QUESTION, answer="blue dog", contrast="red")
     blue, contrast = made
     red = explain(task, picture(), question=QUESTION, answer="red")[0]
     assert contrast.score == pytest.approx(blue.score - red.score, abs=1e-4)
@@ -280,7 +280,7 @@ def test_other_methods_work_too(task: Any, method: Any) -> None:
 
 
 def test_top_answers_are_the_models_beams(task: Any) -> None:
-    if "question" not in task.voice.query_types:
+    if "question" not in task.adapter.query_types:
         pytest.skip("answers no questions")
     made = explain(task, picture(), question=QUESTION, top=2)
     assert len(set(made.labels)) == len(made) <= 2
@@ -289,7 +289,7 @@ def test_top_answers_are_the_models_beams(task: Any) -> None:
 
 
 def test_what_a_model_does_not_take_is_said(task: Any) -> None:
-    takes = task.voice.query_types
+    takes = task.adapter.query_types
     wrong = (
         {"question": QUESTION} if "question" not in takes else {"caption": CAPTION} if "caption" not in takes else {"top": 3}
     )
@@ -302,8 +302,8 @@ def test_a_layer_nothing_reads_is_said(folder: Path) -> None:
     task: Any = load(folder / "llava" if (folder / "llava").exists() else saved("llava", folder))
     vision = next(name for name, _ in task.model.named_modules() if name.endswith("layers.1") and "vision" in name)
     with pytest.raises(ModelError, match=r"no gradient (can reach|reaches)"):
-        explain(task, picture(), caption=CAPTION, taps=[vision])
-    made = explain(task, picture(), caption=CAPTION, taps=[vision.replace("layers.1", "layers.0")])
+        explain(task, picture(), caption=CAPTION, target_layers=[vision])
+    made = explain(task, picture(), caption=CAPTION, target_layers=[vision.replace("layers.1", "layers.0")])
     assert made.maps.shape == (5, 4, 4)
 
 
@@ -327,21 +327,21 @@ def test_a_model_can_be_spread_over_devices(folder: Path) -> None:
 
 def test_the_models_own_generation_settings_are_kept(task: Any) -> None:
     """What forbids tokens or stops a text holds; what would return something else than tokens does not get in the way."""
-    query = {} if "caption" in task.voice.query_types else {"question": QUESTION}
+    query = {} if "caption" in task.adapter.query_types else {"question": QUESTION}
     told = explain(task, picture(), **query).targets[0].value
     with torch.no_grad():
         features = task.encode(task.prepare(picture()).pixels[None].double())
 
     def text() -> tuple[int, ...]:
         with torch.no_grad():
-            return task.voice.write(features, told.prompt, 40, 1)[0].tokens
+            return task.adapter.write(features, told.prompt, 40, 1)[0].tokens
 
-    kept = task.voice.generator.generation_config
+    kept = task.adapter.generator.generation_config
     texts = [task.text(told.text[:n]) for n in range(1, len(told.text) + 1)]
     stop = (texts[len(texts) // 2] or texts[-1])[-2:]
     first = next(n for n, some in enumerate(texts, 1) if stop in some)
     try:
-        task.voice.generator.generation_config = own = type(kept)(
+        task.adapter.generator.generation_config = own = type(kept)(
             **{**kept.to_dict(), "return_dict_in_generate": True, "output_scores": True, "num_beams": 3, "temperature": 0.5}
         )
         before = own.to_dict()
@@ -350,35 +350,35 @@ def test_the_models_own_generation_settings_are_kept(task: Any) -> None:
         assert text() == told.text[:first]
         own.stop_strings, own.suppress_tokens = None, [told.text[0]]
         assert told.text[0] not in text()
-        assert getattr(task.voice, "image", -1) not in text()
+        assert getattr(task.adapter, "image", -1) not in text()
         own.suppress_tokens = None
         assert own.to_dict() == before
-        assert task.voice.generator.generation_config is own
+        assert task.adapter.generator.generation_config is own
     finally:
-        task.voice.generator.generation_config = kept
+        task.adapter.generator.generation_config = kept
 
 
 def test_settings_that_are_not_used_are_told(folder: Path) -> None:
     made: Any = load(folder / "blip" if (folder / "blip").exists() else saved("blip", folder))
-    made.voice.generator.generation_config.update(do_sample=True, num_beams=4, temperature=0.3, repetition_penalty=1.2)
+    made.adapter.generator.generation_config.update(do_sample=True, num_beams=4, temperature=0.3, repetition_penalty=1.2)
     with pytest.warns(UserWarning, match=r"own do_sample=True, num_beams=4 is not used"):
-        type(made)(made.voice)
+        type(made)(made.adapter)
 
 
 def test_a_text_that_is_cut_says_so(task: Any, tmp_path: Path) -> None:
-    query = {} if "caption" in task.voice.query_types else {"question": QUESTION}
+    query = {} if "caption" in task.adapter.query_types else {"question": QUESTION}
     whole = explain(task, picture(), max_new_tokens=100, **query)
     text = whole.targets[0].value.text
     most = len(text) - 1
     short = explain(task, picture(), max_new_tokens=most, **query)
     assert short.targets[0].value.text == text[:most]
-    (said,) = short.about.remarks
+    (said,) = short.metadata.remarks
     assert f"cut after {most} tokens" in said
-    assert bool(whole.about.remarks) == (len(text) == 100)
+    assert bool(whole.metadata.remarks) == (len(text) == 100)
     assert short.describe()["remarks"] == [said]
     short.save(tmp_path)
     assert said in (tmp_path / "index.html").read_text()
-    assert short.load(tmp_path).about.remarks == (said,)
+    assert short.load(tmp_path).metadata.remarks == (said,)
     for wrong in (0, -1, True, "9"):
         with pytest.raises(InputError, match="max_new_tokens: expected a whole number of 1 or more"):
             explain(task, picture(), max_new_tokens=wrong, **query)
@@ -386,10 +386,10 @@ def test_a_text_that_is_cut_says_so(task: Any, tmp_path: Path) -> None:
 
 def test_a_processor_without_chat_template_is_said(task: Any) -> None:
     """And a prompt that holds the picture's token is taken as it is."""
-    processor = getattr(task.voice, "processor", None)
+    processor = getattr(task.adapter, "processor", None)
     if not getattr(processor, "chat_template", None):
         pytest.skip("needs no chat template")
-    whole = task.voice.written("what color is the ball ?")
+    whole = task.adapter.written("what color is the ball ?")
     expected = explain(task, picture(), caption=CAPTION, prompt="what color is the ball ?")
     kept, processor.chat_template = processor.chat_template, None
     try:
@@ -402,7 +402,7 @@ def test_a_processor_without_chat_template_is_said(task: Any) -> None:
 
 
 def test_a_tensor_for_a_model_of_tiles_is_said(task: Any) -> None:
-    if not isinstance(task.voice, Tiled):
+    if not isinstance(task.adapter, Tiled):
         pytest.skip("sees one picture")
     for pixels in (torch.zeros(3, 32, 32), torch.zeros(2, 3, 32, 32), task.prepare(picture()).pixels):
         with pytest.raises(InputError, match=r"expected a (picture|prepared tensor)"):

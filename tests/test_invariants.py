@@ -114,7 +114,7 @@ def test_a_grid_of_three_dimensions(name: str, pixels: Tensor) -> None:
 def test_not_a_number_in_a_gradient_is_said_and_never_drawn(classes: Classes, pixels: Tensor) -> None:
     classes.score = lambda features, targets: (features * 0).sum((1, 2, 3)).sqrt()  # type: ignore[method-assign]
     made = explain(classes, pixels)
-    assert made.problems == ["not finite"] * 3
+    assert made.warnings == ["not finite"] * 3
     assert not made[0].heat().any()
 
 
@@ -146,8 +146,8 @@ def test_ten_thousand_explanations_leak_nothing() -> None:
 
 def test_methods_for_several_layers_are_fused_alike(classes: Classes, pixels: Tensor) -> None:
     for method in (gradcam, ablation_cam, smooth(gradcam, count=2, sigma=0.0)):
-        both = explain(classes, pixels, method=method, taps=["bend", "norm"]).maps
-        each = [explain(classes, pixels, method=method, taps=[tap]).maps for tap in ("bend", "norm")]
+        both = explain(classes, pixels, method=method, target_layers=["bend", "norm"]).maps
+        each = [explain(classes, pixels, method=method, target_layers=[target_layer]).maps for target_layer in ("bend", "norm")]
         torch.testing.assert_close(both, product(each), rtol=1e-4, atol=1e-6)
 
 

@@ -21,13 +21,13 @@ from mmgradcam.tasks.loading import build, save
 def test_a_folder_is_read_as_it_was_written(folders: dict[str, Path]) -> None:
     task = load(folders["captioner"], device="cpu")
     assert isinstance(task, Captioning)
-    assert (task.name, task.seam) == (folders["captioner"].name, "the encoder's features, stride 4")
+    assert (task.name, task.feature_layer) == (folders["captioner"].name, "the encoder's features, stride 4")
     assert not task.encoder.training
     assert all(p.dtype == torch.float32 for m in task.modules() for p in m.parameters())
     again = load(folders["captioner"], device="cpu")
     assert task.fingerprint() == again.fingerprint()
     made = explain(task, Image.new("RGB", (70, 40), "red"), caption="a red cube")
-    assert (made.about.method, made.maps.shape) == ("layercam", (3, 16, 16))
+    assert (made.metadata.method, made.maps.shape) == ("layercam", (3, 16, 16))
 
 
 def test_a_model_that_does_not_exist_is_answered_with_the_nearest() -> None:
@@ -101,10 +101,10 @@ BROKEN: list[tuple[Any, str]] = [
     *((text(data), "expected the description of an mmgradcam model") for data in (b"[]", b"3", b"null", b'"task"', b"{}")),
     (put("captioner", "format", ...), "expected model format 1, got None"),
     *((put("captioner", "format", value), "expected model format 1, got") for value in (9, "1", True, None, [1])),
-    *((put("captioner", key, ...), f"config.json: {key}: field required") for key in ("encoder", "head", "seam", "method", "fuse", "taps")),
+    *((put("captioner", key, ...), f"config.json: {key}: field required") for key in ("encoder", "head", "feature_layer", "method", "fuse", "target_layers")),
     (put("captioner", "task", ...), "with a task; got something else"),
-    *((put("captioner", key, None), f"config.json: {key}: ") for key in ("task", "encoder", "head", "fit", "words", "seam", "taps")),
-    *((put("captioner", key, 3), f"config.json: {key}: ") for key in ("task", "encoder", "head", "fit", "words", "seam", "method", "taps", "fuse")),
+    *((put("captioner", key, None), f"config.json: {key}: ") for key in ("task", "encoder", "head", "fit", "words", "feature_layer", "target_layers")),
+    *((put("captioner", key, 3), f"config.json: {key}: ") for key in ("task", "encoder", "head", "fit", "words", "feature_layer", "method", "target_layers", "fuse")),
     *((put("captioner", "task", task), "task: expected a Task of mmgradcam, got") for task in ("os:system", "mmgradcam.storage.npz:pack", "mmgradcam.__main__:x", "mmgradcam.tasks.nope:X", "mmgradcam.tasks.captioning:Nope", "mmgradcam.tasks.captioning", "", ":", f"{NETS}.encoder:Encoder")),
     *((put("captioner", "encoder.class", kind), "encoder.class: expected a Module of mmgradcam, got") for kind in ("os:system", "", 3, None, [], f"{NETS}.nope:X", "mmgradcam.tasks.captioning:Captioning")),
     (put("captioner", "encoder.class", ...), "encoder.class: expected a Module of mmgradcam"),
@@ -145,9 +145,9 @@ BROKEN: list[tuple[Any, str]] = [
     (put("captioner", "method", "rise(masks=5)"), r"method: expected a method .* got 'rise\(masks=5\)'"),
     (put("captioner", "method", "__name__"), "method: expected a method"),
     (put("captioner", "fuse", "layercam"), "fuse: input should be 'product' or 'mean'"),
-    (put("captioner", "taps", ["stages.7"]), "no layer is called 'stages.7'"),
-    (put("captioner", "taps", [3]), r"taps\[0\]: "),
-    (put("captioner", "taps", "stem"), "taps: "),
+    (put("captioner", "target_layers", ["stages.7"]), "no layer is called 'stages.7'"),
+    (put("captioner", "target_layers", [3]), r"target_layers\[0\]: "),
+    (put("captioner", "target_layers", "stem"), "target_layers: "),
     (put("captioner", "fit", ...), "fit: .* needs it"),
     (put("captioner", "fit.size", [64]), r"fit.size\[1\]: field required"),
     *((put("captioner", "fit.size", value), "fit.size") for value in ([0, 64], [7, 64], [64, -1], [64, 10**9], 64, "64", [64.0, 64.5], [64, 64, 3])),
@@ -206,7 +206,7 @@ def test_a_card_names_a_method_with_its_settings(models: dict[str, Path], tmp_pa
     shutil.copytree(models["captioner"], tmp_path / "copy")
     put("captioner", "method", "rise(count=4, cells=2)")[1](tmp_path / "copy")
     made = explain(load(tmp_path / "copy", device="cpu"), Image.new("RGB", (64, 64)), caption="a red cube", only="red")
-    assert made.about.method == "rise(count=4, cells=2)"
+    assert made.metadata.method == "rise(count=4, cells=2)"
 
 
 def test_the_folders_that_are_edited_are_good(models: dict[str, Path], tmp_path: Path) -> None:
@@ -231,11 +231,11 @@ def test_a_model_beyond_memory_is_refused_before_it_is_made(
     devices: list[str] = []
     real = torch.nn.Linear.__init__
 
-    def watched(self: Any, *args: Any, **settings: Any) -> None:
+    def record_outputs(self: Any, *args: Any, **settings: Any) -> None:
         real(self, *args, **settings)
         devices.append(self.weight.device.type)
 
-    monkeypatch.setattr(torch.nn.Linear, "__init__", watched)
+    monkeypatch.setattr(torch.nn.Linear, "__init__", record_outputs)
     shutil.copytree(models["captioner"], tmp_path / "copy")
     change(tmp_path / "copy", head={**json.loads((models["captioner"] / "config.json").read_text())["head"], "width": 500_000})
     with pytest.raises(InputError, match="500000"):

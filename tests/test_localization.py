@@ -445,8 +445,8 @@ def test_agreement_does_not_depend_on_the_scale_of_the_heat() -> None:
     assert agreement_with_boxes(0 * HEAT, [(0, 0, 1, 1)]) == {"peak": 0.0, "energy": 0.0, "area": 1.0, "iou": 0.0}
     point = np.array([[0, 0], [0, 3]], np.float32)
     assert agreement_with_attention(point, point) == pytest.approx({"rank": 1.0, "linear": 1.0, "overlap": 1.0})
-    faint = 1e-14 * np.arange(12.0).reshape(3, 4)
-    assert rank_correlation(faint, np.arange(12.0).reshape(3, 4)) == pytest.approx(1.0)
+    weakly_grounded = 1e-14 * np.arange(12.0).reshape(3, 4)
+    assert rank_correlation(weakly_grounded, np.arange(12.0).reshape(3, 4)) == pytest.approx(1.0)
 
 
 def test_agreement_with_attention_by_hand() -> None:

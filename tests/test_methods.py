@@ -124,16 +124,16 @@ def test_a_method_takes_a_grid_of_any_rank(method: Callable[[Tensor, Tensor], Te
 @pytest.mark.parametrize("method", [m for m in SLOW if m is not gradcam_pp], ids=lambda m: m.__name__)
 def test_a_scaled_target_gives_the_same_picture(method: Callable[[Tensor, Tensor], Tensor]) -> None:
     features, gradients = torch.rand(K, C, H, W), torch.randn(K, C, H, W)
-    maps, faint = method(features, gradients), method(features, gradients * 1e-8)
-    torch.testing.assert_close(faint / faint.abs().amax(), maps / maps.abs().amax(), rtol=1e-4, atol=1e-6)
+    maps, weakly_grounded = method(features, gradients), method(features, gradients * 1e-8)
+    torch.testing.assert_close(weakly_grounded / weakly_grounded.abs().amax(), maps / maps.abs().amax(), rtol=1e-4, atol=1e-6)
 
 
 def test_grad_cam_pp_depends_on_the_scale_of_the_score_as_its_formula_does() -> None:
     """Alpha compares G^2 with G^3: for tiny scores it becomes 1/2, and the map that of relu(G) summed."""
     features, gradients = torch.rand(1, C, H, W, dtype=torch.float64), torch.randn(1, C, H, W, dtype=torch.float64)
-    faint = gradcam_pp(features, gradients * 1e-8)
+    weakly_grounded = gradcam_pp(features, gradients * 1e-8)
     half = torch.relu((torch.relu(gradients).sum((2, 3), keepdim=True) * features).sum(1))
-    torch.testing.assert_close(faint / faint.max(), half / half.max(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(weakly_grounded / weakly_grounded.max(), half / half.max(), rtol=1e-5, atol=1e-7)
 
 
 def test_grad_cam_pp_refuses_signed_features() -> None:

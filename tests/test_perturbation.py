@@ -16,15 +16,15 @@ from PIL import Image
 from torch import Tensor
 
 from mmgradcam import InputError, ModelError, Probe, Target, Task, compare, explain
-from mmgradcam.explaining.model_input import View
-from mmgradcam.images.pictures import Fit, Prepared, whole
+from mmgradcam.explaining.model_input import ModelInput
+from mmgradcam.images.pictures import PreparedImage, Preprocess, whole
 from mmgradcam.methods import occlusion
 from mmgradcam.metrics import (
     Variants,
     average_drop,
+    confidence_vs_area,
     deletion,
     deletion_insertion,
-    extents,
     imputation,
     increase,
     insertion,
@@ -35,7 +35,7 @@ from mmgradcam.metrics import (
 )
 from mmgradcam.metrics.deletion_insertion import SHARES, _ranks, imputed
 from mmgradcam.metrics.imputation import TOLERANCE, impute
-from mmgradcam.metrics.perturbations import Seen, blacked, blurred, greyed
+from mmgradcam.metrics.perturbations import Seen, fill_black, fill_blur, fill_mean
 from mmgradcam.tasks import load
 
 WEIGHTS = torch.tensor([[9.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]])
@@ -49,7 +49,7 @@ class Weighing(Task):
     def __init__(self) -> None:
         self.encodes: list[int] = []
 
-    def prepare(self, image: Image.Image) -> Prepared:
+    def prepare(self, image: Image.Image) -> PreparedImage:
         return whole(image.resize((3, 3), Image.Resampling.NEAREST))
 
     def encode(self, image: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Weighing(Task):
         signs = torch.tensor([t.value for t in targets], dtype=features.dtype)
         return (features[:, 0] * WEIGHTS).sum((1, 2)) * signs
 
-    def likelihood(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
+    def log_prob(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         return torch.nn.functional.logsigmoid(self.score(features, targets) / 10)
 
 
@@ -85,21 +85,25 @@ def test_deletion_and_insertion_are_the_areas_worked_by_hand() -> None:
     # Hottest first: 45, 36, 28, 21, 15, 10, 6, 3, 1, 0, by the trapezoid rule over ninths.
     left = [45, 36, 28, 21, 15, 10, 6, 3, 1, 0]
     area = sum((a + b) / 2 for a, b in zip(left[:-1], left[1:], strict=True)) / 9
-    assert deletion(made, blacked, ninths).item() == pytest.approx(area, rel=1e-5)
+    assert deletion(made, fill_black, ninths).item() == pytest.approx(area, rel=1e-5)
     put = [45 - v for v in left]
     area = sum((a + b) / 2 for a, b in zip(put[:-1], put[1:], strict=True)) / 9
-    assert insertion(made, blacked, ninths).item() == pytest.approx(area, rel=1e-5)
+    assert insertion(made, fill_black, ninths).item() == pytest.approx(area, rel=1e-5)
     worst = explain(Weighing(), white(), method=backwards)
-    assert deletion(worst, blacked, ninths).item() == pytest.approx(45 - deletion(made, blacked, ninths).item(), rel=1e-5)
-    assert insertion(worst, blacked, ninths).item() == pytest.approx(45 - insertion(made, blacked, ninths).item(), rel=1e-5)
+    assert deletion(worst, fill_black, ninths).item() == pytest.approx(45 - deletion(made, fill_black, ninths).item(), rel=1e-5)
+    assert insertion(worst, fill_black, ninths).item() == pytest.approx(
+        45 - insertion(made, fill_black, ninths).item(), rel=1e-5
+    )
 
 
 def test_areas_are_over_the_shares_that_are_asked_for_and_counts_are_rounded() -> None:
     made = explain(Weighing(), white(), method=own)
     # Of nine pixels, 5.4 and 0.9 are left of the coldest, so 5 and 1: 1 + ... + 5 and 1.
-    assert deletion(made, blacked, (0.4, 0.9)).item() == pytest.approx((15 + 1) / 2)
+    assert deletion(made, fill_black, (0.4, 0.9)).item() == pytest.approx((15 + 1) / 2)
     # 0.9, 3.6 and 9 of the hottest: 9, then 9 + 8 + 7 + 6, then all.
-    assert insertion(made, blacked, (0.1, 0.4, 1.0)).item() == pytest.approx((0.3 * (9 + 30) / 2 + 0.6 * (30 + 45) / 2) / 0.9)
+    assert insertion(made, fill_black, (0.1, 0.4, 1.0)).item() == pytest.approx(
+        (0.3 * (9 + 30) / 2 + 0.6 * (30 + 45) / 2) / 0.9
+    )
     assert SHARES == (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -118,7 +122,7 @@ def test_equal_pixels_go_in_an_order_that_is_random_and_the_same_for_every_map()
 
 def test_road_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """With black in place of neighbours: what is left without the coldest less what is left without the hottest, halved."""
-    monkeypatch.setattr(deletion_insertion, "imputed", blacked)
+    monkeypatch.setattr(deletion_insertion, "imputed", fill_black)
     made = explain(Weighing(), white(), method=own)
     thirds = [(39 - 21) / 2, (24 - 6) / 2]  # without 3: 9 to 4 and 1 to 6; without 6: 9 to 7 and 1 to 3
     assert road(made, (1 / 3, 2 / 3)).item() == pytest.approx(sum(thirds) / 2)
@@ -129,7 +133,7 @@ def test_blur_is_that_of_scipy() -> None:
     """A Gaussian of a tenth of the shorter side, cut at three deviations, mirrored at the edge without repeating it."""
     from scipy.ndimage import correlate1d
 
-    view = View(white(), "", torch.rand(3, 41, 57), (0.0, 0.0, 1.0, 1.0), prepared=True)
+    view = ModelInput(white(), "", torch.rand(3, 41, 57), (0.0, 0.0, 1.0, 1.0), prepared=True)
     seen = Seen(Weighing(), view)
     for share, radius in ((0.1, 12), (0.01, 1), (0.5, 40)):
         sigma = share * 41
@@ -137,27 +141,27 @@ def test_blur_is_that_of_scipy() -> None:
         slow = seen.pixels.double().numpy()
         for axis in (1, 2):
             slow = correlate1d(slow, weights / weights.sum(), axis, mode="mirror")
-        torch.testing.assert_close(seen.blurred(share).double(), torch.from_numpy(slow), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(seen.fill_blur(share).double(), torch.from_numpy(slow), rtol=1e-4, atol=1e-5)
     half = torch.zeros(41, 57)
     half[:, :20] = 1
-    mixed = blurred(seen, half)
+    mixed = fill_blur(seen, half)
     assert torch.equal(mixed[:, :, :20], seen.pixels[:, :, :20])
-    assert torch.equal(mixed[:, :, 20:], seen.blurred(0.1)[:, :, 20:])
+    assert torch.equal(mixed[:, :, 20:], seen.fill_blur(0.1)[:, :, 20:])
     quarter = seen.kept(torch.full((41, 57), 0.25), torch.zeros(3, 41, 57))
     torch.testing.assert_close(quarter, seen.pixels / 4)
 
 
 def test_middle_grey_stands_for_half_of_what_is_taken_away() -> None:
     made = explain(Weighing(), white(), method=own)
-    gone = Variants([made]).ask([(0, torch.zeros(3, 3))], greyed)
+    gone = Variants([made]).ask([(0, torch.zeros(3, 3))], fill_mean)
     assert gone.item() == pytest.approx(45 * 128 / 255, rel=1e-5)
 
 
 class Padded(Weighing):
     """A model whose picture is padded with its mean colour and normalised."""
 
-    def prepare(self, image: Image.Image) -> Prepared:
-        return Fit((6, 6), (0.6, 0.4, 0.3), (0.2, 0.2, 0.2))(image)
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        return Preprocess((6, 6), (0.6, 0.4, 0.3), (0.2, 0.2, 0.2))(image)
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         return features.sum((1, 2, 3))
@@ -174,7 +178,7 @@ def test_a_picture_of_one_grey_is_hidden_by_the_grey_that_is_asked_for(level: in
         value = (other / 255 - torch.tensor([0.6, 0.4, 0.3])) / 0.2
         torch.testing.assert_close(seen.plain(other)[:, 3], value[:, None].expand(3, 6))
         torch.testing.assert_close(seen.plain(other)[:, 0], seen.pixels[:, 0])
-    assert torch.equal(blacked(seen, torch.zeros(6, 6)), seen.plain(0))
+    assert torch.equal(fill_black(seen, torch.zeros(6, 6)), seen.plain(0))
 
 
 def test_confidences_of_what_is_shown_are_those_of_the_paper() -> None:
@@ -189,7 +193,7 @@ def test_confidences_of_what_is_shown_are_those_of_the_paper() -> None:
 
 
 def test_extents_keep_what_lies_above_a_quantile() -> None:
-    areas, relative = extents(explain(Weighing(), white(), method=own), (0.0, 0.5, 1.0, 0.3))
+    areas, relative = confidence_vs_area(explain(Weighing(), white(), method=own), (0.0, 0.5, 1.0, 0.3))
     assert areas[0].tolist() == pytest.approx([1, 5 / 9, 1 / 9, 6 / 9])  # the quantile .3 lies above the third lowest
     sigmoid = [1 / (1 + math.exp(-v / 10)) for v in (45, 9 + 8 + 7 + 6 + 5, 9, 45 - 6)]
     assert relative[0].tolist() == pytest.approx([v / sigmoid[0] for v in sigmoid], rel=1e-5)
@@ -199,7 +203,7 @@ def test_extents_keep_as_much_of_a_sparse_map_as_of_any_other() -> None:
     def sparse(features: Tensor, gradients: Tensor) -> Tensor:
         return (own(features, gradients) - 7).clamp(min=0)  # 9 and 8 alone are left
 
-    areas, relative = extents(explain(Weighing(), white(), method=sparse), (0.25, 0.5, 0.875))
+    areas, relative = confidence_vs_area(explain(Weighing(), white(), method=sparse), (0.25, 0.5, 0.875))
     assert areas[0].tolist() == pytest.approx([7 / 9, 5 / 9, 2 / 9])
     sigmoid = [1 / (1 + math.exp(-v / 10)) for v in (45, 17)]
     assert relative[0, 2].item() == pytest.approx(sigmoid[1] / sigmoid[0], rel=1e-5)
@@ -208,8 +212,8 @@ def test_extents_keep_as_much_of_a_sparse_map_as_of_any_other() -> None:
 
 def test_a_contrast_has_no_confidence() -> None:
     task = load("scenes-vqa", device="cpu")
-    made = explain(task, example(), question="what color is the cube?", against="purple")
-    for measure in (shown, extents):
+    made = explain(task, example(), question="what color is the cube?", contrast="purple")
+    for measure in (shown, confidence_vs_area):
         with pytest.raises(InputError, match="a contrast"):
             measure(made)
 
@@ -280,7 +284,7 @@ def test_what_is_imputed_of_pictures_clips_and_tiles(kind: str) -> None:
     """Frames and tiles are each filled on their own, with noise of a hundredth; where nothing is kept stands middle grey."""
     pixels = torch.rand({"picture": (3, 9, 8), "clip": (3, 2, 9, 8), "tiles": (2, 3, 9, 8)}[kind])
     box = (0.0, 0.0, 1.0, 1.0)
-    view = View(white(), "", pixels, (box, box) if kind == "tiles" else box, prepared=True)
+    view = ModelInput(white(), "", pixels, (box, box) if kind == "tiles" else box, prepared=True)
     seen = Seen(Weighing(), view)
     mask = (torch.rand(seen.shape) < 0.5).float()
     made = imputed(seen, mask)
@@ -304,10 +308,10 @@ def test_occlusion_agrees_with_itself_and_not_with_its_opposite() -> None:
         return -occlusion(probe, size=32, stride=16)
 
     made = compare(task, [picture], [covered, opposite], caption="a red cube")[0]
-    own, against = (occlusion_correlation(one, size=32) for one in made)
+    own, contrast = (occlusion_correlation(one, size=32) for one in made)
     assert own.shape == (3,)
     assert float(own.min()) > 0.5, "but for the negative part, which is not drawn, it is the same map"
-    assert float(against.max()) < -0.2
+    assert float(contrast.max()) < -0.2
 
 
 def test_what_speaks_against_a_target_is_ranked_below_what_says_nothing() -> None:
@@ -318,7 +322,7 @@ def test_what_speaks_against_a_target_is_ranked_below_what_says_nothing() -> Non
             return (features[:, 0] * torch.tensor([[4.0, 3.0, 2.0], [1.0, 0.0, -1.0], [-2.0, -3.0, -4.0]])).sum((1, 2))
 
     made = explain(Signed(), white(), method=own)
-    occluded = made.by(functools.partial(occlusion, size=1, stride=1)).maps[0]
+    occluded = made.with_method(functools.partial(occlusion, size=1, stride=1)).maps[0]
     # Of nine ranks, the map's positive part ties the last five; the occlusion map ranks all nine.
     ours, theirs = np.array([9, 8, 7, 6, 3, 3, 3, 3, 3.0]), np.arange(9.0, 0, -1)
     assert occluded.flatten().argsort(descending=True).tolist() == list(range(9))
@@ -330,7 +334,7 @@ def test_what_speaks_against_a_target_is_ranked_below_what_says_nothing() -> Non
 
 def test_the_patch_of_occlusion_agreement_is_a_seventh_of_the_shorter_side() -> None:
     class Patches(Weighing):
-        def prepare(self, image: Image.Image) -> Prepared:
+        def prepare(self, image: Image.Image) -> PreparedImage:
             return whole(image)
 
         def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
@@ -340,7 +344,7 @@ def test_the_patch_of_occlusion_agreement_is_a_seventh_of_the_shorter_side() -> 
     rng = np.random.default_rng(0)
     for shape, side in (((8, 20), 2), ((29, 24), 3)):
         made = explain(Patches(), Image.fromarray(rng.integers(0, 255, (*shape, 3)).astype(np.uint8)), method=own)
-        covered = made.by(functools.partial(occlusion, size=side, stride=max(1, side // 2))).maps[0].numpy()
+        covered = made.with_method(functools.partial(occlusion, size=side, stride=max(1, side // 2))).maps[0].numpy()
         expected = rank_correlation(Variants([made]).heat(0).numpy(), covered)
         assert occlusion_correlation(made).item() == pytest.approx(expected, abs=1e-6)
 
@@ -350,19 +354,19 @@ def test_the_same_mask_of_the_same_picture_is_encoded_once() -> None:
     made = explain(task, [white(), Image.new("RGB", (9, 9), (200, 0, 0))], method=own, signs=[1, 2, 1])
     variants = Variants(made)
     task.encodes.clear()
-    deletion(variants, blacked, (0.0, 0.5, 1.0))
+    deletion(variants, fill_black, (0.0, 0.5, 1.0))
     # Of each picture three masks, which its three targets share: their maps have the same order.
     assert variants.encodes == sum(task.encodes) == 6
     assert len(task.encodes) == 1, "all pictures go together"
     base = variants.base()
-    told = variants.ask([(row, torch.ones(3, 3)) for row in range(6)], blacked)
+    told = variants.ask([(row, torch.ones(3, 3)) for row in range(6)], fill_black)
     torch.testing.assert_close(told, base)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 16])
 def test_pictures_of_unlike_sizes_are_asked_in_any_order(batch: int) -> None:
     class Summing(Weighing):
-        def prepare(self, image: Image.Image) -> Prepared:
+        def prepare(self, image: Image.Image) -> PreparedImage:
             return whole(image)
 
         def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
@@ -374,7 +378,7 @@ def test_pictures_of_unlike_sizes_are_asked_in_any_order(batch: int) -> None:
     assert variants.rows == [(e, k) for e in range(3) for k in range(2)]
     asked = [(int(row), (torch.rand(variants.seen[row // 2].shape) < 0.5).float()) for row in rng.integers(0, 6, 40)]
     task.encodes.clear()
-    told = variants.ask([*asked, *asked[:5]], blacked)
+    told = variants.ask([*asked, *asked[:5]], fill_black)
     red = [torch.from_numpy(np.array(picture))[..., 0] / 255 for picture in pictures]
     slow = [float((red[row // 2] * mask).sum()) * (1, -2)[row % 2] for row, mask in [*asked, *asked[:5]]]
     assert told.tolist() == pytest.approx(slow, rel=1e-4)
@@ -383,7 +387,7 @@ def test_pictures_of_unlike_sizes_are_asked_in_any_order(batch: int) -> None:
     # Asked 16 batches at a time: what is asked twice within them is encoded once.
     assert sum(task.encodes) == (45 if batch < 3 else 40)
     assert [len(part) for part in variants.split(told[:6])] == [2, 2, 2]
-    assert variants.ask([], blacked).tolist() == []
+    assert variants.ask([], fill_black).tolist() == []
     assert [variants.target(3).value, len(variants)] == [-2, 6]
 
 
@@ -403,7 +407,7 @@ def test_masks_are_taken_up_sixteen_batches_at_a_time() -> None:
             taken.append(n)
             yield 0, torch.zeros(3, 3)
 
-    variants.ask(asked(), lambda seen, mask: known.append(len(taken)) or blacked(seen, mask))
+    variants.ask(asked(), lambda seen, mask: known.append(len(taken)) or fill_black(seen, mask))
     assert known == [32, 40]
 
 
@@ -421,7 +425,7 @@ def test_bundled_models_are_asked_again(name: str) -> None:
     made = explain(task, example(), **query)
     variants = Variants([made])
     torch.testing.assert_close(
-        variants.ask([(r, torch.ones(variants.seen[0].shape)) for r in range(len(variants))], greyed), variants.base(), atol=1e-3, rtol=1e-3,
+        variants.ask([(r, torch.ones(variants.seen[0].shape)) for r in range(len(variants))], fill_mean), variants.base(), atol=1e-3, rtol=1e-3,
     )  # fmt: skip
     full, _ = shown(variants)
     named = [t.probability for t in made.targets]
@@ -445,23 +449,23 @@ def test_an_action_is_asked_again_on_other_observations() -> None:
 
     seen, _ = from_above(WORLD).reset(seed=90001)
     policy: Any = load("babyai-goto", device="cpu")
-    made = explain(policy.at(seen), policy.picture(seen), reliance=True)
+    made = explain(policy.at(seen), policy.picture(seen), grounding=True)
     variants = Variants([made])
     pixels = variants.seen[0].pixels
     # A policy looks at its observation, whatever picture it is shown: nothing to see is the mean color of that.
     torch.testing.assert_close(variants.seen[0].plain(0), pixels.mean((1, 2), keepdim=True).expand_as(pixels))
-    gone = variants.ask([(0, torch.zeros(pixels.shape[1:]))], greyed).item()
+    gone = variants.ask([(0, torch.zeros(pixels.shape[1:]))], fill_mean).item()
     assert gone < made.score - 0.5
-    assert made.targets[0].reliance == pytest.approx(made.score - gone, abs=1e-4)
+    assert made.targets[0].grounding == pytest.approx(made.score - gone, abs=1e-4)
     assert deletion(made).item() < made.score - 0.2
 
 
 def test_what_cannot_be_asked_says_why() -> None:
     class Silent(Weighing):
-        def likelihood(self, features: Tensor, targets: Sequence[Target]) -> None:  # type: ignore[override]
+        def log_prob(self, features: Tensor, targets: Sequence[Target]) -> None:  # type: ignore[override]
             return None
 
-    with pytest.raises(ModelError, match="has no probabilities; give it a `likelihood`"):
+    with pytest.raises(ModelError, match="has no probabilities; give it a `log_prob`"):
         shown(explain(Silent(), white(), method=own))
     with pytest.raises(InputError, match="at least one explanation, got none"):
         Variants([])
@@ -480,9 +484,9 @@ def test_an_explanation_from_a_file_says_that_it_has_no_model(tmp_path: Any) -> 
 def test_the_same_picture_changed_is_another() -> None:
     """Of an attacked or noisy copy the user's picture is the same, and what the model sees is not."""
     made = explain(Weighing(), white(), method=own)
-    black = made.again.of([made.targets], [made.again.view.pixels * 0])[0]
+    black = made.explainer.of([made.targets], [made.explainer.view.pixels * 0])[0]
     variants = Variants([made, black])
-    told = variants.ask([(row, torch.ones(3, 3)) for row in range(2)], greyed)
+    told = variants.ask([(row, torch.ones(3, 3)) for row in range(2)], fill_mean)
     torch.testing.assert_close(told, variants.base())
     assert told.tolist() == [45, 0]
 
@@ -491,7 +495,7 @@ def test_a_picture_asked_about_twice_is_changed_once() -> None:
     task, picture = Weighing(), white()
     made = [one for (one,) in compare(task, [picture, picture], [own], each=[{"signs": [1]}, {"signs": [2]}])]
     variants = Variants(made)
-    deletion(variants, blacked, (0.0, 0.5, 1.0))
+    deletion(variants, fill_black, (0.0, 0.5, 1.0))
     assert variants.encodes == 3
 
 

@@ -24,7 +24,7 @@ from mmgradcam.datasets.records import mask_of
 from mmgradcam.datasets.sources import open_data
 from mmgradcam.evaluation.measures import defaults_of
 from mmgradcam.evaluation.run import audit
-from mmgradcam.images.pictures import Fit
+from mmgradcam.images.pictures import Preprocess
 from mmgradcam.metrics import bleu4, cider, meteor, peak_in
 from mmgradcam.tasks import VQA, Captioning, load
 from mmgradcam.tasks.captioning import forbid_repeats
@@ -78,19 +78,19 @@ def captioner(kind: str = "lstm", beam: int = 1) -> Captioning:
     torch.manual_seed(1)
     head = EvidenceCaptioner(kind, len(WORDS), 6, 8, looked_for=3, settings={} if kind == "lstm" else {"heads": 2})
     head.detectors.tokens.copy_(torch.tensor([5, 7, 8]))
-    return Captioning(encoder(), head.eval(), WORDS, Fit((64, 64), how="stretch"), longest=6, beam=beam)
+    return Captioning(encoder(), head.eval(), WORDS, Preprocess((64, 64), how="stretch"), longest=6, beam=beam)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_what_words_share_runs_once_per_photo(parquet: Path, kind: str) -> None:
     task, photos = captioner(kind), Photos(parquet)
-    ran: dict[str, list[int]] = {"neck": [], "detectors": []}
+    record_calls: dict[str, list[int]] = {"neck": [], "detectors": []}
     for name, module in (("neck", task.head.per_picture), ("detectors", task.head.detectors)):
-        module.register_forward_hook(lambda m, given, out, name=name: ran[name].append(len(given[0])))
+        module.register_forward_hook(lambda m, given, out, name=name: record_calls[name].append(len(given[0])))
     said = [(["a", "red", "ball"], 1, 2), (["a", "dog", "in", "grass"], 1, 1), (["a", "man"], 0, 1)]
     made = explain(task, [photos[0].image, photos[1].image], method=hirescam, each=[{"phrases": said}, {"phrases": said[:2]}])
-    assert ran == {"neck": [2], "detectors": [2]}
-    assert made[0].about.seam == "features"
+    assert record_calls == {"neck": [2], "detectors": [2]}
+    assert made[0].metadata.feature_layer == "features"
     assert made[0].maps.shape[1:] == made[1].maps.shape[1:]
     for photo, one, phrases in ((0, made[0], said), (1, made[1], said[:2])):
         for k, phrase in enumerate(phrases):
@@ -114,7 +114,7 @@ def test_a_head_may_call_a_part_of_its_own_neck() -> None:
         def forward(self, features: torch.Tensor, questions: torch.Tensor) -> torch.Tensor:
             return self.out(self.neck(features).mean((2, 3)) + self.words(questions).mean(1))
 
-    task, images = VQA(encoder(), Own(), WORDS, ["yes", "no"], Fit((64, 64))), torch.rand(2, 3, 64, 64)
+    task, images = VQA(encoder(), Own(), WORDS, ["yes", "no"], Preprocess((64, 64))), torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(task.encode(images), task.encoder(images))
 
 
@@ -145,7 +145,7 @@ def answerer() -> VQA:
     torch.manual_seed(2)
     words = Vocabulary(("what", "color", "is", "the", "ball", "there", "a", "dog", "where", "man"))
     head = EvidenceAnswerer(len(words), 4, 6, 8, looked_for=3, glimpses=2)
-    return VQA(encoder(), head.eval(), words, ["yes", "no", "red", "grass"], Fit((64, 64), how="stretch"))
+    return VQA(encoder(), head.eval(), words, ["yes", "no", "red", "grass"], Preprocess((64, 64), how="stretch"))
 
 
 def test_photos_get_their_own_shape_back(parquet: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_word_can_be_scored_by_its_logit() -> None:
         assert other[i].score == pytest.approx(float(logits[i, token]), abs=1e-5)
         assert one[i].score == pytest.approx(float(logits[i].log_softmax(0)[token]), abs=1e-5)
         assert other.targets[i].probability == pytest.approx(float(logits[i].softmax(0)[token]), abs=1e-5)
-    assert other.about.unit == "word logit"
+    assert other.metadata.unit == "word logit"
     assert other.text == "a dog is"
     with pytest.raises(InputError, match="expected unit"):
         Captioning(encoder(), plain.head, WORDS, plain.fit, unit="odds")
@@ -462,14 +462,14 @@ def apart(hub: Path, folder: Path) -> tuple[Captioning, dict[str, Any]]:
     torch.manual_seed(1)
     made = {"kind": "lstm", "vocabulary": len(WORDS), "channels": backbone.channels, "width": 64, "looked_for": 3}
     head = EvidenceCaptioner(**made)
-    task = Captioning(backbone.eval(), head.eval(), WORDS, Fit((64, 64), how="stretch"))
+    task = Captioning(backbone.eval(), head.eval(), WORDS, Preprocess((64, 64), how="stretch"))
     described = {**backbone.describe(), "name": "org/elsewhere", "config": {"model_type": "mobilenet_v2", "output_stride": 16}}
     config = {
         "task": "mmgradcam.tasks.captioning:Captioning",
         "encoder": {"class": f"{NETS}.backbone:Backbone", **described, "weights": True},
         "head": {"class": f"{NETS}.evidence:EvidenceCaptioner", **made},
         "fit": {"size": [64, 64], "mean": [0.5] * 3, "std": [0.25] * 3, "how": "stretch"}, "words": list(WORDS.words),
-        "beam": 3, "stored": "int8", "seam": "features", "method": "normgrad", "taps": ["model.layer.14"], "fuse": "product",
+        "beam": 3, "stored": "int8", "feature_layer": "features", "method": "normgrad", "target_layers": ["model.layer.14"], "fuse": "product",
     }  # fmt: skip
     save(task, config, folder)
     return task, config
@@ -492,7 +492,7 @@ def test_a_head_is_saved_without_its_encoder_and_loaded_over_it(hub_folder: Path
     for (name, own), (_, other) in zip(back.head.named_parameters(), task.head.named_parameters(), strict=True):
         assert (own - other).abs().max() <= 0.005 * other.abs().max() + 1e-6, name
     maps = explain(back, Image.effect_noise((90, 60), 80).convert("RGB"), caption="a dog")
-    assert maps.about.seam == "model.layer.14"
+    assert maps.metadata.feature_layer == "model.layer.14"
     assert maps[0].map.shape == (4, 4)
 
 

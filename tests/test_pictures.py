@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 
 from mmgradcam import InputError, Target, Task, explain, hirescam
-from mmgradcam.explaining.model_input import blank_of, view_of
+from mmgradcam.explaining.model_input import baseline_input, model_input_of
 from mmgradcam.images.clips import Clip
 from mmgradcam.images.pictures import (
     MOST_PIXELS,
     NOWHERE,
-    Fit,
-    Seen,
+    Preprocess,
+    TracedPreprocess,
     _within,
     formats,
     iou,
@@ -271,16 +271,16 @@ def test_arrays_of_every_kind_are_read(name: str) -> None:
 
 
 def test_paths_of_every_kind_and_open_files_are_read(tmp_path: Path) -> None:
-    class Placed:
+    class Region:
         def __fspath__(self) -> str:
             return str(tmp_path / "a.png")
 
     path = saved(Image.fromarray(coarse()), tmp_path / "a.png")
     with path.open("rb") as file:
-        for source in (path, str(path), PurePath(path), Placed(), file, io.BytesIO(path.read_bytes())):
+        for source in (path, str(path), PurePath(path), Region(), file, io.BytesIO(path.read_bytes())):
             assert (np.asarray(open_picture(source)) == coarse()).all()
-    assert explain(Light("pad"), Placed()).about.image_name == "a.png"
-    assert explain(Light("pad"), io.BytesIO(path.read_bytes())).about.image_name == ""
+    assert explain(Light("pad"), Region()).metadata.image_name == "a.png"
+    assert explain(Light("pad"), io.BytesIO(path.read_bytes())).metadata.image_name == ""
 
 
 NAMES = [
@@ -303,7 +303,7 @@ NAMES = [
 def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
     saved(Image.fromarray(coarse()), tmp_path / "a.png").rename(tmp_path / name)
     made = explain(Light("pad"), tmp_path / name)
-    assert made.about.image_name == name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    assert made.metadata.image_name == name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     made.save(tmp_path / "out")
     (tmp_path / name).write_bytes(b"no")
     with pytest.raises(InputError, match="not a picture") as refusal:
@@ -467,7 +467,7 @@ class Light(Task):
     """The features are the picture's own brightness in 8 x 8 cells, so the map must show the bright spot where it is."""
 
     def __init__(self, how: str, size: tuple[int, int] = (64, 64)) -> None:
-        self.prepare = Fit(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), how)  # type: ignore[method-assign]
+        self.prepare = Preprocess(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), how)  # type: ignore[method-assign]
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), 8)
@@ -569,7 +569,7 @@ def test_what_padding_adds_is_cut() -> None:
 
 def test_a_wrong_fit_is_said() -> None:
     with pytest.raises(InputError, match='how="pad", "crop" or "stretch", got \'squash\''):
-        Fit((8, 8), how="squash")
+        Preprocess((8, 8), how="squash")
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 8, 8), (3, 8, 8, 1, 1)])
@@ -593,7 +593,7 @@ def test_fit_is_its_definition_written_out(how: str, size: tuple[int, int], want
     width, height = size
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8))
     mean, std = (0.2, 0.5, 0.9), (0.25, 0.5, 2.0)
-    made = Fit(wanted, mean, std, how)(image)
+    made = Preprocess(wanted, mean, std, how)(image)
     across, down = wanted[1] / width, wanted[0] / height
     if how != "stretch":
         across = down = min(across, down) if how == "pad" else max(across, down)
@@ -612,12 +612,12 @@ def test_fit_is_its_definition_written_out(how: str, size: tuple[int, int], want
 
 
 def test_fit_by_default_pads_with_middle_grey() -> None:
-    assert Fit((3, 4)) == Fit((3, 4), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "pad", Image.Resampling.BILINEAR)
+    assert Preprocess((3, 4)) == Preprocess((3, 4), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "pad", Image.Resampling.BILINEAR)
 
 
 def test_fit_uses_the_filter_it_is_given() -> None:
     image = Image.fromarray(np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((4, 4), np.uint8))).convert("RGB")
-    fits = {f: Fit((16, 16), (0, 0, 0), (1, 1, 1), resample=f)(image).pixels for f in (Image.Resampling.NEAREST, Image.Resampling.BILINEAR)}  # fmt: skip
+    fits = {f: Preprocess((16, 16), (0, 0, 0), (1, 1, 1), resample=f)(image).pixels for f in (Image.Resampling.NEAREST, Image.Resampling.BILINEAR)}  # fmt: skip
     assert set(fits[Image.Resampling.NEAREST].unique().tolist()) == {0.0, 1.0}
     assert len(fits[Image.Resampling.BILINEAR].unique()) > 2
 
@@ -674,7 +674,7 @@ def part(x0: int, y0: int, x1: int, y1: int) -> Any:
     ],
 )
 def test_the_box_of_any_preprocessing_is_found(prepare: Any, expected: Any) -> None:
-    seen = Seen(prepare)
+    seen = TracedPreprocess(prepare)
     box = seen(Image.new("RGB", (100, 80), "red")).box
     assert len(box) == len(expected)
     for found, wanted in zip(box, expected, strict=True):
@@ -685,8 +685,8 @@ def test_the_box_of_any_preprocessing_is_found(prepare: Any, expected: Any) -> N
 
 def test_the_box_of_a_picture_of_few_pixels_is_found_to_a_fraction_of_one() -> None:
     for size in ((16, 12), (12, 16)):
-        assert Seen(lambda image: whole(image).pixels).box(size) == pytest.approx((0, 0, 1, 1), abs=0.005)
-        cut = Seen(lambda image: whole(image.crop((2, 3, 11, 12))).pixels).box(size)
+        assert TracedPreprocess(lambda image: whole(image).pixels).box(size) == pytest.approx((0, 0, 1, 1), abs=0.005)
+        cut = TracedPreprocess(lambda image: whole(image.crop((2, 3, 11, 12))).pixels).box(size)
         assert cut == pytest.approx((2 / size[0], 3 / size[1], 11 / size[0], 12 / size[1]), abs=0.005)
 
 
@@ -707,7 +707,7 @@ def test_boxes_are_of_tiles_if_they_are_several() -> None:
 
 
 def test_the_box_is_found_from_four_rows_and_columns_on() -> None:
-    four, three = (Seen(lambda image, side=side: whole(image.resize((side, side))).pixels) for side in (4, 3))
+    four, three = (TracedPreprocess(lambda image, side=side: whole(image.resize((side, side))).pixels) for side in (4, 3))
     assert four.box((64, 48)) == pytest.approx((0, 0, 1, 1), abs=0.01)
     with pytest.raises(InputError, match="makes the same of a black and of a white picture"):
         three.box((64, 48))
@@ -745,7 +745,7 @@ def test_a_tile_that_shows_nothing_lies_beside_the_picture_and_brings_no_heat() 
 )
 def test_a_preprocessing_that_cannot_be_traced_says_so(prepare: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Seen(prepare)(Image.new("RGB", (100, 80)))
+        TracedPreprocess(prepare)(Image.new("RGB", (100, 80)))
 
 
 @pytest.mark.parametrize("draws", [0, 5, 10, 11])
@@ -759,9 +759,9 @@ def test_a_preprocessing_is_traced_anew_while_chance_is_drawn_three_times_at_mos
 
     if draws > 10:
         with pytest.raises(InputError, match="the preprocessing is random"):
-            Seen(prepare).box((20, 16))
+            TracedPreprocess(prepare).box((20, 16))
     else:
-        assert Seen(prepare).box((20, 16)) == pytest.approx((0, 0, 1, 1), abs=0.005)
+        assert TracedPreprocess(prepare).box((20, 16)) == pytest.approx((0, 0, 1, 1), abs=0.005)
         assert left == [min(draws - 5 * (1 + draws // 5), -5)]
 
 
@@ -774,22 +774,22 @@ def test_constants_that_files_and_messages_hold() -> None:
 
 def test_a_prepared_tensor_is_drawn_with_its_range_stretched() -> None:
     pixels = torch.linspace(-2, 3, 3 * 8 * 9).view(3, 8, 9)
-    view = view_of(Light("pad"), pixels.requires_grad_())
+    view = model_input_of(Light("pad"), pixels.requires_grad_())
     assert (view.prepared, view.name, view.box, view.clip, view.size) == (True, "", (0.0, 0.0, 1.0, 1.0), None, None)
     assert not view.pixels.requires_grad
     drawn = np.asarray(view.picture).transpose(2, 0, 1).astype(int)
     assert (drawn == ((pixels.detach() + 2) / 5 * 255).round().int().numpy()).all()
-    assert np.asarray(view_of(Light("pad"), torch.full((1, 8, 9), 7.0)).picture).tolist() == np.zeros((8, 9, 3)).tolist()
-    grey = view_of(Light("pad"), torch.rand(1, 8, 9))
+    assert np.asarray(model_input_of(Light("pad"), torch.full((1, 8, 9), 7.0)).picture).tolist() == np.zeros((8, 9, 3)).tolist()
+    grey = model_input_of(Light("pad"), torch.rand(1, 8, 9))
     assert np.asarray(grey.picture).shape == (8, 9, 3)
     for wrong in (torch.zeros(2, 8, 8), torch.zeros(4, 8, 8), torch.zeros(1, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)):
         with pytest.raises(InputError, match=r"expected a prepared tensor \(3, h, w\) of floats"):
-            view_of(Light("pad"), wrong)
+            model_input_of(Light("pad"), wrong)
 
 
 def test_a_view_has_what_prepare_gave() -> None:
     task = Light("crop")
-    view = view_of(task, Image.fromarray(coarse()))
+    view = model_input_of(task, Image.fromarray(coarse()))
     prepared = task.prepare(Image.fromarray(coarse()))
     assert torch.equal(view.pixels, prepared.pixels)
     assert (view.box, view.prepared, view.clip, view.name) == (prepared.box, False, None, "")
@@ -799,10 +799,10 @@ def test_a_view_has_what_prepare_gave() -> None:
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_nothing_to_see_is_one_grey_or_the_mean_color(level: int) -> None:
     task = Light("pad")
-    view = view_of(task, Image.fromarray(coarse()))
-    assert torch.equal(blank_of(task, view, level), task.prepare(Image.new("RGB", (48, 32), (level,) * 3)).pixels)
+    view = model_input_of(task, Image.fromarray(coarse()))
+    assert torch.equal(baseline_input(task, view, level), task.prepare(Image.new("RGB", (48, 32), (level,) * 3)).pixels)
     pixels = torch.rand(3, 8, 8)
-    assert torch.equal(blank_of(task, view_of(task, pixels)), pixels.mean((1, 2), keepdim=True).expand(3, 8, 8))
+    assert torch.equal(baseline_input(task, model_input_of(task, pixels)), pixels.mean((1, 2), keepdim=True).expand(3, 8, 8))
 
 
 def test_nothing_to_see_is_what_a_grey_becomes_even_where_all_greys_become_the_same() -> None:
@@ -810,19 +810,21 @@ def test_nothing_to_see_is_what_a_grey_becomes_even_where_all_greys_become_the_s
     task, image = Light("stretch"), Image.fromarray(coarse())
     plain = task.prepare
     task.prepare = lambda image: replace(plain(image), pixels=(p := plain(image).pixels) - p.min())  # type: ignore[method-assign]
-    view = view_of(task, image)
+    view = model_input_of(task, image)
     assert view.pixels.mean() > 0.1
-    assert not blank_of(task, view).any()
+    assert not baseline_input(task, view).any()
     fixed = torch.rand(3, 64, 64)
     shown: list[Any] = []
     task.prepare = lambda image: shown.append(image) or replace(plain(image), pixels=fixed)  # type: ignore
-    assert torch.equal(blank_of(task, view_of(task, image)), fixed.mean((1, 2), keepdim=True).expand(3, 64, 64))
+    assert torch.equal(baseline_input(task, model_input_of(task, image)), fixed.mean((1, 2), keepdim=True).expand(3, 64, 64))
     assert [grey.getpixel((0, 0)) for grey in shown[1:]] == [(128,) * 3, (0,) * 3], "told by a grey half the range away"
-    blank_of(task, view_of(task, image), 200)
+    baseline_input(task, model_input_of(task, image), 200)
     assert [grey.getpixel((0, 0)) for grey in shown[-2:]] == [(200,) * 3, (72,) * 3]
     task.prepare = plain  # type: ignore[method-assign]
     grey = Image.new("RGB", (48, 32), (128, 128, 128))
-    assert torch.equal(blank_of(task, view_of(task, grey)), plain(grey).pixels), "a picture that is that grey itself"
+    assert torch.equal(baseline_input(task, model_input_of(task, grey)), plain(grey).pixels), (
+        "a picture that is that grey itself"
+    )
 
 
 @pytest.mark.parametrize(("count", "middle"), [(1, 0), (2, 1), (5, 2), (6, 3)])
@@ -831,11 +833,11 @@ def test_a_view_of_a_clip_shows_its_middle_frame(count: int, middle: int) -> Non
     prepare = task.prepare
     task.prepare = lambda clip: prepare(clip.frames[0])  # type: ignore[method-assign, attr-defined, assignment, misc]
     clip = Clip(tuple(Image.new("RGB", (16, 16), (n, n, n)) for n in range(count)), 4.0, "film")
-    view = view_of(task, clip)
+    view = model_input_of(task, clip)
     assert view.picture is clip.frames[middle]
     assert (view.name, view.clip, view.prepared, view.size) == ("film", clip, False, None)
     greys: list[Clip] = []
     task.prepare = lambda clip: greys.append(clip) or prepare(clip.frames[0])  # type: ignore
-    blank_of(task, view, 7)
+    baseline_input(task, view, 7)
     assert [len(shown) for shown in greys] == [count] * len(greys)
     assert greys[0].frames[-1].getcolors() == [(256, (7, 7, 7))]

@@ -27,7 +27,7 @@ from mmgradcam.methods import (
 from mmgradcam.tasks import Layer
 
 
-def slope(task: Classes, pixels: Tensor, index: int) -> Tensor:
+def gradient(task: Classes, pixels: Tensor, index: int) -> Tensor:
     x = pixels.clone().requires_grad_()
     return torch.autograd.grad(task.head(task.encoder(x[None].clone()))[0, index], x)[0]
 
@@ -35,14 +35,14 @@ def slope(task: Classes, pixels: Tensor, index: int) -> Tensor:
 def test_gradient_times_input(classes: Classes, pixels: Tensor) -> None:
     made = explain(classes, pixels, method=gradient_x_input)
     for index, one in enumerate(made):
-        torch.testing.assert_close(one.map, (slope(classes, pixels, index) * pixels).sum(0).float())
+        torch.testing.assert_close(one.map, (gradient(classes, pixels, index) * pixels).sum(0).float())
 
 
 def test_integrated_gradients_are_their_formula_and_complete(classes: Classes, pixels: Tensor) -> None:
     few = explain(classes, pixels, method=partial(integrated_gradients, steps=3, baseline=0.2))
     for index, one in enumerate(few):
         way = pixels - 0.2
-        slopes = [slope(classes, 0.2 + (s + 0.5) / 3 * way, index) for s in range(3)]
+        slopes = [gradient(classes, 0.2 + (s + 0.5) / 3 * way, index) for s in range(3)]
         torch.testing.assert_close(one.map, (way * torch.stack(slopes).mean(0)).sum(0).float())
     many = explain(classes, pixels, method=partial(integrated_gradients, steps=400))
     blank = explain(classes, torch.zeros_like(pixels), method=hirescam)
@@ -193,11 +193,11 @@ class Tilted(nn.Module):
 
     def __init__(self, by: float) -> None:
         super().__init__()
-        self.by = by
+        self.with_method = by
 
     def forward(self, x: Tensor) -> Tensor:
         tilt = torch.ones_like(x[0, 0])
-        tilt[-1, -1] += self.by
+        tilt[-1, -1] += self.with_method
         return (x * tilt).mean((2, 3))[:, :4]
 
 

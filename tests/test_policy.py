@@ -45,7 +45,7 @@ def by_hand(net: Net, pixels: Tensor, score: Any) -> tuple[Tensor, Tensor]:
     ("query", "labels", "scores"),
     [
         ({"action": "jump"}, ["jump"], [lambda q, v: q[2]]),
-        ({"action": 0, "against": "jump"}, ["left", "left rather than jump"], [lambda q, v: q[0], lambda q, v: q[0] - q[2]]),
+        ({"action": 0, "contrast": "jump"}, ["left", "left rather than jump"], [lambda q, v: q[0], lambda q, v: q[0] - q[2]]),
         ({"action": "right", "value": True}, ["right", "state value"], [lambda q, v: q[1], lambda q, v: v]),
     ],
 )
@@ -58,7 +58,7 @@ def test_maps_are_those_of_the_whole_net_s_gradient(query: dict[str, Any], label
     for one, score in zip(made, scores, strict=True):
         features, gradient = by_hand(net, pixels, score)
         torch.testing.assert_close(one.map, (features * gradient).sum(1)[0])
-    assert made.about.unit == "Q-value"
+    assert made.metadata.unit == "Q-value"
 
 
 def test_without_a_wish_the_action_taken_is_explained() -> None:
@@ -77,7 +77,7 @@ def test_wrong_wishes_are_one_line() -> None:
     for query, said in [
         ({"action": "lfet"}, "no action is called 'lfet'; there are left"),
         ({"action": 7}, r"expected an action in 0\.\.2, got 7"),
-        ({"action": 1, "against": "right"}, "is the action itself"),
+        ({"action": 1, "contrast": "right"}, "is the action itself"),
         ({"top": 9}, "expected 1 to 3 actions"),
         ({"colour": 1}, "asked with action="),
     ]:

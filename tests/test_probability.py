@@ -21,7 +21,7 @@ from mmgradcam import Explanation, ModelError, Target, Task, explain, gradcam_pp
 from mmgradcam.engine import scores
 from mmgradcam.tasks import Policy, load
 from mmgradcam.tasks.classes import likelihood_of
-from mmgradcam.tasks.vqa import Answered
+from mmgradcam.tasks.vqa import AnswerTarget
 from mmgradcam.utils.precision import exponents, initial, kept_in_range, lost, rounded, times
 
 LACKS = [1e-3, 1e-6, 1e-8, 1e-12]
@@ -71,10 +71,10 @@ def test_it_can_be_differentiated_twice_and_has_no_nan() -> None:
     torch.testing.assert_close(log_prob(logits, index), logits.log_softmax(-1).gather(1, index[:, None])[:, 0])
     assert torch.autograd.gradcheck(lambda z: log_prob(z, index), logits)
     assert torch.autograd.gradgradcheck(lambda z: log_prob(z, index), logits)
-    against = torch.tensor([1, -1, 2])
-    difference = log_prob(logits, index) - log_prob(logits, against.clamp(min=0))
-    torch.testing.assert_close(log_prob(logits, index, against)[[0, 2]], difference[[0, 2]])
-    torch.testing.assert_close(log_prob(logits, index, against)[1], log_prob(logits, index)[1])
+    contrast = torch.tensor([1, -1, 2])
+    difference = log_prob(logits, index) - log_prob(logits, contrast.clamp(min=0))
+    torch.testing.assert_close(log_prob(logits, index, contrast)[[0, 2]], difference[[0, 2]])
+    torch.testing.assert_close(log_prob(logits, index, contrast)[1], log_prob(logits, index)[1])
     for only in (torch.full((1, 4), -torch.inf).index_fill(1, torch.tensor(2), 1.0), torch.ones(1, 1)):
         leaf = only.requires_grad_()
         value = log_prob(leaf, torch.tensor([leaf.argmax()]))
@@ -164,20 +164,20 @@ def test_sure_words_of_a_captioner(head: str, rounds: bool, lack: float, monkeyp
     task, pixels, wanted = caption_of(head, lack, monkeypatch)
     if not rounds:
         monkeypatch.setattr("mmgradcam.engine._rounds", lambda *_: iter(()))
-    one = explain(task, pixels, method=hirescam, taps=(), caption="a red ball and")[2]
-    assert one.problem in (None, "nothing in favour")
+    one = explain(task, pixels, method=hirescam, target_layers=(), caption="a red ball and")[2]
+    assert one.warning in (None, "no positive evidence")
     assert one.score == pytest.approx(wanted[-1].item(), rel=1e-5)
     assert off(one.map.flatten(), wanted[:-1]) < 1e-4
     if not rounds and head != "evidence":
-        graphed = explain(task, pixels, method=hirescam, taps=(), caption="a red ball and", create_graph=True)[2]
+        graphed = explain(task, pixels, method=hirescam, target_layers=(), caption="a red ball and", create_graph=True)[2]
         assert off(graphed.map.detach().flatten(), wanted[:-1]) < 1e-4
 
 
 @pytest.mark.parametrize("lack", [1e-30, 1e-36])
 def test_maps_are_in_the_units_of_the_score_to_the_end_of_the_range(lack: float, monkeypatch: pytest.MonkeyPatch) -> None:
     task, pixels, wanted = caption_of("transformer", lack, monkeypatch)
-    one = explain(task, pixels, method=hirescam, taps=(), caption="a red ball and")[2]
-    assert one.problem in (None, "nothing in favour")
+    one = explain(task, pixels, method=hirescam, target_layers=(), caption="a red ball and")[2]
+    assert one.warning in (None, "no positive evidence")
     assert off(one.map.flatten(), wanted[:-1]) < 1e-3
 
 
@@ -194,8 +194,8 @@ def test_sure_words_in_half_precision(
     for rounds in (True, False):
         if not rounds:
             monkeypatch.setattr("mmgradcam.engine._rounds", lambda *_: iter(()))
-        one = explain(task, pixels.to(dtype), method=hirescam, taps=(), caption="a red ball and")[2]
-        assert one.problem in (None, "nothing in favour")
+        one = explain(task, pixels.to(dtype), method=hirescam, target_layers=(), caption="a red ball and")[2]
+        assert one.warning in (None, "no positive evidence")
         assert one.score == pytest.approx(wanted[-1].item(), rel=0.1)
         assert off(one.map.flatten().double() / one.score, wanted[:-1] / wanted[-1]) < error
 
@@ -251,9 +251,9 @@ def test_rows_in_two_dimensions_are_as_those_in_one() -> None:
     assert torch.equal(found.view(6, 4), one)
     assert torch.equal(powers.flatten(), alone)
     logits, index = torch.randn(2, 3, 5), torch.tensor([[0, 1, 2], [3, 4, 0]])
-    against = torch.tensor([[1, -1, 0], [-1, 2, 4]])
-    flat = log_prob(logits.flatten(0, 1), index.flatten(), against.flatten())
-    assert torch.equal(log_prob(logits, index, against), flat.view(2, 3))
+    contrast = torch.tensor([[1, -1, 0], [-1, 2, 4]])
+    flat = log_prob(logits.flatten(0, 1), index.flatten(), contrast.flatten())
+    assert torch.equal(log_prob(logits, index, contrast), flat.view(2, 3))
 
 
 def test_gradients_below_the_range_are_lost_row_by_row() -> None:
@@ -274,13 +274,13 @@ def test_likelihoods_of_answers_and_classes(lack: float) -> None:
     for module in task.modules():
         module.float()
     features, question = task.encoder(torch.randn(1, 3, 16, 16)).detach(), (4, 5, 6)
-    targets = [Target("blue", Answered(question, 1)), Target("blue, not red", Answered(question, 1, 0))]
+    targets = [Target("blue", AnswerTarget(question, 1)), Target("blue, not red", AnswerTarget(question, 1, 0))]
     logits = task.head(features, torch.tensor([question]))[0].detach()
     with torch.no_grad():
         task.head.out[-1].bias[1] += raise_to(logits, 1, lack)
     logits = task.head(features, torch.tensor([question]))[0].detach()
     wanted = [exact(logits.double(), 1).item(), (logits[1] - logits[0]).item()]
-    assert task.likelihood(features, targets).tolist() == pytest.approx(wanted, rel=1e-5)
+    assert task.log_prob(features, targets).tolist() == pytest.approx(wanted, rel=1e-5)
     made = [Target("b", (1, None)), Target("b, not a", (1, 0))]
     assert likelihood_of(logits[None], made).tolist() == pytest.approx(wanted, rel=1e-5)
     assert likelihood_of(logits[None], made, several=True)[0].item() == pytest.approx(
@@ -319,7 +319,7 @@ def acting(lack: float) -> tuple[Policy, Any, Tensor, Tensor]:
 def test_sure_actions_of_a_policy(lack: float) -> None:
     task, seen, features, gradient = acting(lack)
     bound = task.at(seen)
-    made = explain(bound, task.picture(seen), method=hirescam, action="right", against="jump", value=True)
+    made = explain(bound, task.picture(seen), method=hirescam, action="right", contrast="jump", value=True)
     assert made.labels == ["right", "right rather than jump", "state value"]
     assert off(made[0].map, (features * gradient).sum(1)[0]) < 1e-4
     assert -made[0].score == pytest.approx(lack, rel=1e-2)
@@ -348,7 +348,7 @@ def sure(task: Any, picture: Image.Image, lack: float) -> Target:
     token = target.value.text[target.value.positions[0]]
     with torch.no_grad():
         features = task.encode(task.prepare(picture).pixels[None])
-        logits = task.voice.read(features, [target.value.prompt], [list(target.value.text)])[0, target.value.positions[0]]
+        logits = task.adapter.read(features, [target.value.prompt], [list(target.value.text)])[0, target.value.positions[0]]
         out.bias[token] += raise_to(logits.double(), token, lack)
     return target
 
@@ -362,18 +362,18 @@ def test_sure_words_of_a_generative_model(blip: Path, picture: Image.Image, lack
     wide.model.double()
     features = wide.encode(wide.prepare(picture).pixels[None].double()).detach().requires_grad_()
     at = target.value.positions[0]
-    logits = wide.voice.read(features, [target.value.prompt], [list(target.value.text)])[0, at]
+    logits = wide.adapter.read(features, [target.value.prompt], [list(target.value.text)])[0, at]
     score = exact(logits, target.value.text[at])
     (gradient,) = torch.autograd.grad(score, features)
     wanted = (features * gradient).sum(1)[0, 1:].detach()  # the class token has no place
     one = explain(task, picture, method=hirescam, caption="a dog red ball")[2]
-    assert one.problem in (None, "nothing in favour")
+    assert one.warning in (None, "no positive evidence")
     assert one.score == pytest.approx(score.item(), rel=1e-4)
     assert off(one.map.flatten(), wanted) < 1e-4
     for dtype, error in ((torch.bfloat16, 0.1), (torch.float16, 0.03)):
         task.model.to(dtype)
         half = explain(task, picture, method=hirescam, caption="a dog red ball")[2]
-        assert half.problem in (None, "nothing in favour")
+        assert half.warning in (None, "no positive evidence")
         assert off(half.map.flatten() / half.score, wanted / score.detach()) < error
 
 
@@ -385,10 +385,10 @@ def test_what_both_texts_of_a_contrast_begin_with_leaves_no_rounding(folder: Pat
     prompt, text = whole.targets[0].value.prompt, whole.targets[0].value.text
     with torch.no_grad():
         features = task.encode(task.prepare(picture).pixels[None])
-        logits = task.voice.read(features, [prompt], [list(text)])[0, -1].double()
+        logits = task.adapter.read(features, [prompt], [list(text)])[0, -1].double()
         task.model.text_decoder.cls.predictions.decoder.bias[text[-1]] += raise_to(logits, text[-1], 1e-9)
-    contrast = explain(task, picture, answer="dog", against="dog red", **query)[1]
-    last = whole.again(Target("red", type(whole.targets[0].value)(prompt, text, (len(text) - 1,))))
+    contrast = explain(task, picture, answer="dog", contrast="dog red", **query)[1]
+    last = whole.explainer(Target("red", type(whole.targets[0].value)(prompt, text, (len(text) - 1,))))
     assert contrast.score == pytest.approx(-last.score, rel=1e-4)
     assert contrast.score == pytest.approx(1e-9, rel=1e-2)
     assert off(contrast.map, -last.map.double()) < 1e-4
@@ -399,8 +399,8 @@ def test_below_the_range_it_is_said_and_nothing_is_drawn(head: str, tmp_path: Pa
     task, pixels, _ = caption_of(head, 1e-3, monkeypatch)
     with torch.no_grad():
         task.head.out.bias[task.vocabulary.encode(["ball"])[0]] += 200
-    made = explain(task, pixels, taps=(), caption="a red ball and")
-    assert made.problems[2] == "below rounding"
+    made = explain(task, pixels, target_layers=(), caption="a red ball and")
+    assert made.warnings[2] == "below rounding"
     one = made["ball"]
     assert one.score == 0
     assert one.caption() == "below rounding"
@@ -408,7 +408,7 @@ def test_below_the_range_it_is_said_and_nothing_is_drawn(head: str, tmp_path: Pa
     assert not one.heat().any()
     assert one.peak is None
     made.save(tmp_path / "folder")
-    assert Explanation.load(tmp_path / "folder").problems == made.problems
+    assert Explanation.load(tmp_path / "folder").warnings == made.warnings
     page = (tmp_path / "folder" / "index.html").read_text()
     assert "“ball”: below rounding; no heat is drawn" in page
 
@@ -449,7 +449,7 @@ def by_sigmoid(logits: Tensor, index: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("function", "lack", "problem"),
+    ("function", "lack", "warning"),
     [
         (plain, 1e-2, None), (plain, 1e-5, None), (plain, 5e-7, "below rounding"), (plain, 1e-7, "below rounding"),
         (plain, 1e-9, "below rounding"), (plain, 1e-12, "below rounding"), (by_softmax, 1e-7, "below rounding"),
@@ -457,16 +457,16 @@ def by_sigmoid(logits: Tensor, index: Tensor) -> Tensor:
         (by_sigmoid, 1e-7, None),
     ],
 )  # fmt: skip
-def test_a_users_own_log_softmax_is_marked_where_rounding_is_left(function: Any, lack: float, problem: str | None) -> None:
+def test_a_users_own_log_softmax_is_marked_where_rounding_is_left(function: Any, lack: float, warning: str | None) -> None:
     task, pixels = Own(function), torch.rand(3, 8, 8)
     with torch.no_grad():
         logits = task.head(task.encoder(pixels[None]))[0]
         task.head.outer.bias[3] += raise_to(logits, 3, lack)
         task.head.outer.bias[4] += 1.0
     made = explain(task, pixels, method=hirescam)
-    assert made.problems[0] == problem or (problem is None and made.problems[0] == "nothing in favour")
-    assert bool(made[0].map.any()) == (problem is None)
-    assert made.problems[1] in (None, "nothing in favour"), "of a contrast the large parts cancel"
+    assert made.warnings[0] == warning or (warning is None and made.warnings[0] == "no positive evidence")
+    assert bool(made[0].map.any()) == (warning is None)
+    assert made.warnings[1] in (None, "no positive evidence"), "of a contrast the large parts cancel"
 
 
 @pytest.mark.parametrize(("method", "marked"), [(smooth(hirescam, count=2, sigma=0.0), True), (partial(rise, count=4), False)])
@@ -476,9 +476,9 @@ def test_methods_that_take_many_gradients_are_marked_where_all_are_rounding(meth
     with torch.no_grad():
         task.head.outer.bias[3] += raise_to(task.head(task.encoder(pixels[None]))[0], 3, lack)
     made = explain(task, pixels, method=method)
-    assert (made.problems[0] == "below rounding") == (marked and lack < 1e-6)
-    assert made.problems[1] != "below rounding"
-    if made.problems[0] == "below rounding":
+    assert (made.warnings[0] == "below rounding") == (marked and lack < 1e-6)
+    assert made.warnings[1] != "below rounding"
+    if made.warnings[0] == "below rounding":
         assert not made[0].map.any()
 
 
@@ -489,7 +489,7 @@ def test_a_contrast_that_is_a_tie_is_drawn() -> None:
         task.head.outer.bias[4] += logits[3] - logits[4]
     tie = explain(task, pixels, method=hirescam)[1]
     assert abs(tie.score) < 1e-6
-    assert tie.problem in (None, "nothing in favour")
+    assert tie.warning in (None, "no positive evidence")
     assert tie.map.any()
 
 
@@ -513,14 +513,14 @@ def test_digits_are_kept_on_the_way_back() -> None:
     assert off(made.map, (features * gradient).sum(1)[0].detach()) < 1e-4
 
 
-@pytest.mark.parametrize(("scale", "problem"), [(1e-30, None), (1e-42, "below rounding"), (0.0, "no gradient")])
-def test_gradients_below_the_normal_numbers_of_float32_are_marked(scale: float, problem: str | None) -> None:
+@pytest.mark.parametrize(("scale", "warning"), [(1e-30, None), (1e-42, "below rounding"), (0.0, "no gradient")])
+def test_gradients_below_the_normal_numbers_of_float32_are_marked(scale: float, warning: str | None) -> None:
     task: Any = Classes(Encoder().eval(), Bent().eval())
     score = task.score
     task.score = lambda features, targets: score(features, targets) * scale
     made = explain(task, torch.rand(3, 8, 8), method=lambda a, g: (a * g).abs().sum(1))
-    assert made.problems == [problem] * 3
-    assert bool(made.maps.any()) == (problem is None)
+    assert made.warnings == [warning] * 3
+    assert bool(made.maps.any()) == (warning is None)
 
 
 def test_methods_that_square_the_gradient_keep_small_ones() -> None:
@@ -565,7 +565,9 @@ def test_scores_that_are_not_finite_are_refused_without_a_gradient_too() -> None
 
 
 def test_a_log_probability_that_is_rounding_is_lost_where_the_features_move_it_little() -> None:
-    """By less than 2^-6 of the first place's features times gradients, all signs counted; other units are not subtracted from 1."""
+    """By less than 2^-6 of the first place's features times gradients, all signs counted; other units are not subtracted from
+    1.
+    """
     moves = torch.tensor([2.0**-6, 2.0**-6 - 2.0**-20, 0.0, 2.0**-6 - 2.0**-20, 1.0])
     x = torch.ones(5, 2, 1, 2) * torch.tensor([1.0, -1.0])
     place = (x * 2, (moves / 8)[:, None, None, None].expand(5, 2, 1, 2).clone())

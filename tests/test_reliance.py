@@ -28,7 +28,7 @@ def test_it_is_the_log_probability_less_that_of_a_grey_picture(unit: str, pictur
     task = load("scenes-captioner", device="cpu")
     assert isinstance(task, Captioning)
     task.unit = unit
-    made = explain(task, picture, caption="a red cube", reliance=True)
+    made = explain(task, picture, caption="a red cube", grounding=True)
     grey = Image.new("RGB", picture.size, (128, 128, 128))
     tokens = torch.tensor([[1, *task.vocabulary.encode(["a", "red", "cube"])]])
     likely = []
@@ -38,13 +38,13 @@ def test_it_is_the_log_probability_less_that_of_a_grey_picture(unit: str, pictur
             logp = task.head.out(torch.stack(list(task.head.steps(features, tokens)), 1)).log_softmax(-1)[0]
             likely.append([float(logp[i, tokens[0, i + 1]]) for i in range(3)])
     for target, seen, blind in zip(made.targets, *likely, strict=True):
-        assert target.reliance == pytest.approx(seen - blind, abs=1e-3)
+        assert target.grounding == pytest.approx(seen - blind, abs=1e-3)
 
 
 def test_an_answer_relies_on_the_picture_too(picture: Image.Image) -> None:
     task = load("scenes-vqa", device="cpu")
     assert isinstance(task, VQA)
-    made = explain(task, picture, question="what color is the cube?", answer="red", against="blue", reliance=True)
+    made = explain(task, picture, question="what color is the cube?", answer="red", contrast="blue", grounding=True)
     features, blank = (
         task.encode(task.prepare(shown).pixels[None]).detach()
         for shown in (picture, Image.new("RGB", picture.size, (128,) * 3))
@@ -52,8 +52,8 @@ def test_an_answer_relies_on_the_picture_too(picture: Image.Image) -> None:
     asked = torch.tensor([made.targets[0].value.question])
     seen, blind = (task.head(x, asked).detach().log_softmax(-1)[0] for x in (features, blank))
     red, blue = task.labels.index("red"), task.labels.index("blue")
-    assert made.targets[0].reliance == pytest.approx(float(seen[red] - blind[red]), abs=1e-3)
-    assert made.targets[1].reliance == pytest.approx(float(seen[red] - seen[blue] - blind[red] + blind[blue]), abs=1e-3)
+    assert made.targets[0].grounding == pytest.approx(float(seen[red] - blind[red]), abs=1e-3)
+    assert made.targets[1].grounding == pytest.approx(float(seen[red] - seen[blue] - blind[red] + blind[blue]), abs=1e-3)
 
 
 def test_grey_is_encoded_once_and_only_if_asked_for(picture: Image.Image) -> None:
@@ -63,37 +63,37 @@ def test_grey_is_encoded_once_and_only_if_asked_for(picture: Image.Image) -> Non
     task.encode = lambda images: (sizes.append(len(images)), whole(images))[1]  # type: ignore[func-returns-value, method-assign]
     made = explain(task, [picture] * 3, caption="a red cube", batch=2)
     assert sum(sizes) == 3
-    assert made[0].targets[0].reliance is None
+    assert made[0].targets[0].grounding is None
     sizes.clear()
-    explain(task, [picture] * 3, caption="a red cube", batch=2, reliance=True)
+    explain(task, [picture] * 3, caption="a red cube", batch=2, grounding=True)
     assert sum(sizes) == 3 + 1
     sizes.clear()
     task.fit = replace(task.fit, mean=(0.4, 0.4, 0.4))
-    explain(task, [picture, picture.resize((96, 48)), picture], caption="a red cube", reliance=True)
+    explain(task, [picture, picture.resize((96, 48)), picture], caption="a red cube", grounding=True)
     assert sum(sizes) == 3 + 3  # grey padded otherwise is another picture
 
 
-def relied(reliance: float, picture: Image.Image) -> Explanation:
-    made = explain(load("scenes-captioner", device="cpu"), picture, caption="a red cube", reliance=True)[2]
+def relied(grounding: float, picture: Image.Image) -> Explanation:
+    made = explain(load("scenes-captioner", device="cpu"), picture, caption="a red cube", grounding=True)[2]
     assert isinstance(made, Explanation)
-    object.__setattr__(made.targets[0], "reliance", reliance)
+    object.__setattr__(made.targets[0], "grounding", grounding)
     return made
 
 
 def test_a_word_that_hardly_rests_on_the_picture_is_drawn_faintly(picture: Image.Image) -> None:
     plain = np.asarray(picture).astype(float)
-    strong, faint = (np.asarray(relied(r, picture).overlay()).astype(float) for r in (math.log(1.6), math.log(1.4)))
-    assert np.abs(faint - plain).mean() < 0.5 * np.abs(strong - plain).mean()
+    strong, weakly_grounded = (np.asarray(relied(r, picture).overlay()).astype(float) for r in (math.log(1.6), math.log(1.4)))
+    assert np.abs(weakly_grounded - plain).mean() < 0.5 * np.abs(strong - plain).mean()
     assert "about as likely without the picture (×1.1)" in page(relied(0.1, picture))
     assert "likelier without the picture (×0.1)" in page(relied(math.log(0.1), picture))
     assert "×3.0 as likely with the picture" in page(relied(math.log(3), picture))
 
 
 def test_it_is_saved_and_read_back(picture: Image.Image, tmp_path: Path) -> None:
-    made = explain(load("scenes-captioner", device="cpu"), picture, caption="a red cube", reliance=True)
+    made = explain(load("scenes-captioner", device="cpu"), picture, caption="a red cube", grounding=True)
     made.save(tmp_path / "saved")
     back = Explanation.load(tmp_path / "saved")
-    assert [t.reliance for t in back.targets] == pytest.approx([t.reliance for t in made.targets])
+    assert [t.grounding for t in back.targets] == pytest.approx([t.grounding for t in made.targets])
     assert [one.caption() for one in back] == [one.caption() for one in made]
 
 

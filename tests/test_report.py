@@ -17,8 +17,8 @@ import torch
 from conftest import chromium
 from PIL import Image
 
-from mmgradcam import Explanation, Target, Word
-from mmgradcam.explanation import About
+from mmgradcam import Explanation, Target, TextSpan
+from mmgradcam.explanation import Metadata
 from mmgradcam.images.pictures import NOWHERE
 from mmgradcam.render import heatmaps, pages
 
@@ -29,12 +29,12 @@ def made(labels: list[str], size: tuple[int, int] = (90, 60), question: str | No
     maps = torch.zeros(len(labels), 4, 6)
     for i in range(len(labels)):
         maps[i, i % 4, i % 6] = 1 + i
-    reads = tuple(Word(w, i, i) for i, w in enumerate((question or "").split()))
-    words = torch.randn(len(labels), len(reads)) if question else None
+    input_tokens = tuple(TextSpan(w, i, i) for i, w in enumerate((question or "").split()))
+    words = torch.randn(len(labels), len(input_tokens)) if question else None
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     return Explanation(
-        picture, (0.0, 0.0, 1.0, 1.0), [Target(w, reads=reads) for w in labels], maps, torch.arange(len(labels)) - 3.5,
-        words, [None] * len(labels), About(EVIL, "log-probability", "hirescam", "seam", {"question": question} if question else {}),
+        picture, (0.0, 0.0, 1.0, 1.0), [Target(w, input_tokens=input_tokens) for w in labels], maps, torch.arange(len(labels)) - 3.5,
+        words, [None] * len(labels), Metadata(EVIL, "log-probability", "hirescam", "feature_layer", {"question": question} if question else {}),
     )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_text_from_models_and_users_is_escaped(tmp_path: Path, where: str) -> No
 def test_a_word_without_heat_says_why(tmp_path: Path) -> None:
     explanation = made(["a", "red"])
     explanation.maps[1] = 0
-    explanation.problems[1] = "no gradient"
+    explanation.warnings[1] = "no gradient"
     text = page(explanation, tmp_path)
     assert "“red”: no gradient; no heat is drawn" in unescape(text)
     assert text.count('class="mute"') == 1
@@ -140,7 +140,7 @@ document.title='FOUND'+JSON.stringify({size:[heat.height,heat.width],maps:[0,1,2
             apart = np.abs(seen[..., part] * seen[..., 3] - wanted[..., part] * wanted[..., 3]) / 255
             assert apart.max() < 12
             assert apart.mean() < 1
-    assert not np.array(found["maps"][2]).reshape(-1, 4)[:, 3].any(), "nothing in favour, nothing drawn"
+    assert not np.array(found["maps"][2]).reshape(-1, 4)[:, 3].any(), "no positive evidence, nothing drawn"
 
 
 def long(count: int, grid: tuple[int, int] = (28, 28), size: tuple[int, int] = (1600, 1200)) -> Explanation:
@@ -237,13 +237,13 @@ def test_every_page_forbids_to_fetch_and_holds_any_text() -> None:
     from mmgradcam.evaluation.reports import page as findings
     from mmgradcam.evaluation.run import Audit
     from mmgradcam.images.clips import Clip
-    from mmgradcam.render.animation import Film
+    from mmgradcam.render.animation import Animation
     from mmgradcam.studies.bias_report import BiasReport
 
     name = "<script>\udcff"
     frames = Clip((Image.new("RGB", (16, 16)),) * 2)
     pages = {
-        True: [Film(frames, [], name).page()],
+        True: [Animation(frames, [], name).page()],
         False: [findings(Audit(name, name, bad=[name]), b""), BiasReport(name, name, name, (name, "b"), (5, 5), ()).page()],
     }
     for scripts, some in pages.items():

@@ -58,9 +58,9 @@ def test_smooth_is_the_mean_and_deviation_over_noisy_copies(classes: Classes, pi
     copies = noisy(pixels[None], 4, 0.2, 7)
     maps = torch.stack([explain(classes, copy, method=gradcam).maps for copy in copies])
     torch.testing.assert_close(made.maps, maps.mean(0))
-    assert made.spread is not None
-    torch.testing.assert_close(made.spread, maps.std(0))
-    assert made.about.method == "smooth(gradcam, count=4, sigma=0.2, seed=7)"
+    assert made.std is not None
+    torch.testing.assert_close(made.std, maps.std(0))
+    assert made.metadata.method == "smooth(gradcam, count=4, sigma=0.2, seed=7)"
     assert float((copies - pixels).std()) == pytest.approx(0.2 * float(pixels.max() - pixels.min()), rel=0.1)
 
 
@@ -89,8 +89,8 @@ def test_more_copies_than_memory_holds_are_refused(classes: Classes, pixels: Ten
 def test_without_noise_smooth_is_the_method_and_nothing_spreads(classes: Classes, pixels: Tensor) -> None:
     made = explain(classes, pixels, method=smooth(hirescam, count=2, sigma=0.0))
     torch.testing.assert_close(made.maps, explain(classes, pixels, method=hirescam).maps)
-    assert made.spread is not None
-    torch.testing.assert_close(made.spread, torch.zeros_like(made.spread), atol=1e-6, rtol=0)
+    assert made.std is not None
+    torch.testing.assert_close(made.std, torch.zeros_like(made.std), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("subset", [{}, {"maps": [0, 3]}, {"neurons": True}])
@@ -114,8 +114,8 @@ def test_smooth_gradcam_pp_is_its_formula(classes: Classes, pixels: Tensor, subs
         if "neurons" in subset:
             slow *= neurons
         torch.testing.assert_close(one.map, slow.clamp(min=0).float(), rtol=1e-4, atol=1e-7)
-    assert made.spread is not None
-    assert bool((made.spread > 0).any())
+    assert made.std is not None
+    assert bool((made.std > 0).any())
 
 
 def test_score_cam_is_its_formula(classes: Classes, pixels: Tensor) -> None:
@@ -133,13 +133,13 @@ def test_score_cam_is_its_formula(classes: Classes, pixels: Tensor) -> None:
         torch.testing.assert_close(one.map, slow.clamp(min=0).float(), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("at", ["the seam", "a tap", "a tap with a layout"])
+@pytest.mark.parametrize("at", ["the feature layer", "a target layer", "a target layer with a layout"])
 def test_ablation_cam_is_its_formula(pixels: Tensor, at: str) -> None:
     encoder, head = Encoder().double().eval(), Bent().double().eval()
     task = Classes(encoder, head)
     whole = nn.Sequential(encoder, head)
-    as_is = {"a tap with a layout": lambda x: x.flatten(2).unflatten(2, (4, 4))}.get(at)
-    asked = task if at == "the seam" else Layer(whole, whole[0], layout=as_is)
+    as_is = {"a target layer with a layout": lambda x: x.flatten(2).unflatten(2, (4, 4))}.get(at)
+    asked = task if at == "the feature layer" else Layer(whole, whole[0], layout=as_is)
     made = explain(asked, pixels, method=ablation_cam, classes=[0, 1, 2])
     a = seen(task, pixels)
     for index, one in enumerate(made):
@@ -150,7 +150,7 @@ def test_ablation_cam_is_its_formula(pixels: Tensor, at: str) -> None:
             without[k] = 0
             slow += (y - float(head(without[None])[0, index].detach())) / abs(y) * a[k]
         torch.testing.assert_close(one.map, slow.clamp(min=0).float(), rtol=1e-4, atol=1e-6)
-    if at == "the seam":
+    if at == "the feature layer":
         assert task.encodes == [1]
 
 
@@ -187,8 +187,8 @@ def test_rise_is_its_formula(classes: Classes, pixels: Tensor, centred: bool) ->
         less = sum(scores) / 40 if centred else 0.0
         each = torch.stack([(score - less) * mask / 0.4 for score, mask in zip(scores, masks, strict=True)])
         torch.testing.assert_close(one.map, each.mean(0).float(), rtol=1e-4, atol=1e-6)
-        assert made.spread is not None
-        torch.testing.assert_close(made.spread[index], (each.std(0, correction=0) / 40**0.5).float(), rtol=1e-4, atol=1e-6)
+        assert made.std is not None
+        torch.testing.assert_close(made.std[index], (each.std(0, correction=0) / 40**0.5).float(), rtol=1e-4, atol=1e-6)
 
 
 def test_the_masks_of_rise_are_grids_enlarged_and_shifted() -> None:
@@ -237,8 +237,8 @@ def test_a_spread_is_that_of_grad_cam_pp_over_the_noisy_copies(classes: Classes,
     made = explain(classes, pixels, method=partial(smooth_gradcam_pp, count=4, sigma=0.3, seed=2))
     copies = noisy(pixels[None], 4, 0.3, 2)
     maps = torch.stack([explain(classes, copy, method=gradcam_pp).maps for copy in copies])
-    assert made.spread is not None
-    torch.testing.assert_close(made.spread, maps.std(0), rtol=1e-4, atol=1e-7)
+    assert made.std is not None
+    torch.testing.assert_close(made.std, maps.std(0), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(("maps", "same"), [([0, 4], [0, 4]), (range(5), None), ([2, 2], [2])])
@@ -308,7 +308,7 @@ def test_an_asking_method_works_on_every_task_and_a_batch_is_a_loop(name: str) -
     for task, query in (
         (tiny_captioner("lstm"), {"caption": "a red ball and a cube"}),
         (tiny_captioner("transformer"), {"caption": "a red ball"}),
-        (tiny_vqa("transformer"), {"question": "what color is the ball", "answer": "red", "against": "2"}),
+        (tiny_vqa("transformer"), {"question": "what color is the ball", "answer": "red", "contrast": "2"}),
     ):
         several = [torch.randn(3, 16, 16).double() for _ in range(2)]
         together = explain(task, several, method=ASKING[name], **query)
@@ -316,7 +316,7 @@ def test_an_asking_method_works_on_every_task_and_a_batch_is_a_loop(name: str) -
             alone = explain(task, pixels, method=ASKING[name], batch=5, memory=1, **query)
             torch.testing.assert_close(made.maps, alone.maps)
             torch.testing.assert_close(made.scores, explain(task, pixels, method=gradcam, **query).scores)
-            assert (made.spread is None) == (alone.spread is None)
+            assert (made.std is None) == (alone.std is None)
 
 
 @pytest.mark.parametrize("name", ASKING)
@@ -335,7 +335,9 @@ def test_each_changed_picture_is_encoded_once_for_all_targets(name: str, classes
 
 @pytest.mark.parametrize("name", ASKING)
 def test_asking_methods_take_layers_and_fuse_them(name: str, classes: Classes, pixels: Tensor) -> None:
-    made = explain(classes, pixels, method=ASKING[name], taps=["bend", "norm"] if name != "smooth_gradcam_pp" else ["bend"])
+    made = explain(
+        classes, pixels, method=ASKING[name], target_layers=["bend", "norm"] if name != "smooth_gradcam_pp" else ["bend"]
+    )
     assert made.maps.shape[1:] == (8, 8)
 
 
@@ -343,11 +345,11 @@ def test_the_spread_is_saved_and_read_back(classes: Classes, pixels: Tensor, tmp
     made = explain(classes, pixels, method=smooth(layercam, count=2))
     made.save(tmp_path / "e.npz")
     read = Explanation.load(tmp_path / "e.npz")
-    assert made.spread is not None
-    assert read.spread is not None
-    assert torch.equal(read.spread, made.spread)
-    assert read[1].spread is not None
-    assert torch.equal(read[1].spread[0], made.spread[1])
+    assert made.std is not None
+    assert read.std is not None
+    assert torch.equal(read.std, made.std)
+    assert read[1].std is not None
+    assert torch.equal(read[1].std[0], made.std[1])
 
 
 def test_phrases_are_joint_for_asking_methods_too() -> None:
@@ -394,4 +396,4 @@ def test_an_asking_method_that_returns_no_maps_is_said(classes: Classes, pixels:
 
 def test_smooth_gradcam_pp_refuses_signed_features(classes: Classes, pixels: Tensor) -> None:
     with pytest.raises(InputError, match="expected features >= 0"):
-        explain(classes, pixels, method=partial(smooth_gradcam_pp, count=2), taps=["first"])
+        explain(classes, pixels, method=partial(smooth_gradcam_pp, count=2), target_layers=["first"])

@@ -1,4 +1,6 @@
-"""Robustness: corruptions against their definitions, attacks against linear models whose answer is known, maps before and after."""
+"""Robustness: corruptions against their definitions, attacks against linear models whose answer is known, maps before and
+after.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from mmgradcam import InputError, Target, Task, explain, hirescam, layercam
-from mmgradcam.images.pictures import Fit, Prepared
+from mmgradcam.images.pictures import PreparedImage, Preprocess
 from mmgradcam.metrics import corruptions, robustness
 from mmgradcam.metrics.corruption_robustness import asking, corruption_sweep
 from mmgradcam.metrics.corruptions import (
@@ -221,7 +223,7 @@ class Halves(nn.Module):
 
 
 def halves(**fit: Any) -> Layer:
-    task = Layer(Halves(), "view", ["left", "right", "none"], Fit((8, 8), (0.5,) * 3, (0.25,) * 3, **fit))
+    task = Layer(Halves(), "view", ["left", "right", "none"], Preprocess((8, 8), (0.5,) * 3, (0.25,) * 3, **fit))
     task.method = hirescam
     return task
 
@@ -371,7 +373,7 @@ def test_pixels_and_the_0_to_1_of_an_attack_are_each_others_inverse_and_padding_
 
 def test_what_is_seen_in_tiles_cannot_be_attacked() -> None:
     task = halves()
-    task.prepare = lambda image: Prepared(torch.zeros(2, 3, 8, 8), ((0, 0, 1, 1),) * 2)  # type: ignore[method-assign]
+    task.prepare = lambda image: PreparedImage(torch.zeros(2, 3, 8, 8), ((0, 0, 1, 1),) * 2)  # type: ignore[method-assign]
     with pytest.raises(InputError, match="sees the picture in tiles; attack a model that sees it whole"):
         robustness._prepared(task, lit(0, 0))
 

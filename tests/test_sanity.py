@@ -1,4 +1,6 @@
-"""Sanity checks: figures by hand and by independent libraries, a map that ignores its model called out, the model left as found."""
+"""Sanity checks: figures by hand and by independent libraries, a map that ignores its model called out, the model left as
+found.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from mmgradcam import Explanation, InputError, ModelError, Target, Task, explain, gradcam, hirescam, layercam, rise, smooth
-from mmgradcam.metrics.randomization import layers_of, randomized, reset, unlearned
-from mmgradcam.metrics.sanity import examine
+from mmgradcam.explanation import FAIL
+from mmgradcam.metrics.randomization import label_randomization, layers_of, parameter_randomization, reset
+from mmgradcam.metrics.sanity import sanity_check
 from mmgradcam.metrics.sensitivity import (
     methods_agree,
     noise_sensitivity,
@@ -27,7 +30,6 @@ from mmgradcam.metrics.sensitivity import (
     swapped_pictures,
 )
 from mmgradcam.metrics.similarity import correlation, ranks, spearman, ssim, to_grid
-from mmgradcam.storage.record import FAILS
 
 
 def test_rank_correlation_by_hand() -> None:
@@ -130,10 +132,10 @@ class Plain(Task):
         class Scale(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.by = nn.Parameter(torch.tensor([0.5, -1.5, 2.5, 0.25]))
+                self.with_method = nn.Parameter(torch.tensor([0.5, -1.5, 2.5, 0.25]))
 
             def forward(self, x: Tensor) -> Tensor:
-                return x * self.by
+                return x * self.with_method
 
         self.head = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Scale())
 
@@ -161,15 +163,15 @@ def plain() -> Task:
 
 def test_a_map_that_ignores_the_weights_is_called_out(plain: Task, picture: Image.Image) -> None:
     bad, good = (explain(plain, picture, method=method) for method in (edges, hirescam))
-    for stage in randomized(bad) + randomized(bad, how="independent"):
+    for stage in parameter_randomization(bad) + parameter_randomization(bad, how="independent"):
         np.testing.assert_allclose([stage.absolute, stage.positive, stage.ssim], 1.0, atol=1e-6)
-    assert (randomized(good)[-1].positive < 0.6).all()
-    np.testing.assert_allclose(unlearned(bad), 1.0)
-    np.testing.assert_allclose(unlearned(good, [4, 0])[1], randomized(good, seed=0)[-1].positive)
-    said = examine(bad).verdicts
-    assert [verdict.short for verdict in said if verdict] == [FAILS] * 2
+    assert (parameter_randomization(good)[-1].positive < 0.6).all()
+    np.testing.assert_allclose(label_randomization(bad), 1.0)
+    np.testing.assert_allclose(label_randomization(good, [4, 0])[1], parameter_randomization(good, seed=0)[-1].positive)
+    said = sanity_check(bad).sanity_results
+    assert [sanity_result.status for sanity_result in said if sanity_result] == [FAIL] * 2
     assert "little of the map changes when the model's weights are made random (r 1.00)" in str(said[0])
-    assert bad.verdicts == [None, None]
+    assert bad.sanity_results == [None, None]
 
 
 def test_stages_are_what_making_layers_random_by_hand_gives(classes: Classes, pixels: Tensor) -> None:
@@ -179,7 +181,7 @@ def test_stages_are_what_making_layers_random_by_hand_gives(classes: Classes, pi
     by_hand = copy.deepcopy(classes)
     for how in ("cascading", "independent"):
         other = copy.deepcopy(by_hand)
-        stages = randomized(made, seed=5, how=how, stages=None)
+        stages = parameter_randomization(made, seed=5, how=how, stages=None)
         assert [stage.layers for stage in stages] == [(layer.name,) for layer in layers]
         for n, (stage, layer) in enumerate(zip(stages, layers, strict=True)):
             if how == "independent":
@@ -193,14 +195,14 @@ def test_stages_are_what_making_layers_random_by_hand_gives(classes: Classes, pi
             np.testing.assert_allclose(stage.absolute, spearman(made.maps.abs(), expected.maps.abs()), atol=1e-9)
             np.testing.assert_allclose(stage.positive, spearman(made.maps.relu(), expected.maps.relu()), atol=1e-9)
             np.testing.assert_allclose(stage.ssim, ssim(made.maps.relu(), expected.maps.relu()), atol=1e-9)
-    two = randomized(made, seed=5, stages=2)
+    two = parameter_randomization(made, seed=5, stages=2)
     assert [stage.layers for stage in two] == [("outer", "inner", "norm"), ("second", "first")]
-    np.testing.assert_allclose(two[-1].scores, randomized(made, seed=5, stages=None)[-1].scores)
+    np.testing.assert_allclose(two[-1].scores, parameter_randomization(made, seed=5, stages=None)[-1].scores)
 
 
 def test_a_layer_without_a_way_of_its_own_gets_normal_numbers_of_its_deviation(plain: Task, picture: Image.Image) -> None:
     made = explain(plain, picture)
-    assert [(stage.layers, stage.reset) for stage in randomized(made, stages=None)] == [(("4",), 0), (("0",), 1)]
+    assert [(stage.layers, stage.reset) for stage in parameter_randomization(made, stages=None)] == [(("4",), 0), (("0",), 1)]
     layer = nn.Module()
     layer.weight = nn.Parameter(3 + 2 * torch.randn(100_000))
     assert not reset(layer, 0, 0)
@@ -212,13 +214,13 @@ def test_the_model_is_left_as_found_and_seeds_decide(classes: Classes, pixels: T
     classes.encoder.train()
     before, modes = copy.deepcopy(classes.encoder.state_dict()), [m.training for r in classes.modules() for m in r.modules()]
     made, drawn = explain(classes, pixels, method=hirescam), torch.get_rng_state()
-    found = [examine(made, seed=seed) for seed in (0, 0, 1)]
-    randomized(made, how="independent")
+    found = [sanity_check(made, seed=seed) for seed in (0, 0, 1)]
+    parameter_randomization(made, how="independent")
     assert torch.equal(drawn, torch.get_rng_state())
     assert all(torch.equal(v, before[k]) for k, v in classes.encoder.state_dict().items())
     assert [m.training for r in classes.modules() for m in r.modules()] == modes
     assert all(p.requires_grad and p.grad is None for r in classes.modules() for p in r.parameters())
-    assert found[0].verdicts == found[1].verdicts != found[2].verdicts
+    assert found[0].sanity_results == found[1].sanity_results != found[2].sanity_results
     torch.testing.assert_close(found[0].maps, made.maps)
 
 
@@ -226,14 +228,14 @@ def test_what_cannot_be_checked_says_so(classes: Classes, pixels: Tensor, tmp_pa
     made = explain(classes, pixels)
     made.save(tmp_path / "kept.npz")
     with pytest.raises(InputError, match="loaded from a file"):
-        examine(Explanation.load(tmp_path / "kept.npz"))
+        sanity_check(Explanation.load(tmp_path / "kept.npz"))
     with pytest.raises(InputError, match='"cascading" or "independent", got \'up\''):
-        randomized(made, how="up")
+        parameter_randomization(made, how="up")
     with pytest.raises(InputError, match="gradcam draws nothing at random"):
         seed_sensitivity(made)
     classes.lock = (i for i in range(3))  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match="cannot be copied"):
-        randomized(made)
+        parameter_randomization(made)
 
 
 def test_swaps_are_correlations_with_the_other_maps(classes: Classes, pixels: Tensor) -> None:
@@ -356,19 +358,19 @@ def test_layers_are_found_once_in_the_order_they_run() -> None:
     layers = layers_of(task, torch.rand(3, 8, 8), [Target("one", 0)])
     assert [layer.name for layer in layers] == ["Linear", "unused", "Around", "used"]
     assert sorted(layers[2].own()) == ["own"]
-    stages = randomized(explain(task, torch.rand(3, 8, 8)), stages=1)
+    stages = parameter_randomization(explain(task, torch.rand(3, 8, 8)), stages=1)
     assert [stage.layers for stage in stages] == [("Linear", "unused", "Around", "used")]
     assert stages[0].reset == 3
-    assert len(randomized(explain(task, torch.rand(3, 8, 8)))) == 4  # fewer layers than stages
+    assert len(parameter_randomization(explain(task, torch.rand(3, 8, 8)))) == 4  # fewer layers than stages
 
 
 def test_at_most_eight_stages_by_default() -> None:
     task = Held()
     task.head = nn.Sequential(*(nn.Linear(2, 2) for _ in range(9)))
-    stages = randomized(explain(task, torch.rand(3, 8, 8)))
+    stages = parameter_randomization(explain(task, torch.rand(3, 8, 8)))
     assert [len(stage.layers) for stage in stages] == [2, 2, 2, 2, 1, 1, 1, 1]
     for few in (1, 0):
-        assert [len(stage.layers) for stage in randomized(explain(task, torch.rand(3, 8, 8)), stages=few)] == [12]
+        assert [len(stage.layers) for stage in parameter_randomization(explain(task, torch.rand(3, 8, 8)), stages=few)] == [12]
 
 
 def test_layers_inside_a_layer_keep_their_weights() -> None:
@@ -405,7 +407,9 @@ def test_a_single_number_becomes_a_normal_one_of_its_size() -> None:
 def test_models_that_cannot_be_made_random_say_so(classes: Classes, pixels: Tensor) -> None:
     made = explain(classes, pixels)
     with pytest.raises(InputError, match="a check needs a target, and this explanation has none"):
-        randomized(Explanation(made.picture, made.box, [], made.maps[:0], made.scores[:0], None, [], made.about))
+        parameter_randomization(
+            Explanation(made.picture, made.box, [], made.maps[:0], made.scores[:0], None, [], made.metadata)
+        )
 
     class Shared(nn.Linear):
         def __deepcopy__(self, memo: object) -> Shared:
@@ -413,7 +417,7 @@ def test_models_that_cannot_be_made_random_say_so(classes: Classes, pixels: Tens
 
     classes.extra = Shared(2, 2)  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match="its copy shares weights with it"):
-        unlearned(made)
+        label_randomization(made)
 
     class Bare(Task):
         def encode(self, images: Tensor) -> Tensor:
@@ -426,7 +430,7 @@ def test_models_that_cannot_be_made_random_say_so(classes: Classes, pixels: Tens
             return features.mean((1, 2, 3))
 
     with pytest.raises(InputError, match="Bare has no weights to make random"):
-        unlearned(explain(Bare(), torch.rand(3, 8, 8)))
+        label_randomization(explain(Bare(), torch.rand(3, 8, 8)))
 
 
 def test_a_model_of_the_hub_is_checked(tmp_path: Path, picture: Image.Image) -> None:
@@ -436,10 +440,10 @@ def test_a_model_of_the_hub_is_checked(tmp_path: Path, picture: Image.Image) -> 
 
     task = load(saved("blip", tmp_path), device="cpu")
     before, made = task.fingerprint(), explain(task, picture, caption="a dog catches red frisbee")
-    stages = randomized(made)
+    stages = parameter_randomization(made)
     assert stages[0].layers[0] == "text_decoder.cls.predictions.decoder"
     assert stages[-1].layers[-1] == "vision_model.embeddings.patch_embedding"
-    assert all(verdict is not None and verdict.why for verdict in examine(made).verdicts)
+    assert all(sanity_result is not None and sanity_result.reason for sanity_result in sanity_check(made).sanity_results)
     assert task.fingerprint() == before
 
 
@@ -450,7 +454,9 @@ def test_the_command_line_checks_on_request(folders: dict[str, Path], tmp_path: 
     asked = ["vqa", str(tmp_path / "photo.png"), "--model", str(folders["vqa"]), "--question", "what color is the ball?"]
     told = {}
     for check in (False, True):
-        done = CliRunner().invoke(app, [*asked, "--device", "cpu", "--out", str(tmp_path / str(check)), *["--check"] * check])
+        done = CliRunner().invoke(
+            app, [*asked, "--device", "cpu", "--out", str(tmp_path / str(check)), *["--sanity-check"] * check]
+        )
         assert done.exit_code == 0, done.output
         told[check] = (
             done.output + (tmp_path / str(check) / "photo" / "index.html").read_text().split("<body>")[1].split("<script>")[0]

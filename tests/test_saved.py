@@ -19,55 +19,59 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from mmgradcam import Explanation, InputError, Target
-from mmgradcam.explanation import About, Verdict
+from mmgradcam.explanation import Metadata, SanityResult
 from mmgradcam.render import heatmaps
 from mmgradcam.storage import schema
+from mmgradcam.storage.version1 import upgraded
 from mmgradcam.utils import files
 
 SAVED = Path(__file__).parent / "saved"
-"""What version 0.1.0 wrote: answers with reliance, verdicts and importances; words with a spread; a clip; tiles."""
+VERSION1 = SAVED / "version1"
+"""What version 0.1.0 wrote: answers with reliance, results of the sanity check and importances; words with a spread; a clip;
+tiles.
+"""
 NAN, INF = float("nan"), float("inf")
 
 
 def test_answers_of_version_1_load(tmp_path: Path) -> None:
-    for path in (SAVED / "answers", SAVED / "answers" / "explanation.json", SAVED / "answers" / "maps.npz"):
+    for path in (VERSION1 / "answers", VERSION1 / "answers" / "explanation.json", VERSION1 / "answers" / "maps.npz"):
         made = Explanation.load(path)
         assert made.labels == ["red", "red rather than blue", "1"]
-        assert (made.about.image_name, made.about.unit, made.about.method) == ("büll 1.png", "logit", "gradcam")
+        assert (made.metadata.image_name, made.metadata.unit, made.metadata.method) == ("büll 1.png", "logit", "gradcam")
         assert made.maps.shape == (3, 4, 4)
         assert made.picture.size == (32, 24)
         assert made.box == (0.0, pytest.approx(-1 / 6), 1.0, pytest.approx(7 / 6))
-        assert made.problems == [None, None, "nothing in favour"]
-        assert [t.made_up for t in made.targets] == [0.25] * 3
-        assert [t.flagged for t in made.targets] == [False, True, False]
-        assert made.targets[0].reliance == pytest.approx(0.00070214271)
+        assert made.warnings == [None, None, "no positive evidence"]
+        assert [t.hallucination_probability for t in made.targets] == [0.25] * 3
+        assert [t.is_hallucinated for t in made.targets] == [False, True, False]
+        assert made.targets[0].grounding == pytest.approx(0.00070214271)
         assert [word for word, _ in made[0].importances] == ["what", "color", "is", "the", "ball"]
-        assert made[0].verdict is not None
-        assert made[0].verdict.figures["weights"] == 0.18
-        assert np.isnan(made[0].verdict.figures["noise"])
+        assert made[0].sanity_result is not None
+        assert made[0].sanity_result.figures["weights"] == 0.18
+        assert np.isnan(made[0].sanity_result.figures["noise"])
         assert made[0].peak == (0, 8)
-        written = json.loads((SAVED / "answers" / "explanation.json").read_text())["targets"][1:]
+        written = upgraded(json.loads((VERSION1 / "answers" / "explanation.json").read_text()))["targets"][1:]
         made.save(tmp_path / "again")
-        assert np.isnan(Explanation.load(tmp_path / "again").verdicts[0].figures["noise"])  # type: ignore[union-attr]
+        assert np.isnan(Explanation.load(tmp_path / "again").sanity_results[0].figures["noise"])  # type: ignore[union-attr]
         kept = [{key: target[key] for key in written[0]} for target in made.describe()["targets"][1:]]
         assert kept == written
 
 
 def test_words_a_clip_and_tiles_of_version_1_load() -> None:
-    words = Explanation.load(SAVED / "words.npz")
+    words = Explanation.load(VERSION1 / "words.npz")
     assert words.text == "a red ball"
-    assert words.spread is not None
-    assert words.spread.shape == words.maps.shape == (3, 4, 4)
-    clip = Explanation.load(str(SAVED / "clip.npz"))
+    assert words.std is not None
+    assert words.std.shape == words.maps.shape == (3, 4, 4)
+    clip = Explanation.load(str(VERSION1 / "clip.npz"))
     assert clip.clip is not None
     assert (len(clip.clip), clip.clip.rate, clip.clip.name, clip.maps.shape) == (4, 8.0, "", (1, 2, 2, 2))
     assert clip.peak is not None
     assert clip.heat().shape == (4, 24, 32)
     with pytest.raises(InputError, match="boxes are of a picture, and this is of a clip"):
         clip.boxes()
-    tiles = Explanation.load(SAVED / "tiles.npz")
+    tiles = Explanation.load(VERSION1 / "tiles.npz")
     assert tiles.box == ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))
-    assert tiles.problems == [None, "not finite"]
+    assert tiles.warnings == [None, "not finite"]
     assert tiles[0].heat().shape == (24, 32)
     assert tiles[0].heat().max() == 1
 
@@ -93,11 +97,11 @@ ANSWERS, CLIP, TILES, WORDS = "answers/maps.npz", "clip.npz", "tiles.npz", "word
 
 DESCRIBED: list[tuple[str, str, Any, str]] = [
     # of which file, key, what it becomes (... is: nothing), and what the line names
-    (ANSWERS, "schema", "other", "expected mmgradcam/explanation version 1, got other version 1"),
-    (ANSWERS, "version", 2, "version 2; upgrade mmgradcam"),
-    (ANSWERS, "version", True, "expected mmgradcam/explanation version 1, got .* version True"),
+    (ANSWERS, "schema", "other", "expected mmgradcam/explanation version 2 or 1, got other version 2"),
+    (ANSWERS, "version", 3, "version 3; upgrade mmgradcam"),
+    (ANSWERS, "version", True, "expected mmgradcam/explanation version 2 or 1, got .* version True"),
     (ANSWERS, "version", ..., "version None"),
-    *[(ANSWERS, key, ..., f"{key}: field required") for key in ("mmgradcam", "model", "image", "query", "text", "unit", "method", "seam", "targets")],
+    *[(ANSWERS, key, ..., f"{key}: field required") for key in ("mmgradcam", "model", "image", "query", "text", "unit", "method", "feature_layer", "targets")],
     *[(ANSWERS, key, 3, f"{key}: input should be a valid string, got '3'") for key in ("unit", "method", "text")],
     (ANSWERS, "model", [], "model: input should be"),
     (ANSWERS, "model.name", None, "model.name: input should be a valid string"),
@@ -109,22 +113,22 @@ DESCRIBED: list[tuple[str, str, Any, str]] = [
     (ANSWERS, "image.height", 10**12, "image.height"),
     (ANSWERS, "image.sha256", "0" * 64, "image.sha256: expected the picture's"),
     (ANSWERS, "query", [], "query"),
-    (ANSWERS, "seam.name", ..., "seam.name"),
-    (ANSWERS, "seam.grid", [4, 5], r"maps: expected \(3, 4, 5\) of floats, got \(3, 4, 4\)"),
-    (ANSWERS, "seam.grid", [], "seam.grid"),
-    (ANSWERS, "seam.grid", "44", "seam.grid"),
-    (ANSWERS, "seam.grid", [4, 4.5], r"seam.grid\[1\]"),
-    (ANSWERS, "seam.grid", [0, 4], r"seam.grid\[0\]"),
-    (ANSWERS, "seam.grid", [10**9, 10**9], "maps: expected"),
-    (ANSWERS, "seam.box", [0, 0, 1], "seam.box"),
-    (ANSWERS, "seam.box", [0, 0, NAN, 1], r"seam.box\[2\]: input should be a finite number"),
-    (ANSWERS, "seam.box", [0, 0, INF, 1], r"seam.box\[2\]"),
-    (ANSWERS, "seam.box", [0, 0, 1e300, 1], r"seam.box\[2\]"),
-    (ANSWERS, "seam.box", [0.5, 0, 0.5, 1], "seam.box: expected a rectangle with an area"),
-    (ANSWERS, "seam.box", None, "seam.box"),
-    (ANSWERS, "seam.box", [[0, 0, 1, 1]], "seam.box: expected 4 boxes"),
-    (TILES, "seam.box.1", [0, 0, 1, NAN], r"seam.box\[1\]\[3\]"),
-    (TILES, "seam.box.1", ..., "seam.box: expected 2 boxes"),
+    (ANSWERS, "feature_layer.name", ..., "feature_layer.name"),
+    (ANSWERS, "feature_layer.grid", [4, 5], r"maps: expected \(3, 4, 5\) of floats, got \(3, 4, 4\)"),
+    (ANSWERS, "feature_layer.grid", [], "feature_layer.grid"),
+    (ANSWERS, "feature_layer.grid", "44", "feature_layer.grid"),
+    (ANSWERS, "feature_layer.grid", [4, 4.5], r"feature_layer.grid\[1\]"),
+    (ANSWERS, "feature_layer.grid", [0, 4], r"feature_layer.grid\[0\]"),
+    (ANSWERS, "feature_layer.grid", [10**9, 10**9], "maps: expected"),
+    (ANSWERS, "feature_layer.box", [0, 0, 1], "feature_layer.box"),
+    (ANSWERS, "feature_layer.box", [0, 0, NAN, 1], r"feature_layer.box\[2\]: input should be a finite number"),
+    (ANSWERS, "feature_layer.box", [0, 0, INF, 1], r"feature_layer.box\[2\]"),
+    (ANSWERS, "feature_layer.box", [0, 0, 1e300, 1], r"feature_layer.box\[2\]"),
+    (ANSWERS, "feature_layer.box", [0.5, 0, 0.5, 1], "feature_layer.box: expected a rectangle with an area"),
+    (ANSWERS, "feature_layer.box", None, "feature_layer.box"),
+    (ANSWERS, "feature_layer.box", [[0, 0, 1, 1]], "feature_layer.box: expected 4 boxes"),
+    (TILES, "feature_layer.box.1", [0, 0, 1, NAN], r"feature_layer.box\[1\]\[3\]"),
+    (TILES, "feature_layer.box.1", ..., "feature_layer.box: expected 2 boxes"),
     (ANSWERS, "targets", {}, "targets: input should be a valid array"),
     (ANSWERS, "targets", [], r"maps: expected \(0, 4, 4\)"),
     (ANSWERS, "targets.2", ..., r"maps: expected \(2, 4, 4\) of floats"),
@@ -140,34 +144,34 @@ DESCRIBED: list[tuple[str, str, Any, str]] = [
     (ANSWERS, "targets.0.probability", NAN, r"targets\[0\].probability"),
     (ANSWERS, "targets.0.probability", "0.5", r"targets\[0\].probability"),
     (ANSWERS, "targets.0.probability", ..., r"targets\[0\].probability: field required"),
-    (ANSWERS, "targets.0.reliance", NAN, r"targets\[0\].reliance"),
-    (ANSWERS, "targets.0.reliance", [1], r"targets\[0\].reliance"),
-    (ANSWERS, "targets.0.made_up", -0.1, r"targets\[0\].made_up"),
-    (ANSWERS, "targets.0.flagged", "no", r"targets\[0\].flagged"),
+    (ANSWERS, "targets.0.grounding", NAN, r"targets\[0\].grounding"),
+    (ANSWERS, "targets.0.grounding", [1], r"targets\[0\].grounding"),
+    (ANSWERS, "targets.0.hallucination_probability", -0.1, r"targets\[0\].hallucination_probability"),
+    (ANSWERS, "targets.0.is_hallucinated", "no", r"targets\[0\].is_hallucinated"),
     (ANSWERS, "targets.0.asserted", 1, r"targets\[0\].asserted"),
     (ANSWERS, "targets.0.value", ..., r"targets\[0\].value: field required"),
-    (ANSWERS, "targets.0.problem", 3, r"targets\[0\].problem"),
-    (ANSWERS, "targets.0.problem", "not finite", r"targets\[0\].problem: expected something else, as the map is finite, got 'not finite'"),
-    (TILES, "targets.1.problem", None, r"targets\[1\].problem: expected 'not finite', as the map is, got None"),
+    (ANSWERS, "targets.0.warning", 3, r"targets\[0\].warning"),
+    (ANSWERS, "targets.0.warning", "not finite", r"targets\[0\].warning: expected something else, as the map is finite, got 'not finite'"),
+    (TILES, "targets.1.warning", None, r"targets\[1\].warning: expected 'not finite', as the map is, got None"),
     (ANSWERS, "targets.0.peak", [32, 0], r"targets\[0\].peak: expected a place within 32 x 24, got \[32, 0\]"),
     (ANSWERS, "targets.0.peak", [1], r"targets\[0\].peak"),
     (ANSWERS, "targets.0.peak", [1, -1], r"targets\[0\].peak\[1\]"),
     (CLIP, "targets.0.peak", [1, 1, 4], r"targets\[0\].peak: expected a place within 32 x 24 x 4"),
     (CLIP, "targets.0.peak", [1, 1], r"targets\[0\].peak"),
-    (ANSWERS, "targets.0.reads", "what", r"targets\[0\].reads"),
-    (ANSWERS, "targets.0.reads.1.text", 1, r"targets\[0\].reads\[1\].text"),
-    (ANSWERS, "targets.0.reads.1.first", ..., r"targets\[0\].reads\[1\].first: field required"),
-    (ANSWERS, "targets.0.reads.1.first", 3, r"targets\[0\].reads\[1\].last: expected at least first, 3, got 1"),
+    (ANSWERS, "targets.0.input_tokens", "what", r"targets\[0\].input_tokens"),
+    (ANSWERS, "targets.0.input_tokens.1.text", 1, r"targets\[0\].input_tokens\[1\].text"),
+    (ANSWERS, "targets.0.input_tokens.1.first", ..., r"targets\[0\].input_tokens\[1\].first: field required"),
+    (ANSWERS, "targets.0.input_tokens.1.first", 3, r"targets\[0\].input_tokens\[1\].last: expected at least first, 3, got 1"),
     (ANSWERS, "targets.0.peak", [0, 24], r"targets\[0\].peak: expected a place within 32 x 24, got \[0, 24\]"),
-    (ANSWERS, "seam.box", [0, 0.5, 1, 0.5], "seam.box: expected a rectangle with an area, got .0.0, 0.5, 1.0, 0.5."),
-    (TILES, "seam.box.1", [0, 0, 0, 1], r"seam.box\[1\]: expected a rectangle with an area"),
-    (ANSWERS, "schema", ..., "expected mmgradcam/explanation version 1, got None version 1; upgrade mmgradcam"),
-    (ANSWERS, "targets.0.reads.4.last", 5, r"targets\[0\].reads\[4\].last: expected a column of words, 0 to 4"),
-    (ANSWERS, "targets.0.reads.4.first", -1, r"targets\[0\].reads\[4\].first"),
-    (ANSWERS, "targets.0.reads.1.importance", 7.0, r"targets\[0\].reads\[1\].importance: expected the sum"),
-    (ANSWERS, "targets.0.verdict", "trust it", r"targets\[0\].verdict"),
-    (ANSWERS, "targets.0.verdict.short", "", r"targets\[0\].verdict.short"),
-    (ANSWERS, "targets.0.verdict.figures", {"weights": "x"}, r"targets\[0\].verdict.figures.weights"),
+    (ANSWERS, "feature_layer.box", [0, 0.5, 1, 0.5], "feature_layer.box: expected a rectangle with an area, got .0.0, 0.5, 1.0, 0.5."),
+    (TILES, "feature_layer.box.1", [0, 0, 0, 1], r"feature_layer.box\[1\]: expected a rectangle with an area"),
+    (ANSWERS, "schema", ..., "expected mmgradcam/explanation version 2 or 1, got None version 2; upgrade mmgradcam"),
+    (ANSWERS, "targets.0.input_tokens.4.last", 5, r"targets\[0\].input_tokens\[4\].last: expected a column of words, 0 to 4"),
+    (ANSWERS, "targets.0.input_tokens.4.first", -1, r"targets\[0\].input_tokens\[4\].first"),
+    (ANSWERS, "targets.0.input_tokens.1.importance", 7.0, r"targets\[0\].input_tokens\[1\].importance: expected the sum"),
+    (ANSWERS, "targets.0.sanity_result", "trust it", r"targets\[0\].sanity_result"),
+    (ANSWERS, "targets.0.sanity_result.status", "", r"targets\[0\].sanity_result.status"),
+    (ANSWERS, "targets.0.sanity_result.figures", {"weights": "x"}, r"targets\[0\].sanity_result.figures.weights"),
     (CLIP, "clip.frames", 5, r"frames: expected \(5, 24, 32, 3\) of uint8, got \(4, 24, 32, 3\)"),
     (CLIP, "clip.rate", 0, "clip.rate: input should be greater than 0"),
     (CLIP, "clip.rate", NAN, "clip.rate"),
@@ -209,22 +213,22 @@ ARRAYS: list[tuple[str, str, Callable[[Any], Any], str]] = [
     (ANSWERS, "maps", lambda a: a.astype(np.longdouble), "maps"),
     (ANSWERS, "maps", lambda a: np.array(["x"] * a.size).reshape(a.shape), "maps"),
     (ANSWERS, "maps", lambda a: a.astype(object), "holds pickled objects"),
-    (ANSWERS, "maps", lambda a: nan_at(a, 1, 2, 2), r"targets\[1\].problem: expected 'not finite', as the map is, got None"),
-    (ANSWERS, "maps", lambda a: a * NAN, r"targets\[0\].problem"),
+    (ANSWERS, "maps", lambda a: nan_at(a, 1, 2, 2), r"targets\[1\].warning: expected 'not finite', as the map is, got None"),
+    (ANSWERS, "maps", lambda a: a * NAN, r"targets\[0\].warning"),
     (ANSWERS, "scores", lambda a: a[::-1], r"targets\[0\].score"),
     (ANSWERS, "scores", lambda a: nan_at(a, 0), "scores: expected finite numbers"),
-    (ANSWERS, "words", lambda a: a[:, :3], r"targets\[0\].reads\[3\].last"),
+    (ANSWERS, "words", lambda a: a[:, :3], r"targets\[0\].input_tokens\[3\].last"),
     (ANSWERS, "words", lambda a: a[:, 0], "words"),
     (ANSWERS, "words", lambda a: a[0, 0], "words"),
-    (ANSWERS, "words", lambda a: np.roll(a, 1, 1), r"targets\[0\].reads\[0\].importance"),
+    (ANSWERS, "words", lambda a: np.roll(a, 1, 1), r"targets\[0\].input_tokens\[0\].importance"),
     (ANSWERS, "words", lambda a: nan_at(a, 0, 0), "words: expected finite numbers"),
     (ANSWERS, "picture", lambda a: a[::-1], "image.sha256"),
     (ANSWERS, "picture", lambda a: a.astype(np.int16), "picture"),
     (ANSWERS, "picture", lambda a: a.astype(np.uint16), "picture: expected .24, 32, 3. of uint8, got .24, 32, 3. of uint16"),
     (ANSWERS, "picture", lambda a: a[..., 0], "picture"),
     (ANSWERS, "picture", lambda a: np.concatenate([a, a[..., :1]], -1), "picture"),
-    (WORDS, "spread", lambda a: a[:, :3], "spread"),
-    (WORDS, "spread", lambda a: a - 1, "spread: expected no standard deviation below 0"),
+    (WORDS, "std", lambda a: a[:, :3], "std"),
+    (WORDS, "std", lambda a: a - 1, "std: expected no standard deviation below 0"),
     (CLIP, "frames", lambda a: ..., "frames: expected an array of that name"),
     (CLIP, "frames", lambda a: a[:3], "frames"),
     (CLIP, "frames", lambda a: a[::-1], "frames: expected the picture as their middle one"),
@@ -249,7 +253,9 @@ def test_what_later_versions_may_add_is_passed_over(tmp_path: Path) -> None:
     assert torch.equal(Explanation.load(tmp_path / "a.npz").maps, Explanation.load(SAVED / "answers").maps)
 
 
-@pytest.mark.parametrize("key", ["targets.1.label", "targets.0.score", "text", "seam.box.0", "targets.0.reads.0.text"])
+@pytest.mark.parametrize(
+    "key", ["targets.1.label", "targets.0.score", "text", "feature_layer.box.0", "targets.0.input_tokens.0.text"]
+)
 def test_a_description_that_is_not_that_of_the_arrays_beside_it_is_refused(tmp_path: Path, key: str) -> None:
     shutil.copytree(SAVED / "answers", tmp_path / "a")
     file = tmp_path / "a" / "explanation.json"
@@ -278,46 +284,46 @@ def changed(path: Path, name: str, keys: dict[str, Any], arrays: dict[str, Calla
 
 @pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
 def test_floats_of_every_size_and_a_spread_of_0_load(kind: str, tmp_path: Path) -> None:
-    file = changed(tmp_path / "a.npz", WORDS, {}, {"maps": lambda a: a.astype(kind), "spread": lambda a: (a * 0).astype(kind)})
+    file = changed(tmp_path / "a.npz", WORDS, {}, {"maps": lambda a: a.astype(kind), "std": lambda a: (a * 0).astype(kind)})
     made = Explanation.load(file)
     torch.testing.assert_close(made.maps.double(), Explanation.load(SAVED / WORDS).maps.double(), rtol=1e-2, atol=1e-3)
-    assert made.spread is not None
-    assert not made.spread.any()
+    assert made.std is not None
+    assert not made.std.any()
 
 
 def test_a_word_s_importance_is_the_sum_of_its_tokens_within_rounding(tmp_path: Path) -> None:
     """By a thousandth of itself, or by 1e-5 of the largest in the row where it cancels."""
     row = np.array([[2.0, -2.0, 0.5, 300.0, 0.25]])
-    reads = [
+    input_tokens = [
         {"text": "a", "first": 0, "last": 1, "importance": 0.0},
         {"text": "b", "first": 2, "last": 4, "importance": 300.75},
         {"text": "c", "first": 2, "last": 2},
     ]
-    keys = {"targets.0.reads": reads, "targets.1.reads": reads, "targets.2.reads": []}
+    keys = {"targets.0.input_tokens": input_tokens, "targets.1.input_tokens": input_tokens, "targets.2.input_tokens": []}
     for place, importance, right in (
         (0, 0.0, True), (0, 0.0029, True), (0, -0.0029, True), (0, 0.0031, False), (0, -0.0031, False), (0, 2.0, False),
         (1, 300.75 * 1.0009, True), (1, 300.75 / 1.0009, True), (1, 300.75 * 1.0012, False), (1, 300.5, True), (1, 300.0, False),
     ):  # fmt: skip
-        kept = {**keys, f"targets.0.reads.{place}.importance": importance}
+        kept = {**keys, f"targets.0.input_tokens.{place}.importance": importance}
         file = changed(tmp_path / "a.npz", ANSWERS, copy.deepcopy(kept), {"words": lambda a: np.repeat(row, 3, 0)})
         if right:
             assert len(Explanation.load(file)) == 3
         else:
-            refused(file, rf"targets\[0\].reads\[{place}\].importance: expected the sum of its columns of words\[0\]")
-    wide = {**keys, "targets.0.reads.1.last": 5}
+            refused(file, rf"targets\[0\].input_tokens\[{place}\].importance: expected the sum of its columns of words\[0\]")
+    wide = {**keys, "targets.0.input_tokens.1.last": 5}
     refused(
         changed(tmp_path / "a.npz", ANSWERS, copy.deepcopy(wide), {"words": lambda a: np.repeat(row, 3, 0)}),
-        r"targets\[0\].reads\[1\].last: expected a column of words, 0 to 4, got 5",
+        r"targets\[0\].input_tokens\[1\].last: expected a column of words, 0 to 4, got 5",
     )
 
 
 def test_tiles_are_as_many_as_the_first_side_of_the_grid(tmp_path: Path) -> None:
     maps = {"maps": lambda a: np.repeat(np.where(np.isfinite(a), a, 0)[:, :1, :1, :1], 2, 1).repeat(3, 2).repeat(4, 3)}
-    keys = {"seam.grid": [2, 3, 4], "targets.1.problem": None}
+    keys = {"feature_layer.grid": [2, 3, 4], "targets.1.warning": None}
     assert Explanation.load(changed(tmp_path / "a.npz", TILES, dict(keys), maps)).maps.shape == (2, 2, 3, 4)
     refused(
-        changed(tmp_path / "b.npz", TILES, {**keys, "seam.box": [[0, 0, 1, 1]] * 3}, maps),
-        "seam.box: expected 2 boxes.*, got 3",
+        changed(tmp_path / "b.npz", TILES, {**keys, "feature_layer.box": [[0, 0, 1, 1]] * 3}, maps),
+        "feature_layer.box: expected 2 boxes.*, got 3",
     )
 
 
@@ -466,12 +472,12 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
     given: list[dict[str, Any]] = []
     real = archives.npy.read_array
 
-    def watched(file: Any, **settings: Any) -> Any:
+    def record_outputs(file: Any, **settings: Any) -> Any:
         read.append(file.name)
         given.append(settings)
         return real(file, **settings)
 
-    monkeypatch.setattr(archives.npy, "read_array", watched)
+    monkeypatch.setattr(archives.npy, "read_array", record_outputs)
     made, arrays = contents(name)
     made["clip" if "frames" in keys else "image"].update(keys)
     arrays.pop(array, None)
@@ -556,14 +562,14 @@ def test_names_that_lead_nowhere_are_said(tmp_path: Path, name: str) -> None:
 
 def test_numbers_of_numpy_and_torch_are_saved_as_numbers(tmp_path: Path) -> None:
     likely: Any = torch.tensor(0.25)
-    target = Target("it", {"at": np.int64(3)}, probability=likely, flagged=np.bool_(True))  # type: ignore[arg-type]
+    target = Target("it", {"at": np.int64(3)}, probability=likely, is_hallucinated=np.bool_(True))  # type: ignore[arg-type]
     made = Explanation(
         Image.new("RGB", (9, 9)), (0, 0, 1, 1), [target], torch.ones(1, 2, 2), torch.tensor([1.0]), None, [None],
-        About("m", "score", "gradcam", "features"),
+        Metadata("m", "score", "gradcam", "features"),
     )  # fmt: skip
     made.save(tmp_path / "a.npz")
     back = Explanation.load(tmp_path / "a.npz").targets[0]
-    assert (back.probability, back.flagged, back.value) == (0.25, True, {"at": 3})
+    assert (back.probability, back.is_hallucinated, back.value) == (0.25, True, {"at": 3})
 
 
 def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -595,8 +601,8 @@ def test_labels_of_any_text_are_drawn_saved_and_loaded(tmp_path: Path, text: str
     """A reply's line break, half a character, colors of a terminal: each is one line on a sheet and comes back from the files."""
     made = Explanation(
         Image.new("RGB", (40, 30)), (0, 0, 1, 1), [Target(text), Target("it")], torch.ones(2, 2, 2), torch.ones(2), None,
-        [None, text or None], About(text, "score", text, text, {"question": text}, image_name=text),
-        verdicts=[Verdict("x", text), None],
+        [None, text or None], Metadata(text, "score", text, text, {"question": text}, image_name=text),
+        sanity_results=[SanityResult("weak", text), None],
     )  # fmt: skip
     assert made.panels().height < 2000
     assert made[0].overlay().size == (40, 30)
@@ -604,7 +610,7 @@ def test_labels_of_any_text_are_drawn_saved_and_loaded(tmp_path: Path, text: str
     back = Explanation.load(tmp_path / "a")
     clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     assert back.labels == [clean, "it"]
-    assert back.about.query == {"question": clean}
+    assert back.metadata.query == {"question": clean}
     assert back.describe() == made.describe()
 
 
@@ -644,14 +650,14 @@ def test_a_description_is_16_million_characters_long_at_most() -> None:
 def test_what_an_older_description_leaves_out_is_as_documented(tmp_path: Path) -> None:
     made, arrays = contents(ANSWERS)
     for target in made["targets"]:
-        for key in ("reliance", "made_up", "flagged", "asserted", "verdict"):
+        for key in ("grounding", "hallucination_probability", "is_hallucinated", "asserted", "sanity_result"):
             target.pop(key, None)
     made.pop("remarks", None)
     np.savez(tmp_path / "a.npz", description=np.array(json.dumps(made)), **arrays)
     loaded = Explanation.load(tmp_path / "a.npz")
-    assert loaded.verdicts == [None] * 3
+    assert loaded.sanity_results == [None] * 3
     for one in loaded.targets:
-        assert (one.reliance, one.made_up, one.flagged, one.asserted) == (None, None, False, True)
+        assert (one.grounding, one.hallucination_probability, one.is_hallucinated, one.asserted) == (None, None, False, True)
 
 
 def test_edits_are_counted() -> None:

@@ -16,7 +16,7 @@ from mmgradcam.scenes.captions import caption_words, captions_of, judge, make_ca
 from mmgradcam.scenes.dataset import scene_dataset, scene_rows
 from mmgradcam.scenes.questions import ANSWERS, QUESTION_KINDS, make_question, question_words, questions_of
 from mmgradcam.scenes.render import render
-from mmgradcam.scenes.scene import COLORS, MATERIALS, MAX_THINGS, SIZES, TEXTURES, Scene, Thing, make_scene
+from mmgradcam.scenes.scene import COLORS, MATERIALS, MAX_THINGS, SIZES, TEXTURES, ObjectAnnotation, Scene, make_scene
 from mmgradcam.scenes.shapes import KINDS
 from mmgradcam.scenes.splits import SPLITS, seeds
 from mmgradcam.scenes.words import SINGULAR
@@ -24,8 +24,8 @@ from mmgradcam.scenes.words import SINGULAR
 MANY = [make_scene(seed) for seed in range(7000, 7400)]
 
 
-def thing(kind: str, color: str, x: float, y: float, size: str = "medium", material: str = "rubber") -> Thing:
-    return Thing(kind, color, size, material, x, y, SIZES[size], 0.0)
+def thing(kind: str, color: str, x: float, y: float, size: str = "medium", material: str = "rubber") -> ObjectAnnotation:
+    return ObjectAnnotation(kind, color, size, material, x, y, SIZES[size], 0.0)
 
 
 PAIR = Scene(1, (thing("cube", "red", 0.25, 0.3, "large"), thing("ring", "green", 0.75, 0.35), thing("ring", "green", 0.7, 0.8)), "plain", (0.3, -0.3, 0.9))  # fmt: skip
@@ -43,10 +43,10 @@ PINNED = "a6c9f1368176d8b6d27d3f8284a5875b088dc5a7e3225f62cab669aac2f44d00"
 
 
 def test_scenes_are_as_varied_as_promised() -> None:
-    things = [t for scene in MANY for t in scene.things]
-    assert {len(s.things) for s in MANY} == set(range(1, MAX_THINGS + 1)) == set(range(1, 7))
+    objects = [t for scene in MANY for t in scene.objects]
+    assert {len(s.objects) for s in MANY} == set(range(1, MAX_THINGS + 1)) == set(range(1, 7))
     for name, values in (("kind", KINDS), ("color", COLORS), ("size", SIZES), ("material", MATERIALS)):
-        assert {getattr(t, name) for t in things} == set(values)
+        assert {getattr(t, name) for t in objects} == set(values)
     assert len(KINDS) >= 8
     assert len(COLORS) >= 8
     assert (len(SIZES), len(MATERIALS)) == (3, 2)
@@ -58,9 +58,9 @@ def test_masks_are_exact_disjoint_and_boxed() -> None:
     covered = 0
     for scene in MANY[:60]:
         picture = render(scene)
-        assert picture.masks.shape == (len(scene.things), 128, 128)
+        assert picture.masks.shape == (len(scene.objects), 128, 128)
         assert (picture.masks.sum(0) <= 1).all()
-        for i, (item, mask, box) in enumerate(zip(scene.things, picture.masks, picture.boxes, strict=True)):
+        for i, (item, mask, box) in enumerate(zip(scene.objects, picture.masks, picture.boxes, strict=True)):
             alone = render(Scene(scene.seed, (item,), scene.texture, scene.light)).masks[0]
             assert not (mask & ~alone).any()
             assert mask.sum() >= 0.35 * alone.sum()
@@ -77,7 +77,7 @@ def test_pictures_show_what_the_masks_say() -> None:
     for scene in MANY[:80]:
         picture = render(scene)
         pixels = np.asarray(picture.image, dtype=float) / 255
-        for item, mask in zip(scene.things, picture.masks, strict=True):
+        for item, mask in zip(scene.objects, picture.masks, strict=True):
             seen = np.median(pixels[mask], 0)
             tint = {name: np.array(c) / np.linalg.norm(c) for name, c in COLORS.items()}
             nearest = max(tint, key=lambda name: float(tint[name] @ seen / np.linalg.norm(seen)))
@@ -149,7 +149,7 @@ def slow_answer(kind: str, words: list[str], scene: Scene) -> str | None:
     words = [canonical.get(w, canonical.get(w.removesuffix("s"), w)) for w in words]
     skip = {"exists": 2, "count": 2, "color": 3, "shape": 2, "material": 3, "size": 3}[kind]
     named = {attributes.get(w) or ("kind" if SINGULAR.get(w, w) in KINDS else ""): SINGULAR.get(w, w) for w in words[skip:]}
-    found = [t for t in scene.things if all(getattr(t, a) == v for a, v in named.items() if a)]
+    found = [t for t in scene.objects if all(getattr(t, a) == v for a, v in named.items() if a)]
     if kind in ("exists", "count"):
         return str(len(found)) if kind == "count" else "yes" if found else "no"
     return getattr(found[0], {"shape": "kind"}.get(kind, kind)) if len(found) == 1 else None

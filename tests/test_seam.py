@@ -11,10 +11,10 @@ import torch
 from conftest import Bent, Classes, Encoder
 from torch import Tensor, nn
 
-from mmgradcam import InputError, ModelError, Tap, ablation_cam, explain, hirescam
+from mmgradcam import InputError, ModelError, TargetLayer, ablation_cam, explain, hirescam
 from mmgradcam.checking.check import check
-from mmgradcam.images.pictures import Fit
-from mmgradcam.layers import embedded, find_tap, kept_bytes, outputs_of, ran, tapped, watched
+from mmgradcam.images.pictures import Preprocess
+from mmgradcam.layers import embedded, find_target_layer, kept_bytes, outputs_of, record_calls, record_outputs, recording_layers
 from mmgradcam.layouts import tokens
 from mmgradcam.tasks import Layer
 
@@ -50,10 +50,10 @@ def failing(error: type[BaseException]) -> Callable[..., Tensor]:
     return fail
 
 
-@pytest.mark.parametrize("taps", [(), ("first",)])
-def test_the_model_is_left_as_found(classes: Classes, pixels: Tensor, taps: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("target_layers", [(), ("first",)])
+def test_the_model_is_left_as_found(classes: Classes, pixels: Tensor, target_layers: tuple[str, ...]) -> None:
     before = state(used(classes))
-    explain(classes, [pixels, pixels], taps=taps)
+    explain(classes, [pixels, pixels], target_layers=target_layers)
     assert state(classes) == before
 
 
@@ -65,7 +65,7 @@ def test_the_model_is_left_as_found_after_an_exception(
     before = state(used(classes))
     setattr(classes, where, failing(error))
     with pytest.raises(error, match="stop"):
-        explain(classes, pixels, taps=["second"])
+        explain(classes, pixels, target_layers=["second"])
     assert state(classes) == before
     assert torch.is_grad_enabled()
 
@@ -78,15 +78,15 @@ def test_a_model_in_train_mode_is_explained_as_in_eval_mode(classes: Classes, pi
 
 
 @pytest.mark.parametrize("around", [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("taps", [(), ("first", "second")])
+@pytest.mark.parametrize("target_layers", [(), ("first", "second")])
 def test_a_frozen_model_under_no_grad_is_explained(
-    classes: Classes, pixels: Tensor, around: Callable[[], Any], taps: tuple[str, ...]
+    classes: Classes, pixels: Tensor, around: Callable[[], Any], target_layers: tuple[str, ...]
 ) -> None:
-    expected = explain(classes, pixels, taps=taps).maps
+    expected = explain(classes, pixels, target_layers=target_layers).maps
     for module in classes.modules():
         module.requires_grad_(False)
     with around():
-        made = explain(classes, pixels.clone() if around is torch.inference_mode else pixels, taps=taps)
+        made = explain(classes, pixels.clone() if around is torch.inference_mode else pixels, target_layers=target_layers)
     torch.testing.assert_close(made.maps, expected)
 
 
@@ -117,7 +117,7 @@ class Alias(nn.Module):
         if self.then == "scales":
             y.mul_(0.5)
         scores = self.head(y if self.then == "forgets" else z)
-        if self.then == "reads":
+        if self.then == "input_tokens":
             scores = scores + self.other(y)
         if self.then == "overwrites what is saved":
             scores = scores + self.other(z * z)
@@ -131,15 +131,15 @@ class Alias(nn.Module):
         return self.rest(y, self.relu(y))
 
 
-@pytest.mark.parametrize("then", ["overwrites", "overwrites what is saved", "scales", "reads", "forgets"])
+@pytest.mark.parametrize("then", ["overwrites", "overwrites what is saved", "scales", "input_tokens", "forgets"])
 def test_a_layer_in_place_is_explained_whatever_the_model_does_with_its_input(then: str, pixels: Tensor) -> None:
     model = Alias(then).double().eval()
     made = explain(Layer(model, "relu"), pixels, method=hirescam, classes=[0])
     leaf = torch.relu(model.conv(pixels[None])).detach().requires_grad_()
     assert made.score == pytest.approx(model(pixels[None])[0, 0].item())
     scores = model.head(leaf * 0.5 if then == "scales" else leaf)
-    if then in ("reads", "overwrites what is saved"):
-        scores = scores + model.other(leaf if then == "reads" else leaf * leaf)
+    if then in ("input_tokens", "overwrites what is saved"):
+        scores = scores + model.other(leaf if then == "input_tokens" else leaf * leaf)
     gradient = torch.autograd.grad(scores[0, 0], leaf)[0]
     assert bool(gradient.any())
     torch.testing.assert_close(made.map, (gradient * leaf).sum(1)[0].detach().float())
@@ -178,21 +178,21 @@ def test_a_layer_that_hands_its_input_on_is_told_from_the_inputs_other_users(pix
 
 def test_what_a_tap_kept_is_no_part_of_what_it_is() -> None:
     module = nn.Identity()
-    tap = Tap(module, name="here", outputs=[torch.zeros(3)], change=torch.relu)
-    assert tap == Tap(module, name="here")
-    assert repr(tap) == repr(Tap(module, name="here"))
-    assert tap != Tap(module, name="there")
+    target_layer = TargetLayer(module, name="here", outputs=[torch.zeros(3)], change=torch.relu)
+    assert target_layer == TargetLayer(module, name="here")
+    assert repr(target_layer) == repr(TargetLayer(module, name="here"))
+    assert target_layer != TargetLayer(module, name="there")
 
 
 @pytest.mark.parametrize("then", ["scales", "overwrites"])
 def test_a_second_layer_overwritten_through_another_name_is_said(then: str, pixels: Tensor) -> None:
     with pytest.raises(ModelError, match=r"what layer relu puts out is overwritten in place"):
-        explain(Layer(Alias(then).double().eval(), "relu"), pixels, taps=["conv", "relu"], classes=[0])
+        explain(Layer(Alias(then).double().eval(), "relu"), pixels, target_layers=["conv", "relu"], classes=[0])
 
 
 def test_features_changed_in_place_reach_every_name_of_theirs(pixels: Tensor) -> None:
     """Ablation-CAM puts other features in place of the layer's; the model's second name for them has them too."""
-    model = Alias("reads").double().eval()
+    model = Alias("input_tokens").double().eval()
     made = explain(Layer(model, "relu"), pixels, method=ablation_cam, classes=[0])
     a = torch.relu(model.conv(pixels[None])).detach()
     y, total = float(model(pixels[None])[0, 0].detach()), torch.zeros(4, 4, dtype=torch.float64)
@@ -223,7 +223,7 @@ def test_weights_made_under_inference_mode_are_named_as_the_cause(where: str, gr
 def test_a_forward_under_inference_mode_is_named_as_the_cause(where: str, classes: Classes, pixels: Tensor) -> None:
     setattr(classes, where, torch.inference_mode()(getattr(classes, where)))
     with pytest.raises(ModelError, match=r"inference_mode"):
-        explain(classes, pixels, taps=["first"] if where == "encode" else ())
+        explain(classes, pixels, target_layers=["first"] if where == "encode" else ())
 
 
 def test_an_encoder_under_inference_mode_is_explained_at_its_features(classes: Classes, pixels: Tensor) -> None:
@@ -235,7 +235,7 @@ def test_an_encoder_under_inference_mode_is_explained_at_its_features(classes: C
 def test_hooks_of_the_users_own_still_run(classes: Classes, pixels: Tensor) -> None:
     runs: list[str] = []
     classes.encoder.second.register_forward_hook(lambda *_: runs.append("mine"))
-    explain(classes, pixels, taps=["second"])
+    explain(classes, pixels, target_layers=["second"])
     assert runs == ["mine"]
 
 
@@ -317,25 +317,25 @@ def test_explanations_leak_nothing(what: str, classes: Classes, pixels: Tensor) 
     import gc
     import weakref
 
-    task: Any = Layer(Alias("reads").double().eval(), "relu") if what == "a layer in place" else classes
+    task: Any = Layer(Alias("input_tokens").double().eval(), "relu") if what == "a layer in place" else classes
     if what == "a check":
         task = Classes(Encoder().eval(), Bent().eval())
-        task.prepare = Fit((8, 8))
+        task.prepare = Preprocess((8, 8))
 
     def made() -> Any:
         if what == "a check":
             return check(task, pixels.float())[0]
-        return explain(task, pixels, taps=["relu" if what == "a layer in place" else "first"])
+        return explain(task, pixels, target_layers=["relu" if what == "a layer in place" else "first"])
 
     first = made()
-    watched = weakref.ref(first)
+    record_outputs = weakref.ref(first)
     del first
     gc.collect()
     before = sum(type(o) is Tensor for o in gc.get_objects())
     for _ in range(10):
         made()
     gc.collect()
-    assert watched() is None
+    assert record_outputs() is None
     assert sum(type(o) is Tensor for o in gc.get_objects()) <= before
 
 
@@ -351,38 +351,38 @@ def test_a_smaller_encoder_shows_the_promise_is_kept_on_shared_modules(pixels: T
 
 def test_a_tap_is_found_with_its_name_and_layout(classes: Classes) -> None:
     roots, layout = classes.modules(), tokens((2, 2))
-    for given, name in [("second", "second"), (classes.encoder.second, "second"), (classes.encoder, "Encoder"), (Tap(classes.head.outer), "outer")]:  # fmt: skip
-        assert find_tap(given, roots).name == name
-    found = find_tap(Tap(classes.encoder.bend, layout, "mine"), roots)
+    for given, name in [("second", "second"), (classes.encoder.second, "second"), (classes.encoder, "Encoder"), (TargetLayer(classes.head.outer), "outer")]:  # fmt: skip
+        assert find_target_layer(given, roots).name == name
+    found = find_target_layer(TargetLayer(classes.encoder.bend, layout, "mine"), roots)
     assert (found.module, found.layout, found.name, found.outputs) == (classes.encoder.bend, layout, "mine", [])
     many = nn.Sequential(*[nn.Identity() for _ in range(45)])
     with pytest.raises(InputError, match=r"no layer is called 'x'; the model has 0, 1, .*, 39$"):
-        find_tap("x", [many])
+        find_target_layer("x", [many])
     with pytest.raises(InputError, match="no layer is called 'x'; the model has none"):
-        find_tap("x", [nn.Identity()])
+        find_target_layer("x", [nn.Identity()])
 
 
 def test_a_grid_has_four_dimensions_or_a_layout() -> None:
-    tap = Tap(nn.Identity(), name="here")
+    target_layer = TargetLayer(nn.Identity(), name="here")
     for shape in ((1, 2, 3, 4), (1, 2, 3, 4, 5)):
-        assert tap.grid(torch.zeros(shape)).shape == shape
+        assert target_layer.grid(torch.zeros(shape)).shape == shape
     with pytest.raises(InputError, match=r"layer here puts out \(1, 2, 3\), expected \(B, C, H, W\)"):
-        tap.grid(torch.zeros(1, 2, 3))
+        target_layer.grid(torch.zeros(1, 2, 3))
     with pytest.raises(InputError, match="layer Identity puts out"):
-        Tap(nn.Identity()).grid(torch.zeros(1, 2))
-    assert Tap(nn.Identity(), tokens((2, 2), skip=1)).grid(torch.zeros(1, 5, 3)).shape == (1, 3, 2, 2)
+        TargetLayer(nn.Identity()).grid(torch.zeros(1, 2))
+    assert TargetLayer(nn.Identity(), tokens((2, 2), skip=1)).grid(torch.zeros(1, 5, 3)).shape == (1, 3, 2, 2)
 
 
 def test_what_a_layer_puts_out_is_changed_where_its_layout_looks() -> None:
     output = torch.arange(2 * 5 * 3, dtype=torch.float32).view(2, 5, 3)
     grids = -torch.arange(1, 2 * 3 * 4 + 1, dtype=torch.float64).view(2, 3, 2, 2)
-    changed = Tap(nn.Identity(), tokens((2, 2), skip=1)).changed_to(grids)
+    changed = TargetLayer(nn.Identity(), tokens((2, 2), skip=1)).changed_to(grids)
     assert changed.change is not None
     made = changed.change(output)
     assert made.dtype == torch.float32
     torch.testing.assert_close(made[:, 0], output[:, 0])
     torch.testing.assert_close(tokens((2, 2), skip=1)(made), grids.float())
-    plain = Tap(nn.Identity()).changed_to(grids)
+    plain = TargetLayer(nn.Identity()).changed_to(grids)
     assert plain.change is not None
     torch.testing.assert_close(plain.change(torch.zeros(2, 3, 2, 2)), grids.float())
 
@@ -392,14 +392,14 @@ def test_nothing_is_recorded_before_the_first_tap(classes: Classes, pixels: Tens
     for name in ("first", "bend", "second"):
         layer = classes.encoder.get_submodule(name)
         layer.register_forward_hook(lambda m, i, o, name=name: recorded.append((name, o.requires_grad)))
-    with torch.no_grad(), tapped([find_tap("bend", classes.modules())]):
+    with torch.no_grad(), recording_layers([find_target_layer("bend", classes.modules())]):
         classes.encoder(pixels[None])
         assert torch.is_grad_enabled()
     assert recorded == [("first", False), ("bend", True), ("second", True)]
     assert torch.is_grad_enabled()
     with (
         pytest.raises(ModelError, match="layer outer ran 0 times in one forward"),
-        tapped([find_tap("outer", classes.modules())]),
+        recording_layers([find_target_layer("outer", classes.modules())]),
     ):
         classes.encoder(pixels[None])
 
@@ -414,19 +414,19 @@ class Pair(NamedTuple):
 )
 def test_a_layer_that_puts_out_no_numbers_is_said(output: Any) -> None:
     layer = nn.Identity()
-    with pytest.raises(ModelError, match=f"layer here puts out {type(output).__name__}, expected a tensor of numbers"), tapped([Tap(layer, name="here")]):  # fmt: skip
+    with pytest.raises(ModelError, match=f"layer here puts out {type(output).__name__}, expected a tensor of numbers"), recording_layers([TargetLayer(layer, name="here")]):  # fmt: skip
         layer(output)
 
 
 def test_named_parts_of_an_output_keep_their_names() -> None:
-    layer, tap = nn.Identity(), Tap(nn.Identity())
-    tap.module = layer
-    with tapped([tap]):
+    layer, target_layer = nn.Identity(), TargetLayer(nn.Identity())
+    target_layer.module = layer
+    with recording_layers([target_layer]):
         made = layer(Pair(torch.ones(1, 3, 2, 2), 7))
     assert type(made) is Pair
     assert made.rest == 7
-    assert made.grid is not tap.outputs[0]
-    torch.testing.assert_close(made.grid, tap.outputs[0])
+    assert made.grid is not target_layer.outputs[0]
+    torch.testing.assert_close(made.grid, target_layer.outputs[0])
 
 
 def test_what_ran_and_what_it_put_out() -> None:
@@ -443,7 +443,7 @@ def test_what_ran_and_what_it_put_out() -> None:
 
     model, x = Model(), torch.rand(1, 3, 4, 5)
     assert [(put.name, put.shape) for put in outputs_of(model, x)] == [("a", (1, 2, 4, 5)), ("pair", (1, 2, 4, 5))]
-    with ran([model, model.a]) as order, watched({"mine": model.a}) as put:
+    with record_calls([model, model.a]) as order, record_outputs({"mine": model.a}) as put:
         model(x)
     assert order == [model.a, model.twice, model.twice, model.ids, model.pair, model]
     assert put["mine"].shape == (1, 2, 4, 5)

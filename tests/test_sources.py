@@ -18,7 +18,7 @@ from mmgradcam.datasets.coco_words import NAMES, named, split_words
 from mmgradcam.datasets.entities import read_sentence
 from mmgradcam.datasets.exif import Frame, open_upright
 from mmgradcam.datasets.masks import decode, from_polygon, unpack
-from mmgradcam.datasets.records import Photo, Thing, where
+from mmgradcam.datasets.records import ObjectAnnotation, Sample, where
 from mmgradcam.datasets.sources import Source, open_data
 from mmgradcam.datasets.tables import table
 from mmgradcam.datasets.vqa import vqa
@@ -50,7 +50,7 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def read(source: Source) -> dict[str, Photo]:
+def read(source: Source) -> dict[str, Sample]:
     return {photo.name: photo for photo in source}
 
 
@@ -136,7 +136,7 @@ def test_what_was_drawn_turns_with_the_picture(orientation: int, tmp_path: Path)
     drawn = np.zeros((20, 40), bool)
     drawn[:10, :10] = True
     assert (frame.mask(drawn) == white).mean() > 0.99
-    box = Thing("white", (frame.box(0, 0, 10, 10),))
+    box = ObjectAnnotation("white", (frame.box(0, 0, 10, 10),))
     assert (where(box, white.shape) == frame.mask(drawn)).all()
     stored = Image.fromarray(drawn.astype(np.uint8))
     stored.getexif()[0x0112] = orientation
@@ -170,11 +170,11 @@ def test_boxes_may_hang_over_by_a_pixel() -> None:
 def test_a_stream_goes_on_where_it_stopped_and_counts_what_is_malformed() -> None:
     opened: list[int] = []
 
-    def make(number: int) -> Photo:
+    def make(number: int) -> Sample:
         opened.append(number)
         if number % 3 == 1:
             raise (InputError("bad box"), KeyError("bbox"), OSError("gone"))[number // 3]
-        return Photo(str(number), Image.new("RGB", (8, 8)))
+        return Sample(str(number), Image.new("RGB", (8, 8)))
 
     source = Source("numbers", range(9), make, "number {}".format)
     assert len(source) == 9
@@ -237,18 +237,18 @@ def test_coco(kind: str, coco: Path) -> None:
     assert [(p.caption, p.first, p.last, p.text, p.types) for p in one.phrases] == [
         (0, 1, 1, "men", ("person",)), (0, 9, 9, "dog", ("dog",))
     ]  # neither the hot dog, nor the cars of which there is but a crowd  # fmt: skip
-    assert [(thing.label, thing.boxes) for thing in one.things] == [
+    assert [(thing.label, thing.boxes) for thing in one.objects] == [
         ("person", ((0, 0, 0.25, 1),)), ("dog", ((0.5, 0.5, 0.75, 1),))
     ]  # fmt: skip
     people = np.zeros((20, 40), bool)
     people[:5, :10] = people[15:, :10] = people[:, 39] = True  # two polygons of one man, and a crowd
-    assert (one.things[0].pixels == people).all()
-    assert one.phrases[0].pixels is one.things[0].pixels
-    assert one.things[1].pixels is None
+    assert (one.objects[0].pixels == people).all()
+    assert one.phrases[0].pixels is one.objects[0].pixels
+    assert one.objects[1].pixels is None
     turned = np.zeros((20, 40), bool)
     turned[15:, 30:] = True
-    assert (photos["b.jpg"].things[0].pixels == turned).all()  # stored upside down
-    assert photos["b.jpg"].things[0].boxes == ((0.75, 0.75, 1, 1),)
+    assert (photos["b.jpg"].objects[0].pixels == turned).all()  # stored upside down
+    assert photos["b.jpg"].objects[0].boxes == ((0.75, 0.75, 1, 1),)
     bad = dict(line.split(": ", 1) for line in source.bad)
     assert list(bad) == ["gone.jpg", "cut.jpg", "big.jpg", "image 99"]
     assert "no such file" in bad["gone.jpg"]
@@ -567,8 +567,8 @@ def test_voc(voc: Path) -> None:
     source = open_data(voc.parent)
     (photo,) = source
     assert (source.name, len(source), photo.name) == ("VOC2012", 3, "2007_1")
-    (dog,) = photo.things  # there is a cat, but it is difficult
-    assert dog == Thing("dog", ((0, 0, 0.25, 0.5), (0.75, 0, 1, 1)))
+    (dog,) = photo.objects  # there is a cat, but it is difficult
+    assert dog == ObjectAnnotation("dog", ((0, 0, 0.25, 0.5), (0.75, 0, 1, 1)))
     pixels = np.zeros((20, 40), bool)
     pixels[:10, :10] = True  # void is nobody's
     assert (dog.pixels == pixels).all()
@@ -580,7 +580,7 @@ def test_lists_of_voc(voc: Path) -> None:
     source = open_data(voc / "ImageSets/Main/val.txt")
     photos = read(source)
     assert list(photos) == ["2007_1", "2007_4"]
-    assert photos["2007_4"].things[0].pixels is None
+    assert photos["2007_4"].objects[0].pixels is None
     assert source.bad == [f"2007_5: {voc}/Annotations/2007_5.xml: no such file"]
     assert list(read(open_data(voc / "ImageSets/Main/dog_val.txt"))) == ["2007_1"]
     write(voc / "ImageSets/Main/val.txt", "")
@@ -605,7 +605,7 @@ def test_imagenet(tmp_path: Path) -> None:
     write(tmp_path / "LOC_synset_mapping.txt", "n01 tench, Tinca tinca\nn02 goldfish\n")
     source = open_data(tmp_path)
     (photo,) = source
-    assert photo.things == (Thing("tench, Tinca tinca", ((0, 0, 0.25, 0.5), (0.75, 0.5, 1, 1))),)
+    assert photo.objects == (ObjectAnnotation("tench, Tinca tinca", ((0, 0, 0.25, 0.5), (0.75, 0.5, 1, 1))),)
     bad = [line.removeprefix("ILSVRC2012_val_") for line in source.bad]
     assert bad[0] == "2: 'n99' is missing"
     assert bad[1].startswith("3: expected a box within")
@@ -621,7 +621,7 @@ def test_a_folder_of_classes_and_groups(tmp_path: Path) -> None:
         picture(tmp_path / name)
     truncate(tmp_path / "dog/cut.jpg")
     source = open_data(tmp_path)
-    assert [(p.name, p.things[0].label, p.group) for p in source] == [
+    assert [(p.name, p.objects[0].label, p.group) for p in source] == [
         ("cat/1.png", "cat", ""), ("cat/deep/2.PNG", "cat", ""), ("dog/3.jpg", "dog", "")
     ]  # fmt: skip
     assert [line.split(":")[0] for line in source.bad] == ["dog/cut.jpg"]
@@ -631,7 +631,7 @@ def test_a_folder_of_classes_and_groups(tmp_path: Path) -> None:
     for spec in (tmp_path, tmp_path / "groups.csv"):
         source = open_data(spec)
         assert len(source) == 5
-        assert [(p.things[0].label, p.group) for p in source] == [("cat", "indoors"), ("wolf", "outdoors")]
+        assert [(p.objects[0].label, p.group) for p in source] == [("cat", "indoors"), ("wolf", "outdoors")]
         assert [line.split(":")[0] for line in source.bad] == ["dog/cut.jpg", "gone.png", "cat/deep/2.PNG"]
     with pytest.raises(InputError, match="expected the columns file and group"):
         open_data(tmp_path / "other.csv")
@@ -642,12 +642,12 @@ def test_a_folder_of_classes_and_groups(tmp_path: Path) -> None:
 
 def test_plain_pictures_and_splits(tmp_path: Path) -> None:
     picture(tmp_path / "plain/a.png")
-    assert [(p.name, p.things) for p in open_data(tmp_path / "plain")] == [("a.png", ())]
+    assert [(p.name, p.objects) for p in open_data(tmp_path / "plain")] == [("a.png", ())]
     picture(tmp_path / "split/train/cat/a.png")
     picture(tmp_path / "split/val/cat/a.png")
     with pytest.raises(InputError, match="expected one split, got train, val"):
         open_data(tmp_path / "split")
-    assert next(iter(open_data(tmp_path / "split/val"))).things == (Thing("cat"),)
+    assert next(iter(open_data(tmp_path / "split/val"))).objects == (ObjectAnnotation("cat"),)
 
 
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
@@ -707,7 +707,7 @@ def test_rows_of_classes_and_of_captions(tmp_path: Path) -> None:
     made = Dataset.from_dict({"image": [str(path), str(cut), None, str(path)], "label": [1, 0, 0, -1]}, features=features)
     source = open_data(made)
     (photo,) = source
-    assert photo.things == (Thing("dog"),)
+    assert photo.objects == (ObjectAnnotation("dog"),)
     assert photo.image.size == (20, 40)  # upright
     assert [line.split(":")[0] for line in source.bad] == ["1", "2", "3"]
     assert source.bad[2] == "3: expected a label from 0 to 1, got -1"
@@ -810,7 +810,7 @@ def test_scenes_know_every_pixel() -> None:
         assert (mine_.text, mine_.kind, mine_.answers) == (theirs.text, theirs.kind, (theirs.answer,))
         assert (mine_.pixels is not None) == (len(theirs.refers) == 1)
         assert mine_.pixels is None or (mine_.pixels == masks[theirs.refers[0]]).all()
-    assert sum(int(one.pixels.sum()) for one in photo.things if one.pixels is not None) == masks.any(0).sum()
+    assert sum(int(one.pixels.sum()) for one in photo.objects if one.pixels is not None) == masks.any(0).sum()
     assert next(iter(open_data("scenes:validation"))).name == "scene-50000"
     with pytest.raises(InputError, match='got "scenes:train"'):
         open_data("scenes:train")

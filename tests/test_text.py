@@ -15,11 +15,10 @@ from torch import nn
 from transformers import GenerationConfig
 
 from mmgradcam import InputError, explain
-from mmgradcam.explanation import Explanation
-from mmgradcam.images.pictures import Fit
-from mmgradcam.storage.record import About
+from mmgradcam.explanation import Explanation, Metadata
+from mmgradcam.images.pictures import Preprocess
 from mmgradcam.tasks import VQA, Captioning
-from mmgradcam.tasks.hub.generative import Prompt, Talking
+from mmgradcam.tasks.hub.generative import GenerativeVLM, Prompt
 from mmgradcam.tasks.hub.text import words_among, words_of, words_read
 from mmgradcam.tasks.nets.answerers import LSTMAnswerer
 from mmgradcam.tasks.nets.captioners import LSTMCaptioner
@@ -164,7 +163,7 @@ class Chance:
     """Talks by chance, the same whenever it is asked."""
 
     query_types = frozenset({"caption", "prompt"})
-    seam, taps = "features", ()
+    feature_layer, target_layers = "features", ()
 
     def __init__(self, tokenizer: Any) -> None:
         self.model, self.tokenizer = nn.Linear(1, 1), tokenizer
@@ -179,12 +178,12 @@ class Chance:
 
 
 def test_the_words_scores_add_up_to_the_texts(tokenizer: Any) -> None:
-    voice: Any = Chance(tokenizer)
-    task = Talking(voice)
+    adapter: Any = Chance(tokenizer)
+    task = GenerativeVLM(adapter)
     for text in TEXTS:
         targets = task.targets(torch.zeros(1, 1, 1, 1), caption=text)
         tokens = tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
-        own = voice.logits[: len(tokens)].log_softmax(-1)[range(len(tokens)), tokens]
+        own = adapter.logits[: len(tokens)].log_softmax(-1)[range(len(tokens)), tokens]
         whole = own[ordinary(tokenizer, tokens)].sum().item()
         scores = task.score(torch.zeros(len(targets), 1, 1, 1), targets)
         assert float(scores.double().sum()) == pytest.approx(whole, rel=1e-5), text
@@ -195,7 +194,7 @@ def test_the_words_scores_add_up_to_the_texts(tokenizer: Any) -> None:
 
 def test_a_phrase_is_found_by_how_it_is_written(tmp_path: Path) -> None:
     """Also where its words stand without spaces or with a comma between."""
-    task = Talking(Chance(_byte_level(tmp_path)))  # type: ignore[arg-type]
+    task = GenerativeVLM(Chance(_byte_level(tmp_path)))  # type: ignore[arg-type]
     for text, phrase in {"一只狗在草地上。": "草地", "a red, round frisbee.": "red, round", "a t-shirt (red)": "(red)"}.items():
         targets = task.targets(torch.zeros(1, 1, 1, 1), caption=text)
         again = lambda target: made(task, [target])  # noqa: E731
@@ -215,16 +214,16 @@ def test_a_phrase_is_found_by_how_it_is_written(tmp_path: Path) -> None:
         assert Explanation.load(words.save(tmp_path / "made.npz")[0]).text == text
 
 
-def made(task: Talking, targets: Any, again: Any = None) -> Explanation:
+def made(task: GenerativeVLM, targets: Any, again: Any = None) -> Explanation:
     maps, scores = torch.ones(len(targets), 2, 2), torch.zeros(len(targets))
-    about = About("chance", task.unit, "none", task.seam)
+    metadata = Metadata("chance", task.unit, "none", task.feature_layer)
     return Explanation(
-        Image.new("RGB", (4, 4)), (0, 0, 1, 1), targets, maps, scores, None, [None] * len(targets), about, task, again
+        Image.new("RGB", (4, 4)), (0, 0, 1, 1), targets, maps, scores, None, [None] * len(targets), metadata, task, again
     )
 
 
 def test_punctuation_has_no_panel(tmp_path: Path) -> None:
-    task = Talking(Chance(_byte_level(tmp_path)))  # type: ignore[arg-type]
+    task = GenerativeVLM(Chance(_byte_level(tmp_path)))  # type: ignore[arg-type]
     with_marks, without = (
         made(task, task.targets(torch.zeros(1, 1, 1, 1), caption=text)) for text in ("a dog, a cat.", "a dog a cat")
     )
@@ -315,7 +314,7 @@ def test_words_of_a_closed_vocabulary_are_tokens_as_it_was_trained_and_whole_wor
 def test_importances_and_scores_of_a_word_are_the_sums_over_its_parts() -> None:
     torch.manual_seed(0)
     picture, encoder = Image.new("RGB", (16, 16), (9, 99, 199)), nn.Conv2d(3, 6, 4, 4)
-    fit = Fit((16, 16), how="stretch")
+    fit = Preprocess((16, 16), how="stretch")
     vqa = VQA(encoder, LSTMAnswerer(len(SPOKEN), 3, 6, 8).eval(), SPOKEN, ["yes", "no", "red"], fit)
     whole, parts = (explain(vqa, picture, question=f"is a man in a {word} red") for word in ("t-shirt", "t shirt"))
     named = dict(whole.importances)

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from mmgradcam import Explanation, check, compare, explain, gradcam, hirescam, layercam, rise, smooth
 from mmgradcam.images.pictures import whole as as_it_is
-from mmgradcam.layers import left_as_found, watched
-from mmgradcam.metrics import deletion, examine, randomized
+from mmgradcam.layers import preserve_state, record_outputs
+from mmgradcam.metrics import deletion, parameter_randomization, sanity_check
 from mmgradcam.tasks import Layer, Policy
 from mmgradcam.utils.locks import exclusive
 
@@ -75,7 +75,7 @@ def slow(classes: Classes, monkeypatch: pytest.MonkeyPatch) -> Classes:
 
 
 def test_threads_with_one_task_get_what_one_thread_gets(slow: Classes) -> None:
-    shown, how = pictures(THREADS), {"taps": ["first", "second"], "method": hirescam}
+    shown, how = pictures(THREADS), {"target_layers": ["first", "second"], "method": hirescam}
     before = state(slow)
     expected = [explain(slow, pixels, **how) for pixels in shown]
     made = at_once([partial(lambda p: [explain(slow, p, **how) for _ in range(3)], pixels) for pixels in shown])
@@ -102,7 +102,7 @@ def test_methods_that_ask_again_and_words_generated(slow: Classes) -> None:
     captioner, shown = tiny_captioner(), torch.rand(3, 16, 16).double()
     calls = [
         *(partial(explain, slow, pictures(1)[0], method=m) for m in (partial(rise, count=8), smooth(gradcam, count=3))),
-        *[partial(explain, captioner, shown, taps=("stages.0",))] * 2,
+        *[partial(explain, captioner, shown, target_layers=("stages.0",))] * 2,
         *[partial(explain, captioner, shown, caption="a red ball")] * 2,
     ]
     expected = [call() for call in calls]
@@ -115,14 +115,14 @@ def test_what_explanations_ask_later_waits_its_turn(slow: Classes) -> None:
     slow.join = lambda targets: targets[-1]  # type: ignore[method-assign]
     slow.encoder.float(), slow.head.float()
     before, shown = state(slow), [p.float() for p in pictures(2)]
-    one = explain(slow, shown[0], taps=["first"])
+    one = explain(slow, shown[0], target_layers=["first"])
     calls: list[Callable[[], Any]] = [
-        lambda: one.by(layercam).maps,
+        lambda: one.with_method(layercam).maps,
         lambda: one[0:2].maps,
         lambda: compare(slow, shown, [gradcam, hirescam])[1][1].maps,
         lambda: torch.as_tensor(deletion(one)),
-        lambda: torch.as_tensor([v.figures["weights"] for v in examine(one).verdicts]),
-        lambda: torch.as_tensor(randomized(one, stages=2)[-1].scores),
+        lambda: torch.as_tensor([v.figures["weights"] for v in sanity_check(one).sanity_results]),
+        lambda: torch.as_tensor(parameter_randomization(one, stages=2)[-1].scores),
         lambda: [str(finding) for finding in check(slow, shown[0])],
     ]
     expected = [call() for call in calls]
@@ -154,10 +154,12 @@ def test_an_exception_in_one_thread_does_not_hurt_the_others(slow: Classes) -> N
 
 def test_asyncio_to_thread(slow: Classes) -> None:
     before, shown = state(slow), pictures(4)
-    expected = [explain(slow, pixels, taps=["first"]) for pixels in shown]
+    expected = [explain(slow, pixels, target_layers=["first"]) for pixels in shown]
 
     async def all_of_them() -> list[Explanation]:
-        return await asyncio.gather(*(asyncio.to_thread(explain, slow, pixels, taps=["first"]) for pixels in shown * 3))
+        return await asyncio.gather(
+            *(asyncio.to_thread(explain, slow, pixels, target_layers=["first"]) for pixels in shown * 3)
+        )
 
     for made, one in zip(asyncio.run(all_of_them()), expected * 3, strict=True):
         same(made, one)
@@ -232,7 +234,7 @@ def test_forwards_of_the_users_own_go_on_meanwhile(classes: Classes) -> None:
     for module in classes.modules():
         module.requires_grad_(False)
     shown, plain = pictures(2), pictures(4)
-    expected = explain(classes, shown[0], taps=["first"])
+    expected = explain(classes, shown[0], target_layers=["first"])
     with torch.no_grad():
         wanted = [classes.encoder(p[None]) for p in plain]
     stop = threading.Event()
@@ -250,7 +252,7 @@ def test_forwards_of_the_users_own_go_on_meanwhile(classes: Classes) -> None:
     thread.start()
     try:
         for _ in range(20):
-            same(explain(classes, shown[0], taps=["first"]), expected)
+            same(explain(classes, shown[0], target_layers=["first"]), expected)
     finally:
         stop.set()
         thread.join()
@@ -260,7 +262,7 @@ def test_forwards_of_the_users_own_go_on_meanwhile(classes: Classes) -> None:
 def test_hooks_that_watch_see_their_own_thread_alone() -> None:
     """As an encoder that collects its layers' outputs while it runs, in several threads at once."""
     layer = nn.Identity()
-    with watched({"layer": layer}) as put:
+    with record_outputs({"layer": layer}) as put:
         (_,) = at_once([lambda: layer(torch.zeros(1))])
         assert put == {}
         layer(torch.ones(1))
@@ -280,13 +282,13 @@ def test_cudnn_is_switched_on_again_by_the_last_thread_that_wanted_it_off() -> N
 
 def test_whoever_waits_comes_in_its_turn() -> None:
     """Two sets that overlap in any order, thousands of times: nobody waits for ever, and a held thing may be asked for again."""
-    things, inside, most = [object() for _ in range(4)], [0] * 4, [0] * 4
+    objects, inside, most = [object() for _ in range(4)], [0] * 4, [0] * 4
 
     def work(seed: int) -> None:
         order = torch.Generator().manual_seed(seed)
         for _ in range(300):
             chosen = torch.randperm(4, generator=order)[: 1 + seed % 3].tolist()
-            with exclusive([things[i] for i in chosen]), exclusive([things[i] for i in chosen[:1]]):
+            with exclusive([objects[i] for i in chosen]), exclusive([objects[i] for i in chosen[:1]]):
                 for i in chosen:
                     inside[i] += 1
                     most[i] = max(most[i], inside[i])
@@ -309,8 +311,8 @@ def test_first_come_first_served_unless_it_holds_what_others_wait_for() -> None:
             with exclusive([one, other]):  # goes before the second, which waits for `one`, but not before the holder of `other`
                 order.append("nested")
 
-    def wants(things: list[object], name: str) -> None:
-        with exclusive(things):
+    def wants(objects: list[object], name: str) -> None:
+        with exclusive(objects):
             order.append(name)
 
     with ThreadPoolExecutor(4) as pool, exclusive([other]):
@@ -370,7 +372,7 @@ def test_models_that_share_a_parameter_exclude_each_other() -> None:
     entered = threading.Event()
 
     def enter() -> bool:
-        with left_as_found([other]):
+        with preserve_state([other]):
             entered.set()
         return one.weight.requires_grad
 

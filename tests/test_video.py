@@ -25,9 +25,9 @@ from torchvision import models
 from mmgradcam import Explanation, InputError, explain, gradcam, gradcam_pp_code, hirescam, layercam, normgrad, xgradcam
 from mmgradcam.images import clips
 from mmgradcam.images.clips import Clip, encoded, frames_of, open_clip
-from mmgradcam.images.pictures import Fit
+from mmgradcam.images.pictures import Preprocess
 from mmgradcam.render import heatmaps
-from mmgradcam.render.animation import Film, Moment, Track
+from mmgradcam.render.animation import Animation, FrameInfo, HeatTrack
 from mmgradcam.scenes.motion import MOTIONS, make_motion, render_motion
 from mmgradcam.tasks import Layer, Video
 from mmgradcam.tasks.hub import frames
@@ -47,7 +47,7 @@ def clip(count: int = 6, size: tuple[int, int] = (48, 32)) -> Clip:
 def video() -> Video:
     torch.manual_seed(0)
     encoder, head = ClipEncoder((4, 6)), SliceHead(6, 3)
-    return Video(encoder.eval(), head.eval(), ["left", "right", "up"], Fit((32, 48)), length=8)
+    return Video(encoder.eval(), head.eval(), ["left", "right", "up"], Preprocess((32, 48)), length=8)
 
 
 def test_frames_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -516,7 +516,7 @@ def test_heat_is_linear_between_the_middles_of_cells_in_time() -> None:
 
 
 def test_an_explanation_of_a_clip_saves_a_player_and_is_read_back(tmp_path: Path) -> None:
-    made = explain(video(), clip(), top=2, against="up")
+    made = explain(video(), clip(), top=2, contrast="up")
     assert made[0].heat().shape == (6, 32, 48)
     peak = made[0].peak
     assert peak is not None
@@ -539,8 +539,11 @@ def test_an_explanation_of_a_clip_saves_a_player_and_is_read_back(tmp_path: Path
 
 
 def test_text_in_the_player_is_escaped() -> None:
-    film = Film(
-        clip(2), [Track("</script><b>", np.zeros((2, 32, 48), np.float32))], "<i>", moments=[Moment("<u>", [("<a>", 1.0)])] * 2
+    film = Animation(
+        clip(2),
+        [HeatTrack("</script><b>", np.zeros((2, 32, 48), np.float32))],
+        "<i>",
+        moments=[FrameInfo("<u>", [("<a>", 1.0)])] * 2,
     )
     page = film.page()
     assert "<b>" not in page
@@ -548,17 +551,17 @@ def test_text_in_the_player_is_escaped() -> None:
     assert "<u>" not in page
     assert page.count("</script>") == 2
     with pytest.raises(InputError, match=r"expected heat \(T, h, w\) of 'x', got \(32, 48\)"):
-        Film(clip(2), [Track("x", np.zeros((32, 48), np.float32))], "x")
+        Animation(clip(2), [HeatTrack("x", np.zeros((32, 48), np.float32))], "x")
     with pytest.raises(InputError, match="a moment for each of 2 frames"):
-        Film(clip(2), [], "x", moments=[Moment()])
+        Animation(clip(2), [], "x", moments=[FrameInfo()])
 
 
 @pytest.mark.browser
 def test_the_player_plays_steps_and_shows_values(tmp_path: Path) -> None:
-    moments = [Moment(f"step {i}", [("left", -0.5), ("right", 1.0 * i)], 1) for i in range(6)]
+    moments = [FrameInfo(f"step {i}", [("left", -0.5), ("right", 1.0 * i)], 1) for i in range(6)]
     heat = np.linspace(0, 1, 6 * 32 * 48, dtype=np.float32).reshape(6, 32, 48)
-    page = Film(
-        clip(), [Track("right", heat), Track("left", heat[::-1])], "square", moments=moments, values_are="values"
+    page = Animation(
+        clip(), [HeatTrack("right", heat), HeatTrack("left", heat[::-1])], "square", moments=moments, values_are="values"
     ).page()
     script = """<script>addEventListener('load',async()=>{const b=id=>document.getElementById(id),src=()=>document.querySelector('.base').src;
 const wait=ms=>new Promise(r=>setTimeout(r,ms));const log=[];if(b('play').textContent!=='▶')b('play').click();
@@ -583,7 +586,7 @@ def test_a_clip_model_of_torchvision_is_explained_at_its_last_grid() -> None:
     transform = models.get_model_weights("mc3_18").DEFAULT.transforms()
     task = frames.of_model(model, transform, [f"sport {i}" for i in range(400)])
     made = explain(task, clip(20, (64, 48)), classes=["sport 3"])
-    assert made.about.seam.startswith("layer4")
+    assert made.metadata.feature_layer.startswith("layer4")
     assert made.maps.shape == (1, 16, 7, 7)  # mc3 is 2D from its second stage on, and keeps time
     assert made.box == pytest.approx((0.175, 0.0625, 0.83, 0.9375), abs=0.01)  # 171 x 128, cropped to 112
     assert made[0].heat().shape == (20, 48, 64)
@@ -596,7 +599,9 @@ def test_a_layer_of_a_whole_clip_model_gives_the_gradient_of_its_score() -> None
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 5, 3, 2, 1), nn.Flatten(2)).eval()
     model = nn.Sequential(net, _Mean())
-    task = Layer(model, "0.1", prepare=lambda given: Fit((16, 16))(given.frames[0]).pixels[:, None].expand(-1, 6, -1, -1))
+    task = Layer(
+        model, "0.1", prepare=lambda given: Preprocess((16, 16))(given.frames[0]).pixels[:, None].expand(-1, 6, -1, -1)
+    )
     made = explain(task, clip(), classes=[2], method=hirescam)
     inside = net[:2](task.prepare(clip()).pixels[None]).detach().requires_grad_()  # type: ignore[arg-type]
     score = net[2:](inside).mean(2)[0, 2]
@@ -636,7 +641,7 @@ def test_the_command_line_names_what_is_wrong(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "broken.gif").write_bytes(b"GIF89a nothing")
     for told, said in [
         (["video", tmp_path / "broken.gif", "--model", "scenes-vqa"], "try `mmgradcam vqa`"),
-        (["video", tmp_path / "broken.gif", "--model", "x", "--film", "avi"], "expected gif, webp or mp4"),
+        (["video", tmp_path / "broken.gif", "--model", "x", "--animation-format", "avi"], "expected gif, webp or mp4"),
         (["video", tmp_path / "broken.gif", "--model", "torchvision:r9d"], "did you mean"),
     ]:
         assert called(*told) == 1

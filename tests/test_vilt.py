@@ -70,7 +70,7 @@ def test_a_lit_patch_is_seen_where_it_is(task: Any, at: tuple[float, float]) -> 
 
 
 def test_answers_contrasts_and_the_questions_words(task: Any) -> None:
-    blue, contrast = explain(task, picture(), question=QUESTION, answer="blue", against="red")
+    blue, contrast = explain(task, picture(), question=QUESTION, answer="blue", contrast="red")
     red = explain(task, picture(), question=QUESTION, answer="red")
     assert contrast.score == pytest.approx(blue.score - red.score, abs=1e-5)
     assert [word for word, _ in blue.importances] == ["what", "color", "is", "the", "ball"]
@@ -84,7 +84,7 @@ def test_answers_contrasts_and_the_questions_words(task: Any) -> None:
         ({}, "question="),
         ({"question": " "}, "question: expected a sentence"),
         ({"question": QUESTION, "answer": "blu"}, "blue"),
-        ({"question": QUESTION, "answer": "red", "against": "red"}, "another"),
+        ({"question": QUESTION, "answer": "red", "contrast": "red"}, "another"),
         ({"question": QUESTION, "top": 9}, "1 to 3"),
         ({"question": "a " * 600}, "at most"),
         ({"question": QUESTION, "caption": "a dog"}, "caption"),

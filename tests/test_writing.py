@@ -64,7 +64,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) -> C
     """Makes the `at`-th step of writing fail, once; the function tells how many steps there were."""
     count = 0
 
-    def watched(real: Callable[..., Any]) -> Callable[..., Any]:
+    def record_outputs(real: Callable[..., Any]) -> Callable[..., Any]:
         def step(*args: Any, **more: Any) -> Any:
             nonlocal count
             count += 1
@@ -75,8 +75,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) -> C
         return step
 
     for name in ("rename", "replace", "fsync", "mkdir"):
-        monkeypatch.setattr(os, name, watched(getattr(os, name)))
-    monkeypatch.setattr(writing, "_swapped", watched(writing._swapped))
+        monkeypatch.setattr(os, name, record_outputs(getattr(os, name)))
+    monkeypatch.setattr(writing, "_swapped", record_outputs(writing._swapped))
     return lambda: count
 
 
@@ -130,7 +130,7 @@ def watched(real):
     return step
 for name in ("rename", "replace", "fsync", "mkdir", "rmdir", "unlink"):
     setattr(os, name, watched(getattr(os, name)))
-from mmgradcam import writing
+from mmgradcam.utils import writing
 writing._swapped = watched(writing._swapped)
 if sys.argv[3] == "no-exchange":
     writing._exchanged = lambda *_: False

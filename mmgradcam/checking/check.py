@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from mmgradcam.engine import Encoded, encode, slopes
+from mmgradcam.engine import Encoded, encode, gradients_of
 from mmgradcam.errors import InputError, ModelError, UnknownGeometry
 from mmgradcam.explaining.arguments import queries_of, task_of
 from mmgradcam.explaining.trial import alike, example_of, kind_of, learns, lit, state_of, times_of
 from mmgradcam.images.clips import Clip, open_clip
 from mmgradcam.images.pictures import open_picture
-from mmgradcam.layers import find_tap, kept_bytes, left_as_found, ran
-from mmgradcam.probe import places_of
+from mmgradcam.layers import find_target_layer, kept_bytes, preserve_state, record_calls
+from mmgradcam.probe import activations_of
 from mmgradcam.task import Target, Task, hidden_by
 
 
@@ -124,7 +124,7 @@ class _Trial:
                 "no attribute of the task is an nn.Module; if it has a model, keep it as one, so that explain leaves it as "
                 "it was",
             )
-        with left_as_found(self.task.modules()):
+        with preserve_state(self.task.modules()):
             picture = self.opened(picture)
             pixels = self.prepared(picture)
             encoded = self.encoded(pixels)
@@ -151,7 +151,7 @@ class _Trial:
         pixels = getattr(made, "pixels", None)
         if not isinstance(pixels, Tensor) or pixels.dim() not in (3, 4) or not pixels.is_floating_point():
             got = made if pixels is None else pixels
-            self.stop("prepare", f"returned {kind_of(got)}; return Prepared(pixels, box) with pixels of floats, (3, h, w)")
+            self.stop("prepare", f"returned {kind_of(got)}; return PreparedImage(pixels, box) with pixels of floats, (3, h, w)")
         if 3 not in (pixels.shape[-3], pixels.shape[0]) and pixels.shape[-1] == 3:
             self.stop(
                 "prepare", f"returned pixels {tuple(pixels.shape)}, channels last; return (3, h, w): pixels.permute(2, 0, 1)"
@@ -162,10 +162,10 @@ class _Trial:
         return self.task.device
 
     def encode(self, pixels: Tensor) -> tuple[Encoded, Tensor]:
-        """A batch encoded, and the grid that maps are taken at: the first tap's, or the features."""
-        taps = [find_tap(tap, self.task.modules()) for tap in self.task.taps]
-        made = encode(self.task, pixels, taps)
-        return made, places_of(made)[0]
+        """A batch encoded, and the grid that maps are taken at: the first target layer's, or the features."""
+        target_layers = [find_target_layer(target_layer, self.task.modules()) for target_layer in self.task.target_layers]
+        made = encode(self.task, pixels, target_layers)
+        return made, activations_of(made)[0]
 
     def encoded(self, pixels: Tensor) -> Encoded:
         gets = "it gets (B, 3, h, w) and returns (B, C, rows, columns), one row per picture"
@@ -224,9 +224,9 @@ class _Trial:
     def scored(self, pixels: Tensor, features: Tensor, targets: Sequence[Target]) -> None:
         rows = features.expand(len(targets), *features.shape[1:])
         gets = "it gets features (K, C, *grid), one row per target, and K targets, and returns (K,) scores"
-        with ran(self.task.modules()) as encoding:
+        with record_calls(self.task.modules()) as encoding:
             self.encode(pixels)
-        with ran(self.task.modules()) as scoring:
+        with record_calls(self.task.modules()) as scoring:
             made = self.tried("score", gets, lambda: self.task.score(rows, targets))
         if not isinstance(made, Tensor) or made.shape != (len(targets),):
             self.stop(
@@ -292,10 +292,10 @@ class _Trial:
 
     def reached(self, encoded: Encoded, targets: Sequence[Target]) -> None:
         why = "look for .item(), .detach(), numpy, no_grad or argmax in it"
-        parts = self.tried("gradient", why, lambda: list(slopes(self.task, encoded, [targets])))
+        parts = self.tried("gradient", why, lambda: list(gradients_of(self.task, encoded, [targets])))
         size, flat = {}, True
         for part in parts:
-            gradients = part.places[0][1].detach()
+            gradients = part.activations[0][1].detach()
             size.update({t: float(g.abs().max()) for (_, t), g in zip(part.rows, gradients, strict=True)})
             cells = gradients.flatten(2)
             flat = flat and alike(cells, cells.mean(2, keepdim=True).expand_as(cells))

@@ -14,22 +14,22 @@ import typer
 from typer.core import TyperGroup
 
 from mmgradcam.cli.evaluating import EvaluateCommand, evaluate
-from mmgradcam.cli.loading import Map, answerer, captioner, complain, load_asked, method_of, taps_of
+from mmgradcam.cli.loading import Map, answerer, captioner, complain, load_asked, method_of, target_layers_of
 from mmgradcam.cli.options import (
-    Against,
+    AnimationFormat,
     Checked,
     Classes,
+    Contrast,
     Device,
     Encoder,
-    Film,
+    Grounding,
     Images,
     Layers,
     Longest,
     MethodName,
     Model,
-    Noise,
     Out,
-    Reliance,
+    SmoothGrad,
     Top,
 )
 from mmgradcam.cli.tables import (
@@ -78,9 +78,9 @@ def caption(
     only: Annotated[list[str] | None, typer.Option(help="Explain this word or phrase alone; may be given again.")] = None,
     max_new_tokens: Longest = None,
     method: MethodName = None,
-    noise: Noise = 0,
+    smoothgrad: SmoothGrad = 0,
     layer: Layers = None,
-    reliance: Reliance = True,
+    grounding: Grounding = True,
     check: Checked = False,
     out: Out = Path("explanations"),
     encoder: Encoder = None,
@@ -94,7 +94,7 @@ def caption(
         task,
         images,
         {k: v for k, v in query.items() if v is not None},
-        Map(method, noise, layer, reliance, check),
+        Map(method, smoothgrad, layer, grounding, check),
         out,
         show_words,
     )
@@ -106,15 +106,15 @@ def vqa(
     question: Annotated[str, typer.Option(help="What to ask.")],
     model: Model = None,
     answer: Annotated[str | None, typer.Option(help="Explain this answer instead of the likeliest.")] = None,
-    against: Annotated[str | None, typer.Option(help="Also explain why the answer is not this one.")] = None,
+    contrast: Annotated[str | None, typer.Option(help="Also explain why the answer is not this one.")] = None,
     top: Annotated[
         int | None, typer.Option(help="Explain that many of the likeliest answers; 3 where the model ranks them.", min=1)
     ] = None,
     max_new_tokens: Longest = None,
     method: MethodName = None,
-    noise: Noise = 0,
+    smoothgrad: SmoothGrad = 0,
     layer: Layers = None,
-    reliance: Reliance = True,
+    grounding: Grounding = True,
     check: Checked = False,
     out: Out = Path("explanations"),
     encoder: Encoder = None,
@@ -124,12 +124,12 @@ def vqa(
     _refuse_unreadable(images)
     task = load_asked(model, device, "question", encoder) if model else answerer(device, encoder)
     top = 3 if top is None and "top" in task.query_types else top
-    query = {"question": question, "answer": answer, "against": against, "top": top, "max_new_tokens": max_new_tokens}
+    query = {"question": question, "answer": answer, "contrast": contrast, "top": top, "max_new_tokens": max_new_tokens}
     _explain_each(
         task,
         images,
         {k: v for k, v in query.items() if v is not None},
-        Map(method, noise, layer, reliance, check),
+        Map(method, smoothgrad, layer, grounding, check),
         out,
         show_answers,
     )
@@ -141,9 +141,9 @@ def classify(
     model: Annotated[str, typer.Option(help="torchvision:NAME, timm:NAME, a hub id (org/name) or a folder.")],
     classes: Classes = None,
     top: Top = None,
-    against: Against = None,
+    contrast: Contrast = None,
     method: MethodName = None,
-    noise: Noise = 0,
+    smoothgrad: SmoothGrad = 0,
     layer: Layers = None,
     check: Checked = False,
     out: Out = Path("explanations"),
@@ -152,9 +152,9 @@ def classify(
     """Classify pictures with a model people have; show where each class came from."""
     _refuse_unreadable(images)
     task = load_asked(model, device, "classes")
-    query = {"classes": classes or None, "top": top, "against": against}
+    query = {"classes": classes or None, "top": top, "contrast": contrast}
     query = {k: v for k, v in query.items() if v is not None}
-    _explain_each(task, images, query, Map(method, noise, layer, check=check), out, show_classes)
+    _explain_each(task, images, query, Map(method, smoothgrad, layer, check=check), out, show_classes)
 
 
 @app.command()
@@ -163,19 +163,19 @@ def video(
     model: Annotated[str, typer.Option(help="torchvision:NAME (r3d_18, ...), clips-motion, FILE.py:NAME or a folder.")],
     classes: Classes = None,
     top: Top = None,
-    against: Against = None,
+    contrast: Contrast = None,
     method: MethodName = None,
-    noise: Noise = 0,
+    smoothgrad: SmoothGrad = 0,
     layer: Layers = None,
-    film: Film = "gif",
+    animation_format: AnimationFormat = "gif",
     out: Out = Path("explanations"),
     device: Device = "auto",
 ) -> None:
     """Classify clips; show where and when each class came from."""
-    suffix = _film(film)
+    suffix = _animation_suffix(animation_format)
     task = load_asked(model, device, "clips")
-    query = {k: v for k, v in {"classes": classes or None, "top": top, "against": against}.items() if v is not None}
-    how = Map(method, noise, layer)
+    query = {k: v for k, v in {"classes": classes or None, "top": top, "contrast": contrast}.items() if v is not None}
+    how = Map(method, smoothgrad, layer)
     _explain_each(task, films, query, how, out, show_classes, {"film": suffix})
 
 
@@ -186,24 +186,27 @@ def policy(
     steps: Annotated[int | None, typer.Option(help="Most steps of the episode; by default until it ends.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Seed of the world.", min=0)] = 0,
     action: Annotated[str | None, typer.Option(help="Explain this action at each step, not the one taken.")] = None,
-    against: Annotated[str | None, typer.Option(help="Also explain why the action is not this one.")] = None,
+    contrast: Annotated[str | None, typer.Option(help="Also explain why the action is not this one.")] = None,
     method: MethodName = None,
     layer: Layers = None,
-    film: Film = "gif",
+    animation_format: AnimationFormat = "gif",
     out: Out = Path("explanations"),
     device: Device = "auto",
 ) -> None:
     """Play an episode; show what of each observation made the action taken."""
-    from mmgradcam.evaluation.episode import files, film_of, open_world, play
+    from mmgradcam.evaluation.episode import animation_of, files, open_world, play
 
-    suffix, query = _film(film), {k: v for k, v in {"action": action, "against": against}.items() if v is not None}
+    suffix, query = (
+        _animation_suffix(animation_format),
+        {k: v for k, v in {"action": action, "contrast": contrast}.items() if v is not None},
+    )
     task: Any = load_asked(model, device, "observations")
     with doing(f"playing {world}"):
-        how = {"method": method_of(method), "taps": taps_of(task, layer), **query}
+        how = {"method": method_of(method), "target_layers": target_layers_of(task, layer), **query}
         played = list(play(open_world(world), task, steps, seed, **how))
     show_episode(played, task)
     name = Path(model.rpartition(":")[2] or model).name
-    print(_write(out, f"{name}-{seed}", files(played, film_of(played, task, f"{world}, seed {seed}"), suffix)))
+    print(_write(out, f"{name}-{seed}", files(played, animation_of(played, task, f"{world}, seed {seed}"), suffix)))
 
 
 @app.command()
@@ -258,7 +261,7 @@ def check(
     image: Annotated[
         Path | None, typer.Argument(help="Picture or film to try it on, else one is made up; of a policy, its environment.")
     ] = None,
-    ask: Annotated[
+    query: Annotated[
         list[str] | None, typer.Option(help="What to ask, as KEY=VALUE (question=what is it?); repeat it for several.")
     ] = None,
     encoder: Encoder = None,
@@ -267,9 +270,9 @@ def check(
     """Try a task of your own on one picture: say what is right and wrong with it, and what to change."""
     from mmgradcam.checking.check import check as tried
 
-    pairs = [(pair, *pair.partition("=")) for pair in ask or ()]
+    pairs = [(pair, *pair.partition("=")) for pair in query or ()]
     if bad := [pair for pair, key, equals, _ in pairs if not (equals and key.isidentifier())]:
-        raise InputError(f"--ask: expected KEY=VALUE, as question='what is it?', got {bad[0]!r}")
+        raise InputError(f"--query: expected KEY=VALUE, as question='what is it?', got {bad[0]!r}")
     asked: Any = load_asked(task, device, None, encoder)
     given: Any = image
     if "observations" in asked.query_types:
@@ -313,18 +316,18 @@ def _explain_each(
 ) -> None:
     """Explains pictures one by one; a bad one is named and the rest go on."""
     from mmgradcam.explaining.explain import explain
-    from mmgradcam.metrics.hallucination import calibrated, doubt
-    from mmgradcam.metrics.sanity import examine
+    from mmgradcam.metrics.hallucination import annotate_hallucination, calibrated
+    from mmgradcam.metrics.sanity import sanity_check
     from mmgradcam.storage.record import files
 
-    chosen, taps = how.method(task), how.taps(task)
+    chosen, target_layers = how.method(task), how.target_layers(task)
     failed = 0
     for image in progress("explaining")(images, len(images)):
         try:
             with doing(f"explaining {image}", live=len(images) == 1):
-                explanation = explain(task, image, method=chosen, taps=taps, reliance=how.reliance, **query)
-                explanation = doubt(explanation) if how.reliance and calibrated(explanation) else explanation
-                explanation = examine(explanation) if how.check else explanation
+                explanation = explain(task, image, method=chosen, target_layers=target_layers, grounding=how.grounding, **query)
+                explanation = annotate_hallucination(explanation) if how.grounding and calibrated(explanation) else explanation
+                explanation = sanity_check(explanation) if how.check else explanation
             with doing(f"writing into {out}", live=len(images) == 1):
                 wrote = _write(out, image.name if image.is_dir() else image.stem, files(explanation, **form))
         except InputError as error:
@@ -339,9 +342,9 @@ def _explain_each(
         raise typer.Exit(1)
 
 
-def _film(name: str) -> str:
+def _animation_suffix(name: str) -> str:
     if name not in ("gif", "webp", "mp4"):
-        raise InputError(f"--film: expected gif, webp or mp4, got {name}")
+        raise InputError(f"--animation-format: expected gif, webp or mp4, got {name}")
     return f".{name}"
 
 

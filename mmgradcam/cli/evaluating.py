@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from mmgradcam.cli.loading import load_asked, method_of, names_of, supported_by, taps_of
+from mmgradcam.cli.loading import load_asked, method_of, names_of, supported_by, target_layers_of
 from mmgradcam.cli.options import Device, Encoder, Layers, MethodName, writable
 from mmgradcam.cli.tables import progress, show_audit, show_figures
 from mmgradcam.errors import InputError
@@ -46,7 +46,7 @@ def evaluate(
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the data set's pictures, if it is elsewhere.")] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Methods to compare, parted by commas; by default the model's own.")
+        str | None, typer.Option(help="Methods to compare, separated by commas; by default the model's own.")
     ] = None,
     metrics: Annotated[
         str | None,
@@ -97,7 +97,9 @@ def _of_worlds(
     if measure is None:
         return None
     shown = progress(f"{limit or 1000} scenes")
-    figures: dict[str, Any] = measure(task, limit or 1000, method=method_of(method), taps=taps_of(task, layer), progress=shown)
+    figures: dict[str, Any] = measure(
+        task, limit or 1000, method=method_of(method), target_layers=target_layers_of(task, layer), progress=shown
+    )
     return figures
 
 
@@ -125,7 +127,16 @@ def _audit(
     task = load()
     measures = measures or measures_of(defaults_of(task))
     ways = wanted or [task.method or gradcam]
-    made = audit(task, source, ways, measures, limit=limit, taps=taps_of(task, layers), out=out, progress=progress("batches"))
+    made = audit(
+        task,
+        source,
+        ways,
+        measures,
+        limit=limit,
+        target_layers=target_layers_of(task, layers),
+        out=out,
+        progress=progress("batches"),
+    )
     if not made.rows:
         raise InputError(
             f"evaluate: {source.name} says nothing that {task.name} could be asked ({len(made.bad)} records malformed)"

@@ -19,19 +19,19 @@ class Map:
     """How a map is asked for on the command line."""
 
     name: str | None
-    noise: int
+    smoothgrad: int
     layers: list[str] | None
-    reliance: bool = False
+    grounding: bool = False
     check: bool = False
 
     def method(self, task: Task) -> Any:
         from mmgradcam.methods import gradcam, smooth
 
         chosen = method_of(self.name)
-        return smooth(chosen or task.method or gradcam, self.noise) if self.noise else chosen
+        return smooth(chosen or task.method or gradcam, self.smoothgrad) if self.smoothgrad else chosen
 
-    def taps(self, task: Task) -> Any:
-        return taps_of(task, self.layers)
+    def target_layers(self, task: Task) -> Any:
+        return target_layers_of(task, self.layers)
 
 
 COMMANDS = {"observations": "policy", "clips": "video", "caption": "caption", "question": "vqa", "classes": "classify"}
@@ -112,11 +112,11 @@ def names_of(text: str) -> list[str]:
     return [name.strip() for name in names if name.strip()]
 
 
-def taps_of(task: Task, layers: list[str] | None) -> list[Any] | None:
+def target_layers_of(task: Task, layers: list[str] | None) -> list[Any] | None:
     """The layers of --layer, as a task has them; none of them is the features; None where none is named."""
-    if layers and "features" in layers and len(layers) > 1:
-        raise InputError("--layer features stands alone; to fuse it with others, name the encoder's last layer instead")
-    return None if not layers else [] if layers == ["features"] else [task.target_layer(name) for name in layers]
+    if layers and "none" in layers and len(layers) > 1:
+        raise InputError("--layer none stands alone; to fuse it with others, name the encoder's last layer instead")
+    return None if not layers else [] if layers == ["none"] else [task.target_layer(name) for name in layers]
 
 
 def complain(error: Exception | str) -> None:

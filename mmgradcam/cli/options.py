@@ -28,9 +28,10 @@ MethodName = Annotated[
     str | None,
     typer.Option(help="gradcam, layercam, 'rise(count=500)', ...; `mmgradcam methods` lists all and their settings."),
 ]
-Noise = Annotated[int, typer.Option(help="Average the maps over that many noisy copies (SmoothGrad); 0 is none.", min=0)]
+SmoothGrad = Annotated[int, typer.Option(help="Average the maps over that many noisy copies (SmoothGrad); 0 is none.", min=0)]
 Layers = Annotated[
-    list[str] | None, typer.Option(help="Layer to take the map at; repeat it to fuse several. `features` is the seam itself.")
+    list[str] | None,
+    typer.Option(help="Layer to take the map at; repeat it to fuse several. `none` takes it at the feature layer."),
 ]
 Classes = Annotated[
     list[str] | None, typer.Option("--class", help="Explain this class, by name or index; repeat it for several.")
@@ -42,17 +43,20 @@ Longest = Annotated[
         "--max-new-tokens", help="Let a hub model write that many tokens; 40 by default, and what is cut says so.", min=1
     ),
 ]
-Against = Annotated[str | None, typer.Option(help="Also explain why the class is not this one.")]
-Film = Annotated[str, typer.Option(help="What to animate as: gif, webp or mp4 (which needs PyAV).")]
+Contrast = Annotated[str | None, typer.Option(help="Also explain why the class is not this one.")]
+AnimationFormat = Annotated[str, typer.Option(help="What to animate as: gif, webp or mp4 (which needs PyAV).")]
 Out = Annotated[
     Path, typer.Option(help="Folder to write into, one folder per picture; none that is there is changed.", callback=writable)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Reliance = Annotated[
+Grounding = Annotated[
     bool, typer.Option(help="Say how much more likely each word or answer is with the picture than with a grey one.")
 ]
 Checked = Annotated[
-    bool, typer.Option("--check", help="Say of each map whether it passes a check: random weights, noise, hiding what is hot.")
+    bool,
+    typer.Option(
+        "--sanity-check", help="Say of each map whether it passes a check: random weights, noise, hiding what is hot."
+    ),
 ]
 Encoder = Annotated[
     Path | None,

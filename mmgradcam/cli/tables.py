@@ -28,8 +28,8 @@ def show_words(explanation: Explanation) -> None:
     console = Console(highlight=False, markup=False)
     console.print(one_line(explanation.text), style="bold")
     likely = any(target.probability is not None for target in explanation.targets)
-    asked = any(target.reliance is not None for target in explanation.targets)
-    table = Table("word", *["probability"] * likely, explanation.about.unit, *["by the picture"] * asked, "peak x, y", "")
+    asked = any(target.grounding is not None for target in explanation.targets)
+    table = Table("word", *["probability"] * likely, explanation.metadata.unit, *["by the picture"] * asked, "peak x, y", "")
     for one in explanation:
         probability = one.targets[0].probability
         shown = ["" if probability is None else f"{probability:.3f}"] * likely
@@ -39,7 +39,7 @@ def show_words(explanation: Explanation) -> None:
             f"{one.score:.3f}",
             *[relies(one)] * asked,
             *peak(one),
-            style="dim" if one.faint else "",
+            style="dim" if one.weakly_grounded else "",
         )
     console.print(table)
     show_remarks(explanation)
@@ -55,9 +55,9 @@ def show_answers(explanation: Explanation) -> None:
     from mmgradcam.metrics import language_prior
 
     console = Console(highlight=False, markup=False)
-    console.print(one_line(f"{explanation.about.query['question']} {explanation.labels[0]}"), style="bold")
-    asked = any(target.reliance is not None for target in explanation.targets)
-    table = Table("answer", "probability", explanation.about.unit, *["by the picture"] * asked, "peak x, y", "")
+    console.print(one_line(f"{explanation.metadata.query['question']} {explanation.labels[0]}"), style="bold")
+    asked = any(target.grounding is not None for target in explanation.targets)
+    table = Table("answer", "probability", explanation.metadata.unit, *["by the picture"] * asked, "peak x, y", "")
     for one in explanation:
         probability = one.targets[0].probability
         shown = "" if probability is None else f"{probability:.3f}"
@@ -112,12 +112,12 @@ def show_classes(explanation: Explanation) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, markup=False)
-    table = Table("class", "probability", explanation.about.unit, "peak x, y", "")
+    table = Table("class", "probability", explanation.metadata.unit, "peak x, y", "")
     for one in explanation:
         probability = one.targets[0].probability
         table.add_row(one_line(one.label), "" if probability is None else f"{probability:.3f}", f"{one.score:.3f}", *peak(one))
     console.print(table)
-    console.print(f"maps by {explanation.about.method} at layer {explanation.about.seam}")
+    console.print(f"maps by {explanation.metadata.method} at layer {explanation.metadata.feature_layer}")
     show_verdicts(explanation)
 
 
@@ -129,10 +129,13 @@ def show_verdicts(explanation: Explanation) -> None:
     console = Console(highlight=False, soft_wrap=True)
     width = max(map(len, explanation.labels), default=0)
     for one in explanation:
-        if (verdict := one.verdict) is not None:
-            said = (verdict.short, "green" if verdict.trust else "bold red" if verdict.fails else "yellow")
-            console.print(Text.assemble(f"{one_line(one.label):<{width}}  ", said, f": {verdict.why}"))
-    if checked := next(filter(None, explanation.verdicts), None):
+        if (sanity_result := one.sanity_result) is not None:
+            said = (
+                sanity_result.headline,
+                "green" if sanity_result.passes else "bold red" if sanity_result.fails else "yellow",
+            )
+            console.print(Text.assemble(f"{one_line(one.label):<{width}}  ", said, f": {sanity_result.reason}"))
+    if checked := next(filter(None, explanation.sanity_results), None):
         console.print(checked.CAVEAT, style="dim")
 
 
@@ -140,7 +143,7 @@ def show_remarks(explanation: Explanation) -> None:
     """What people should know of all targets together, a line each."""
     from rich.console import Console
 
-    for one in explanation.about.remarks:
+    for one in explanation.metadata.remarks:
         Console(highlight=False, markup=False, soft_wrap=True).print(one, style="yellow")
 
 
@@ -163,15 +166,15 @@ def relies(one: Explanation) -> str:
     """How many times as likely the picture makes a target."""
     from mmgradcam.render.pages import times
 
-    reliance = one.targets[0].reliance
-    return "" if reliance is None else times(reliance)
+    grounding = one.targets[0].grounding
+    return "" if grounding is None else times(grounding)
 
 
 def peak(one: Explanation) -> tuple[str, str]:
     """Where a map peaks, in pixels and in words; or why it does not."""
     where = one.peak
     if where is None:
-        return "-", one.problem or ""
+        return "-", one.warning or ""
     x, y = where[0] / one.picture.width, where[1] / one.picture.height
     row, column = ("top", "middle", "bottom")[min(2, int(3 * y))], ("left", "centre", "right")[min(2, int(3 * x))]
     return f"{where[0]}, {where[1]}", f"{row} {column}"

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmgradcam.datasets.records import Photo
-from mmgradcam.datasets.records import Thing as Known
+from mmgradcam.datasets.records import ObjectAnnotation as Known
+from mmgradcam.datasets.records import Sample
 from mmgradcam.scenes.render import render
-from mmgradcam.scenes.scene import COLORS, SIZES, TEXTURES, Scene, Thing
+from mmgradcam.scenes.scene import COLORS, SIZES, TEXTURES, ObjectAnnotation, Scene
 from mmgradcam.scenes.splits import seeds
 
 TRADES = {"keeper": "star", "mender": "cross"}
@@ -46,7 +46,7 @@ def make_figure(seed: int, agreeing: Sequence[float] = EVEN) -> Figure:
         agreeing: for each of `TRADES`, the share of pictures whose head has its colour of `HEADS`, 0..1.
 
     >>> figure = make_figure(3)
-    >>> [thing.kind for thing in figure.scene.things[-3:]], figure.trade, figure.agrees
+    >>> [thing.kind for thing in figure.scene.objects[-3:]], figure.trade, figure.agrees
     (['pyramid', 'ball', 'cross'], 'mender', False)
     """
     rng = np.random.default_rng([seed, 0xB1A5])
@@ -56,8 +56,8 @@ def make_figure(seed: int, agreeing: Sequence[float] = EVEN) -> Figure:
     head = HEADS[trade] if agrees else next(color for name, color in HEADS.items() if name != trade)
     x, y, side = rng.uniform(0.36, 0.64), rng.uniform(0.36, 0.48), rng.choice([-1, 1])
 
-    def thing(kind: str, color: str, at: tuple[float, float], radius: float, angle: float = 0.0) -> Thing:
-        return Thing(kind, color, min(SIZES, key=lambda s: abs(SIZES[s] - radius)), "rubber", *at, radius, angle)
+    def thing(kind: str, color: str, at: tuple[float, float], radius: float, angle: float = 0.0) -> ObjectAnnotation:
+        return ObjectAnnotation(kind, color, min(SIZES, key=lambda s: abs(SIZES[s] - radius)), "rubber", *at, radius, angle)
 
     def any_of(colors: Sequence[str]) -> str:
         return str(rng.choice(list(colors)))
@@ -75,8 +75,8 @@ def make_figure(seed: int, agreeing: Sequence[float] = EVEN) -> Figure:
     return Figure(Scene(seed, (*clutter, body, face, tool), str(rng.choice(TEXTURES)), light), trade, agrees)
 
 
-def biased_photos(split: str, count: int, agreeing: Sequence[float] = EVEN, start: int = 0, side: int = 64) -> list[Photo]:
-    """Rendered figures: `things` are the class, at its tool, then "head" and "body"; `group` is "agrees" or "disagrees".
+def biased_photos(split: str, count: int, agreeing: Sequence[float] = EVEN, start: int = 0, side: int = 64) -> list[Sample]:
+    """Rendered figures: `objects` are the class, at its tool, then "head" and "body"; `group` is "agrees" or "disagrees".
 
     Args:
         split: "train", "validation" or "test".
@@ -95,8 +95,8 @@ def biased_photos(split: str, count: int, agreeing: Sequence[float] = EVEN, star
     return photos
 
 
-def _photo(figure: Figure, side: int) -> Photo:
+def _photo(figure: Figure, side: int) -> Sample:
     picture = render(figure.scene, side)
     body, head, tool = picture.masks[-3:]
-    things = Known(figure.trade, pixels=tool), Known("head", pixels=head), Known("body", pixels=body)
-    return Photo(str(figure.scene.seed), picture.image, things=things, group=GROUPS[not figure.agrees])
+    objects = Known(figure.trade, pixels=tool), Known("head", pixels=head), Known("body", pixels=body)
+    return Sample(str(figure.scene.seed), picture.image, objects=objects, group=GROUPS[not figure.agrees])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmgradcam.datasets.exif import open_upright
 from mmgradcam.datasets.photos import read_lines
-from mmgradcam.datasets.records import Photo, Phrase
+from mmgradcam.datasets.records import Phrase, Sample
 from mmgradcam.datasets.stream import Source, find_folder
 from mmgradcam.datasets.voc_xml import placed, read_marks
 from mmgradcam.errors import InputError
@@ -43,7 +43,7 @@ def entities(place: Path, images: Path | None = None) -> Source:
     )
     pictures = find_folder(tried, [f"{name}.jpg" for name in names], "Flickr30k's pictures")
 
-    def read(name: str) -> Photo:
+    def read(name: str) -> Sample:
         size, marks = read_marks(root / "Annotations" / f"{name}.xml")
         image, frame = open_upright(pictures / f"{name}.jpg", size)
         boxes: dict[str, list[Box]] = {}
@@ -62,7 +62,7 @@ def entities(place: Path, images: Path | None = None) -> Source:
                 if number in boxes
             ]
             captions.append(tuple(word.lower() for word in words))
-        return Photo(name, image, tuple(captions), tuple(phrases))
+        return Sample(name, image, tuple(captions), tuple(phrases))
 
     return Source("Flickr30k Entities", names, read)
 

@@ -6,8 +6,8 @@ import csv
 from contextlib import suppress
 from pathlib import Path
 
-from mmgradcam.datasets.records import Photo, Thing
-from mmgradcam.datasets.stream import Source, Stray
+from mmgradcam.datasets.records import ObjectAnnotation, Sample
+from mmgradcam.datasets.stream import InvalidRecord, Source
 from mmgradcam.errors import InputError
 from mmgradcam.images.pictures import open_picture
 
@@ -43,11 +43,11 @@ def image_folder(place: Path, images: Path | None = None) -> Source:
         raise InputError(f"{folder}: expected one split, got {', '.join(sorted(tops))}; name its folder in this one")
     rows, strays = _rows(table, set(known)) if table else ({}, [])
 
-    def read(name: str) -> Photo:
+    def read(name: str) -> Sample:
         row = rows.get(name, {})
         label = row.get("label") or (Path(name).parts[0] if "/" in name else "")
-        things = (Thing(label),) if label else ()
-        return Photo(name, open_picture(known[name]), things=things, group=row.get("group", ""))
+        objects = (ObjectAnnotation(label),) if label else ()
+        return Sample(name, open_picture(known[name]), objects=objects, group=row.get("group", ""))
 
     return Source(folder.name, [*(name for name in known if name not in {one.name for one in strays}), *strays], read)
 
@@ -63,7 +63,7 @@ def _table(folder: Path) -> Path | None:
     return fitting[0] if fitting else None
 
 
-def _rows(table: Path, known: set[str]) -> tuple[dict[str, dict[str, str]], list[Stray]]:
+def _rows(table: Path, known: set[str]) -> tuple[dict[str, dict[str, str]], list[InvalidRecord]]:
     """Rows by file, and those that are malformed."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
@@ -80,9 +80,9 @@ def _rows(table: Path, known: set[str]) -> tuple[dict[str, dict[str, str]], list
     for row in read:
         name = row["file"]
         if name not in known:
-            strays.append(Stray(name or "a row", f"{table.name} names it, but there is no such picture"))
+            strays.append(InvalidRecord(name or "a row", f"{table.name} names it, but there is no such picture"))
         elif name in rows or "more" in row or not row["group"]:
-            strays.append(Stray(name, f"{table.name}: expected one row with a file and a group, got {row}"))
+            strays.append(InvalidRecord(name, f"{table.name}: expected one row with a file and a group, got {row}"))
         else:
             rows[name] = row
     return rows, strays

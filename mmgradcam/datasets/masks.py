@@ -119,6 +119,6 @@ def _walk(start: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> npt.NDArr
     t = np.arange(steps[long] + 1)
     points = np.empty((len(t), 2), dtype=np.int64)
     points[:, long] = low[long] + t
-    slope = (high[1 - long] - low[1 - long]) / max(int(steps[long]), 1)
-    points[:, 1 - long] = np.trunc(low[1 - long] + slope * t + 0.5).astype(np.int64)
+    gradient = (high[1 - long] - low[1 - long]) / max(int(steps[long]), 1)
+    points[:, 1 - long] = np.trunc(low[1 - long] + gradient * t + 0.5).astype(np.int64)
     return points[::-1] if flip else points

@@ -20,7 +20,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from mmgradcam.datasets.records import Photo, Phrase, Question
+from mmgradcam.datasets.records import Phrase, Question, Sample
 from mmgradcam.datasets.stream import MALFORMED, Texts
 from mmgradcam.errors import InputError
 from mmgradcam.images.pictures import DAMAGED, MOST_PIXELS, formats, open_picture
@@ -52,14 +52,14 @@ class Photos:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[Photo]:
+    def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, index: int) -> Photo:
+    def __getitem__(self, index: int) -> Sample:
         row, image = self._table[index], self.image(index)
         if row.get("width") and row.get("height"):
             image = image.resize(_shape(image.size, (row["width"], row["height"])), Image.Resampling.BICUBIC)
-        return Photo(str(row.get("image_id", index)), image, _captions(row), _phrases(row))
+        return Sample(str(row.get("image_id", index)), image, _captions(row), _phrases(row))
 
     def image(self, index: int) -> Image.Image:
         """The picture of a photo as the table holds it, RGB."""
@@ -222,7 +222,7 @@ def read_captions(data: Path, images: Path | None = None) -> Captioned:
     return Captioned(_Files(files), captions)
 
 
-def read_answers(data: Path, images: Path | None = None) -> Answered:
+def read_answers(data: Path, images: Path | None = None) -> AnswerTarget:
     """Pictures and the questions people asked of them, in the layout of VQA v2.
 
     Args:
@@ -249,11 +249,11 @@ def read_answers(data: Path, images: Path | None = None) -> Answered:
     folder = images or data.parent
     files = [folder / f"COCO_{subset}_{number:012d}.jpg" for number in asked]
     words = [[answer.split() for one in some for answer in one.answers] for some in asked.values()]
-    return Answered(_Files(files), words, list(asked.values()))
+    return AnswerTarget(_Files(files), words, list(asked.values()))
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnswerTarget:
     """Pictures as of `Captioned`, what was said of each in words, and what was asked of each."""
 
     images: Any

@@ -99,7 +99,7 @@ class _Described:
     """Everything that is said of a photo."""
 
     captions: Sequence[Sequence[str]]
-    things: Sequence[_Thing]
+    objects: Sequence[_Thing]
 
     @cached_property
     def enough(self) -> int:
@@ -128,7 +128,7 @@ class _Described:
 
     def boxes(self, answers: Sequence[str], known: Table, but: str = "") -> tuple[Box, ...]:
         """Of the phrases whose last word, or last two, give one of the answers, but for those of one type."""
-        of = [(t, {*known.get(t.head, ()), *known.get(" ".join(t.words[-2:]), ())}) for t in self.things]
+        of = [(t, {*known.get(t.head, ()), *known.get(" ".join(t.words[-2:]), ())}) for t in self.objects]
         return _boxes(t for t, gives in of if gives & {*answers} and but not in t.phrase.types)
 
 
@@ -157,10 +157,10 @@ def questions_about(captions: Sequence[Sequence[str]], phrases: Sequence[Phrase]
         phrases: of the captions.
         asked_for: things whose presence may be asked for, as "dog"; those the captions do not name are absent.
     """
-    things = tuple(thing for caption in range(len(captions)) for thing in _things(captions, phrases, caption))
-    photo = _Described(captions, things)
+    objects = tuple(thing for caption in range(len(captions)) for thing in _things(captions, phrases, caption))
+    photo = _Described(captions, objects)
     made = [_people(photo), _animals(photo), _colors(photo), _deeds(photo), _scene(photo), _counts(photo)]
-    return [*chain(*made), *_presence(captions, things, asked_for)]
+    return [*chain(*made), *_presence(captions, objects, asked_for)]
 
 
 def _things(captions: Sequence[Sequence[str]], phrases: Sequence[Phrase], caption: int) -> Iterator[_Thing]:
@@ -195,8 +195,8 @@ def _animals(photo: _Described) -> Iterator[Question]:
 
 def _colors(photo: _Described) -> Iterator[Question]:
     """Of things of which it is clear which one is meant, and that are large enough to be seen."""
-    for head in dict.fromkeys(t.head for t in photo.things if t.head in COLORED):
-        same = [t for t in photo.things if t.head == head]
+    for head in dict.fromkeys(t.head for t in photo.objects if t.head in COLORED):
+        same = [t for t in photo.objects if t.head == head]
         if not _plain(same):
             continue
         told = [[w for t in same if t.phrase.caption == k for w in t.words[:-1]] for k in range(len(photo.captions))]
@@ -222,7 +222,7 @@ def _plain(same: Sequence[_Thing]) -> bool:
 
 def _deeds(photo: _Described) -> Iterator[Question]:
     """What those that captions begin with do, what they ride, and where they are."""
-    first = [next((t for t in photo.things if t.phrase.caption == k and t.lives), None) for k in range(len(photo.captions))]
+    first = [next((t for t in photo.objects if t.phrase.caption == k and t.lives), None) for k in range(len(photo.captions))]
     for kind in ("people", "animals"):
         subjects = [t for t in first if t and kind in t.phrase.types]
         noun = photo.noun(subjects)
@@ -254,7 +254,7 @@ def _scene(photo: _Described) -> Iterator[Question]:
 def _counts(photo: _Described) -> Iterator[Question]:
     """How many dogs or people; no caption may speak of more, and one alone is more easily said than all are told."""
     for many, kind in (("dogs", "animals"), ("people", "people")):
-        living = [t for t in photo.things if kind in t.phrase.types and (many == "people" or "dog" in ANIMALS.get(t.head, ()))]
+        living = [t for t in photo.objects if kind in t.phrase.types and (many == "people" or "dog" in ANIMALS.get(t.head, ()))]
         told = []
         for k in range(len(photo.captions)):
             each = [_number(t) for t in living if t.phrase.caption == k]
@@ -275,10 +275,10 @@ def _number(thing: _Thing) -> int | None:
     return number or (1 if alone else None)
 
 
-def _presence(captions: Sequence[Sequence[str]], things: Sequence[_Thing], asked_for: Sequence[str]) -> Iterator[Question]:
+def _presence(captions: Sequence[Sequence[str]], objects: Sequence[_Thing], asked_for: Sequence[str]) -> Iterator[Question]:
     said = {piece for caption in captions for word in caption for piece in (word, singular(word))}
     for word in asked_for:
-        named = [t for t in things if singular(t.head) == word]
+        named = [t for t in objects if singular(t.head) == word]
         if len({t.phrase.caption for t in named}) >= 2:
             boxes = tuple(b for t in named for b in t.phrase.boxes)
             yield Question(f"is there {_article(word)}{word}", "there", ("yes",), boxes)
@@ -376,8 +376,8 @@ def _article(word: str) -> str:
     return "" if word in MASS | PAIRS else "an " if word[0] in "aeiou" else "a "
 
 
-def _boxes(things: Iterable[_Thing]) -> tuple[Box, ...]:
-    return tuple(dict.fromkeys(box for thing in things for box in thing.phrase.boxes))
+def _boxes(objects: Iterable[_Thing]) -> tuple[Box, ...]:
+    return tuple(dict.fromkeys(box for thing in objects for box in thing.phrase.boxes))
 
 
 def _chance(*of: str) -> float:

@@ -15,8 +15,8 @@ from mmgradcam.images.pictures import Box
 Mask = npt.NDArray[np.bool_]
 
 
-class Placed(Protocol):
-    """What is known to be somewhere in a picture: a `Phrase`, a `Question` or a `Thing`."""
+class Region(Protocol):
+    """What is known to be somewhere in a picture: a `Phrase`, a `Question` or a `ObjectAnnotation`."""
 
     @property
     def boxes(self) -> tuple[Box, ...]: ...
@@ -74,7 +74,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Thing:
+class ObjectAnnotation:
     """Something in a picture, by the name of its class, and where it is: `boxes` and `pixels` as of a `Phrase`."""
 
     label: str
@@ -108,7 +108,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class Photo:
+class Sample:
     """A picture, upright and in its own shape, and what is known of it.
 
     Attributes:
@@ -117,7 +117,7 @@ class Photo:
         captions: what people wrote of it, word by word.
         phrases: of the captions.
         questions: that can be asked of it.
-        things: that are to be seen, or the one class it belongs to.
+        objects: that are to be seen, or the one class it belongs to.
         group: which group of pictures it belongs to, for reports of bias; empty where there are none.
         judge: of a picture whose whole content is known, what says whether the words of a caption are true of it.
     """
@@ -127,12 +127,12 @@ class Photo:
     captions: tuple[tuple[str, ...], ...] = ()
     phrases: tuple[Phrase, ...] = ()
     questions: tuple[Question, ...] = ()
-    things: tuple[Thing, ...] = ()
+    objects: tuple[ObjectAnnotation, ...] = ()
     group: str = ""
     judge: Judge | None = None
 
 
-def where(one: Placed, shape: tuple[int, int]) -> Mask | None:
+def where(one: Region, shape: tuple[int, int]) -> Mask | None:
     """(H, W) bool: the drawn pixels, resized by nearest neighbour, else those of the boxes; None where nobody said."""
     if one.pixels is None:
         return mask_of(one.boxes, shape) if one.boxes else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmgradcam.datasets.records import Judged, Photo, Phrase, Question, Thing
+from mmgradcam.datasets.records import Judged, ObjectAnnotation, Phrase, Question, Sample
 from mmgradcam.datasets.stream import Source
 from mmgradcam.errors import InputError
 from mmgradcam.images.pictures import Box
@@ -42,18 +42,18 @@ def scenes(split: str = "test", generated: bool = False) -> Source:
         raise InputError(f'scenes: expected "scenes" or "scenes:test", or "scenes:validation", got "scenes:{split}"')
     name = f"scenes:{split}:generated" if generated else f"scenes:{split}"
 
-    def read(seed: int) -> Photo:
+    def read(seed: int) -> Sample:
         photo = scene_photo(make_scene(seed))
         return replace(photo, captions=(), phrases=()) if generated else photo
 
     return Source(name, seeds(split, SCENES), read, "scene {}".format)
 
 
-def scene_photo(scene: Scene) -> Photo:
+def scene_photo(scene: Scene) -> Sample:
     """A scene, rendered, with all that is known of it.
 
     >>> photo = scene_photo(make_scene(5))
-    >>> photo.things[0].label, photo.phrases[0].text, photo.phrases[0].types
+    >>> photo.objects[0].label, photo.phrases[0].text, photo.phrases[0].types
     ('cylinder', 'blue', ('color',))
     """
     picture = render(scene)
@@ -67,11 +67,13 @@ def scene_photo(scene: Scene) -> Photo:
         Question(one.text, one.kind, (one.answer,), *(_place(picture, one.refers) if len(one.refers) == 1 else ((), None)))
         for one in questions_of(scene)
     ]
-    kinds = list(dict.fromkeys(thing.kind for thing in scene.things))
-    of = {kind: [i for i, thing in enumerate(scene.things) if thing.kind == kind] for kind in kinds}
-    things = tuple(Thing(kind, *_place(picture, of[kind])) for kind in kinds)
+    kinds = list(dict.fromkeys(thing.kind for thing in scene.objects))
+    of = {kind: [i for i, thing in enumerate(scene.objects) if thing.kind == kind] for kind in kinds}
+    objects = tuple(ObjectAnnotation(kind, *_place(picture, of[kind])) for kind in kinds)
     said = tuple(caption.words for caption in captions)
-    return Photo(f"scene-{scene.seed}", picture.image, said, tuple(phrases), tuple(questions), things, judge=SceneJudge(scene))
+    return Sample(
+        f"scene-{scene.seed}", picture.image, said, tuple(phrases), tuple(questions), objects, judge=SceneJudge(scene)
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmgradcam.datasets.records import Photo, Phrase
+from mmgradcam.datasets.records import Phrase, Sample
 from mmgradcam.errors import InputError
 
 MALFORMED = (
@@ -28,7 +28,7 @@ LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
-class Stray:
+class InvalidRecord:
     """An entry of an index that belongs to no picture, or whose picture cannot be told."""
 
     name: str
@@ -40,7 +40,7 @@ class Source:
 
     Args:
         name: what it is called in reports.
-        records: what is known of each record before it is read; a `Stray` where that is not enough.
+        records: what is known of each record before it is read; a `InvalidRecord` where that is not enough.
         read: makes a photo of a record; an error that it raises says what is wrong with the record.
         called: what a record is called in `bad`.
         texts: captions and phrases of all records, in order, where they can be had without opening a picture; of a malformed
@@ -54,7 +54,7 @@ class Source:
         self,
         name: str,
         records: Sequence[Any],
-        read: Callable[[Any], Photo],
+        read: Callable[[Any], Sample],
         called: Callable[[Any], str] = str,
         texts: Callable[[], list[Texts]] | None = None,
     ) -> None:
@@ -62,16 +62,16 @@ class Source:
         self.bad: list[str] = []
         self.texts = texts
         self._records, self._read, self._called = records, read, called
-        self._change: Callable[[int, Photo], Photo] = lambda index, photo: photo
+        self._change: Callable[[int, Sample], Sample] = lambda index, photo: photo
 
     def __len__(self) -> int:
         """Records, malformed ones counted."""
         return len(self._records)
 
-    def __iter__(self) -> Iterator[Photo]:
+    def __iter__(self) -> Iterator[Sample]:
         return (photo for photo in self.since(0) if photo is not None)
 
-    def since(self, start: int) -> Iterator[Photo | None]:
+    def since(self, start: int) -> Iterator[Sample | None]:
         """From record `start` on, one item per record, None for a malformed one, so that a run can go on where it stopped.
 
         Args:
@@ -86,17 +86,17 @@ class Source:
         self.bad = bad
         return (self._photo(i, bad) for i in range(start, len(self)))
 
-    def mapped(self, change: Callable[[int, Photo], Photo]) -> Source:
+    def mapped(self, change: Callable[[int, Sample], Sample]) -> Source:
         """The same records with their photos changed, given the number of the record and the photo."""
         made, before = copy.copy(self), self._change
         made.bad = []
         made._change = lambda index, photo: change(index, before(index, photo))
         return made
 
-    def _photo(self, index: int, bad: list[str]) -> Photo | None:
+    def _photo(self, index: int, bad: list[str]) -> Sample | None:
         try:
             record = self._records[index]
-            if isinstance(record, Stray):
+            if isinstance(record, InvalidRecord):
                 bad.append(named(record.name, record.reason))
                 return None
             return self._change(index, self._read(record))

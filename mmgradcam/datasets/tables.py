@@ -9,7 +9,7 @@ from typing import Any
 
 from mmgradcam.datasets.coco_words import split_words
 from mmgradcam.datasets.photos import COLUMNS, Photos, Table, read_parquet
-from mmgradcam.datasets.records import Photo, Thing
+from mmgradcam.datasets.records import ObjectAnnotation, Sample
 from mmgradcam.datasets.stream import Source
 from mmgradcam.errors import InputError
 from mmgradcam.images.pictures import Box, open_picture
@@ -44,7 +44,7 @@ def table(rows: Any, name: str = "", folder: Path | None = None) -> Source:
         photos = Photos(rows, folder)
         groups = Table(rows.select_columns(["group"])) if "group" in columns else None
 
-        def photo(index: int) -> Photo:
+        def photo(index: int) -> Sample:
             group = str(groups[index]["group"] or "") if groups else ""
             return replace(_checked(photos[index]), group=group)
 
@@ -54,12 +54,12 @@ def table(rows: Any, name: str = "", folder: Path | None = None) -> Source:
     kind = next((column for column in ("label", "labels") if column in columns), None)
     classes: Sequence[str] | None = getattr(rows.features[kind], "names", None) if kind else None
 
-    def read(index: int) -> Photo:
+    def read(index: int) -> Sample:
         row = held[index]
         captions = _captions(row[said]) if said else ()
-        things = (Thing(_label(row[kind], classes)),) if kind else ()
-        return Photo(
-            called(index), open_picture(held.picture(index)), captions, things=things, group=str(row.get("group") or "")
+        objects = (ObjectAnnotation(_label(row[kind], classes)),) if kind else ()
+        return Sample(
+            called(index), open_picture(held.picture(index)), captions, objects=objects, group=str(row.get("group") or "")
         )
 
     return Source(name, range(len(rows)), read, called)
@@ -109,7 +109,7 @@ def _label(value: Any, classes: Sequence[str] | None) -> str:
     return classes[value]
 
 
-def _checked(photo: Photo) -> Photo:
+def _checked(photo: Sample) -> Sample:
     """The photo, if its boxes lie within it and are not inverted."""
     for phrase in photo.phrases:
         for box in phrase.boxes:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmgradcam.datasets.exif import Frame, open_upright
 from mmgradcam.datasets.photos import read_lines
-from mmgradcam.datasets.records import Mask, Photo
+from mmgradcam.datasets.records import Mask, Sample
 from mmgradcam.datasets.stream import Source
 from mmgradcam.datasets.voc_xml import grouped, read_marks
 from mmgradcam.errors import InputError
@@ -44,15 +44,15 @@ def voc(place: Path, images: Path | None = None) -> Source:
     root = place if place.is_dir() else place.parents[2]
     names = _names(place if place.is_file() else _list(root))
 
-    def read(name: str) -> Photo:
+    def read(name: str) -> Sample:
         size, marks = read_marks(root / "Annotations" / f"{name}.xml")
         image, frame = open_upright((images or root / "JPEGImages") / f"{name}.jpg", size)
-        things = grouped(marks, frame, first=1)
+        objects = grouped(marks, frame, first=1)
         drawn = root / "SegmentationClass" / f"{name}.png"
         if drawn.is_file():
             classes = _classes(drawn, frame)
-            things = [replace(one, pixels=_pixels(classes, one.label)) for one in things]
-        return Photo(name, image, things=tuple(things))
+            objects = [replace(one, pixels=_pixels(classes, one.label)) for one in objects]
+        return Sample(name, image, objects=tuple(objects))
 
     return Source(root.name, names, read)
 
@@ -106,13 +106,13 @@ def imagenet(root: Path, images: Path | None = None) -> Source:
     labels = _synsets(root)
     known = {path.stem for folder, ending in ((pictures, ".JPEG"), (marked, ".xml")) for path in folder.glob(f"*{ending}")}
 
-    def read(name: str) -> Photo:
+    def read(name: str) -> Sample:
         size, marks = read_marks(marked / f"{name}.xml")
         image, frame = open_upright(pictures / f"{name}.JPEG", size)
-        things = [replace(one, label=labels[one.label]) for one in grouped(marks, frame, first=0)]
-        if not things:
+        objects = [replace(one, label=labels[one.label]) for one in grouped(marks, frame, first=0)]
+        if not objects:
             raise InputError("no object in its XML file")
-        return Photo(name, image, things=tuple(things))
+        return Sample(name, image, objects=tuple(objects))
 
     return Source("ImageNet", sorted(known), read)
 

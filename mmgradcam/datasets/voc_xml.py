@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmgradcam.datasets.exif import Frame
-from mmgradcam.datasets.records import Thing
+from mmgradcam.datasets.records import ObjectAnnotation
 from mmgradcam.errors import InputError
 
 
@@ -60,7 +60,7 @@ def placed(frame: Frame, box: tuple[float, float, float, float], first: int) -> 
     return frame.box(x0 - first, y0 - first, x1 + 1 - first, y1 + 1 - first)
 
 
-def grouped(marks: list[Mark], frame: Frame, first: int) -> list[Thing]:
+def grouped(marks: list[Mark], frame: Frame, first: int) -> list[ObjectAnnotation]:
     """One thing per class, with all its boxes; a class of which all marks are difficult, or none has a box, makes none.
 
     Raises:
@@ -71,7 +71,7 @@ def grouped(marks: list[Mark], frame: Frame, first: int) -> list[Thing]:
         if mark.box is not None:
             of.setdefault(mark.names[0], []).append(mark)
     return [
-        Thing(label, tuple(placed(frame, mark.box, first) for mark in some if mark.box))
+        ObjectAnnotation(label, tuple(placed(frame, mark.box, first) for mark in some if mark.box))
         for label, some in of.items()
         if not all(mark.difficult for mark in some)
     ]

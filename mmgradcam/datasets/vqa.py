@@ -13,8 +13,8 @@ from PIL import Image
 
 from mmgradcam.datasets.exif import Frame, open_upright
 from mmgradcam.datasets.photos import read_json
-from mmgradcam.datasets.records import Photo, Question
-from mmgradcam.datasets.stream import Source, Stray, find_folder
+from mmgradcam.datasets.records import Question, Sample
+from mmgradcam.datasets.stream import InvalidRecord, Source, find_folder
 from mmgradcam.errors import InputError
 from mmgradcam.images.pictures import open_picture
 
@@ -41,25 +41,25 @@ def vqa(path: Path, images: Path | None = None, attention: Path | None = None, l
     """
     given, asked = _pair(path)
     annotations, questions = read_json(given), read_json(asked)
-    strays: list[Stray] = []
-    about: dict[int, list[dict[str, Any]]] = {}
+    strays: list[InvalidRecord] = []
+    metadata: dict[int, list[dict[str, Any]]] = {}
     try:
         texts = [one for one in questions["questions"] if isinstance(one, dict) and isinstance(one.get("question_id"), int)]
         text_of = {one["question_id"]: one.get("question") for one in texts}
         subset = str(annotations.get("data_subtype") or questions.get("data_subtype") or "val2014")
         for number, one in enumerate(annotations["annotations"]):
             if isinstance(one, dict) and all(isinstance(one.get(key), int) for key in ("image_id", "question_id")):
-                about.setdefault(one["image_id"], []).append(one)
+                metadata.setdefault(one["image_id"], []).append(one)
             else:
-                strays.append(Stray(f"annotation {number}", "expected the numbers image_id and question_id"))
+                strays.append(InvalidRecord(f"annotation {number}", "expected the numbers image_id and question_id"))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected VQA's annotations and questions; wrong: {error}") from None
     maps = _maps(attention or _beside(given, subset))
     if looked_at:
-        about = {i: some for i, each in about.items() if (some := [one for one in each if _looked(one, maps)])}
-        if not about:
+        metadata = {i: some for i, each in metadata.items() if (some := [one for one in each if _looked(one, maps)])}
+        if not metadata:
             raise InputError(f"{attention}: expected maps of questions of {given.name}, of VQA's version 1; there is none")
-    names = {i: f"COCO_{subset}_{i:012d}.jpg" for i in about}
+    names = {i: f"COCO_{subset}_{i:012d}.jpg" for i in metadata}
     tried = (
         [images, images / subset]
         if images
@@ -67,18 +67,18 @@ def vqa(path: Path, images: Path | None = None, attention: Path | None = None, l
     )
     folder = find_folder(tried, list(names.values()), "VQA's pictures")
 
-    def read(number: int) -> Photo:
+    def read(number: int) -> Sample:
         image, frame = open_upright(folder / names[number])
         made = []
-        for one in about[number]:
+        for one in metadata[number]:
             text = text_of.get(one["question_id"])
             if not isinstance(text, str) or not text.strip():
                 raise InputError(f"question {one['question_id']} has no words in {asked.name}")
             looked = _attention(_looked(one, maps), frame)
             made.append(Question(text, str(one.get("answer_type", "other")), _answers(one), attention=looked))
-        return Photo(str(number), image, questions=tuple(made))
+        return Sample(str(number), image, questions=tuple(made))
 
-    return Source(f"VQA {subset}", [*about, *strays], read, "image {}".format)
+    return Source(f"VQA {subset}", [*metadata, *strays], read, "image {}".format)
 
 
 def _pair(path: Path) -> tuple[Path, Path]:

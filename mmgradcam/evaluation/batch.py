@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmgradcam.datasets.records import Photo
+from mmgradcam.datasets.records import Sample
 from mmgradcam.evaluation.queries import Truth
 from mmgradcam.explanation import Explanation
 from mmgradcam.metrics import Variants
@@ -40,7 +40,7 @@ class Batch:
     explanations: list[Explanation]
     truths: list[list[Truth]]
     methods: list[str]
-    photos: Sequence[Photo]
+    photos: Sequence[Sample]
     classes: Mapping[str, int] = field(default_factory=dict)
     out: Path | None = None
 

@@ -27,9 +27,9 @@ from mmgradcam.metrics.definition import CORRELATION, SHARE, UNBOUNDED, metric
     description="rank correlation with the map of the fully randomized model",
     source="Adebayo et al. 2018",
 )
-def randomized(batch: Batch) -> dict[str, Column]:
+def parameter_randomization(batch: Batch) -> dict[str, Column]:
     """Parameter randomization: rank correlation with the maps of a model with random weights, in the head or everywhere."""
-    stages = [metrics.randomized(one) for one in batch.explanations]
+    stages = [metrics.parameter_randomization(one) for one in batch.explanations]
     return {
         "randomized_head": [float(v) for some in stages for v in some[0].positive],
         "randomized_all": [float(v) for some in stages for v in some[-1].positive],
@@ -89,7 +89,7 @@ def pictures(batch: Batch) -> dict[str, Column]:
     for m in range(count):
         alike: dict[Any, dict[str, list[int]]] = {}  # a prompt made for a picture of one shape does not fit one of another
         for e in range(m, len(batch.explanations), count):
-            shape = tuple(batch.explanations[e].again.view.pixels.shape)
+            shape = tuple(batch.explanations[e].explainer.view.pixels.shape)
             alike.setdefault(shape, {}).setdefault(batch.names[e], []).append(e)
         for of in alike.values():  # a picture may be asked about several times, and is no other picture than itself
             for turn in range(max(map(len, of.values())) if len(of) > 1 else 0):
@@ -134,9 +134,9 @@ def agree(batch: Batch) -> dict[str, Column]:
     description="log-probability of the target less that on a blurred image (natural logarithm)",
     source="mmgradcam",
 )
-def reliance(batch: Batch) -> dict[str, Column]:
+def grounding(batch: Batch) -> dict[str, Column]:
     """How much more likely the image makes the target than a gray or a blurred one (docs/reliance.md)."""
-    grey, blur = (metrics.reliance(batch.explanations, without) for without in ("grey", "blur"))
+    grey, blur = (metrics.grounding(batch.explanations, without) for without in ("grey", "blur"))
     return {
         "reliance_grey": [float(v) for some in grey for v in some],
         "reliance_blur": [float(v) for some in blur for v in some],
@@ -144,16 +144,16 @@ def reliance(batch: Batch) -> dict[str, Column]:
 
 
 @metric(
-    "made_up",
+    "hallucination_probability",
     higher_is_better=None,
     range=SHARE,
     description="probability that the target is not in the image",
     source="mmgradcam",
 )
-def made_up(batch: Batch) -> dict[str, Column]:
+def hallucination_probability(batch: Batch) -> dict[str, Column]:
     """The probability that the target is made up (docs/reliance.md); None where the model does not claim it."""
-    found = [float(v) for some in metrics.made_up(batch.explanations) for v in some]
-    return {"made_up": [None if np.isnan(v) else v for v in found]}
+    found = [float(v) for some in metrics.hallucination_probability(batch.explanations) for v in some]
+    return {"hallucination_probability": [None if np.isnan(v) else v for v in found]}
 
 
 def _each(batch: Batch, measure: Callable[[Explanation], Any], name: str) -> dict[str, Column]:

@@ -13,7 +13,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.explaining.explain import explain
 from mmgradcam.explanation import Explanation
 from mmgradcam.images.clips import Clip
-from mmgradcam.render.animation import Film, Moment, Track
+from mmgradcam.render.animation import Animation, FrameInfo, HeatTrack
 from mmgradcam.scenes.goto import from_above
 from mmgradcam.storage.npz import pack
 from mmgradcam.tasks import Policy
@@ -83,7 +83,7 @@ def play(world: Any, policy: Policy, steps: int | None = None, seed: int = 0, **
         policy: who plays.
         steps: the most; by default as many as the world allows.
         seed: of the world.
-        **how: what `explain` is to be asked with, such as `against="left"` or `method=layercam`.
+        **how: what `explain` is to be asked with, such as `contrast="left"` or `method=layercam`.
 
     Raises:
         InputError: the world's actions are not discrete, or fewer than the policy's.
@@ -110,7 +110,7 @@ def play(world: Any, policy: Policy, steps: int | None = None, seed: int = 0, **
             return
 
 
-def film_of(steps: Iterable[Step], policy: Policy, title: str) -> Film:
+def animation_of(steps: Iterable[Step], policy: Policy, title: str) -> Animation:
     """An episode as a film: of each frame the map, what was done, and the scores of all actions.
 
     Raises:
@@ -125,7 +125,7 @@ def film_of(steps: Iterable[Step], policy: Policy, title: str) -> Film:
     for i, target in enumerate(first.targets):
         alike = all(step.explanation.labels[i] == target.label for step in played)
         label = target.label if alike else ("the action taken" if i == 0 else "rather than another")
-        tracks.append(Track(label, np.stack([heats[i] for heats in scaled]), box=first.box))  # type: ignore[arg-type]
+        tracks.append(HeatTrack(label, np.stack([heats[i] for heats in scaled]), box=first.box))  # type: ignore[arg-type]
     moments = []
     for n, step in enumerate(played):
         values = [(policy.called(k), value) for k, value in enumerate(step.values)]
@@ -134,14 +134,15 @@ def film_of(steps: Iterable[Step], policy: Policy, title: str) -> Film:
         own, *more = step.explanation.labels
         shown = f"; the map explains {own}" if own != policy.called(step.taken) else ""
         shown += "".join(f"; {label}" for label in more)
-        moments.append(Moment(f"step {n + 1}: {told}{policy.called(step.taken)}{won}{shown}", values, step.taken))
-    about = first.about
-    note = f"{about.method} at {about.seam}, model {about.model}; the {about.unit} of an action. Heat is scaled in each frame."
+        moments.append(FrameInfo(f"step {n + 1}: {told}{policy.called(step.taken)}{won}{shown}", values, step.taken))
+    metadata = first.metadata
+    made = f"{metadata.method} at {metadata.feature_layer}, model {metadata.model}"
+    note = f"{made}; the {metadata.unit} of an action. Heat is scaled in each frame."
     clip = Clip(tuple(step.explanation.picture for step in played), RATE, title)
-    return Film(clip, tracks, title, note, moments, f"{about.unit} of every action")
+    return Animation(clip, tracks, title, note, moments, f"{metadata.unit} of every action")
 
 
-def save(steps: Sequence[Step], film: Film, folder: Path, suffix: str = ".gif") -> list[Path]:
+def save(steps: Sequence[Step], film: Animation, folder: Path, suffix: str = ".gif") -> list[Path]:
     """Writes `files` into a folder.
 
     Returns:
@@ -150,15 +151,15 @@ def save(steps: Sequence[Step], film: Film, folder: Path, suffix: str = ".gif") 
     return write_folder(folder, files(steps, film, suffix))
 
 
-def files(steps: Sequence[Step], film: Film, suffix: str = ".gif") -> dict[str, bytes]:
-    """By name: the film (see `Film.save`), `episode.json`, and `maps.npz` with the arrays of all steps.
+def files(steps: Sequence[Step], film: Animation, suffix: str = ".gif") -> dict[str, bytes]:
+    """By name: the film (see `Animation.save`), `episode.json`, and `maps.npz` with the arrays of all steps.
 
     The arrays: `pictures` (T, h, w, 3), `maps` (T, K, rows, columns) raw, `scores` (T, K), `values` (T, A), `taken`, `rewards`.
     """
     first = steps[0].explanation
     described = {
-        "title": film.title, "model": first.about.model, "unit": first.about.unit, "method": first.about.method,
-        "seam": first.about.seam, "ended": steps[-1].ended, "reward": sum(step.reward for step in steps),
+        "title": film.title, "model": first.metadata.model, "unit": first.metadata.unit, "method": first.metadata.method,
+        "feature_layer": first.metadata.feature_layer, "ended": steps[-1].ended, "reward": sum(step.reward for step in steps),
         "steps": [
             {
                 "said": moment.said, "told": step.told, "taken": step.taken, "reward": step.reward,

@@ -126,7 +126,9 @@ def occlusion(batch: Batch) -> dict[str, Column]:
     source=CHATTOPADHYAY,
 )
 def extent(batch: Batch) -> dict[str, Column]:
-    """Relative confidence with the hottest 10, 25 and 50% of the image kept; `mmgradcam.metrics.thresholding` gives whole curves."""
+    """Relative confidence with the hottest 10, 25 and 50% of the image kept; `mmgradcam.metrics.thresholding` gives whole
+    curves.
+    """
     kept = (0.9, 0.75, 0.5)
-    _, relative = metrics.extents(batch.variants, kept)
+    _, relative = metrics.confidence_vs_area(batch.variants, kept)
     return {f"confidence_at_{1 - q:.0%}": relative[:, i].tolist() for i, q in enumerate(kept)}

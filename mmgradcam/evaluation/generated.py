@@ -11,7 +11,7 @@ import numpy as np
 
 from mmgradcam import metrics
 from mmgradcam.datasets.question_generation import singular
-from mmgradcam.datasets.records import Photo, Phrase, where
+from mmgradcam.datasets.records import Phrase, Sample, where
 from mmgradcam.errors import InputError
 from mmgradcam.evaluation.batch import Batch, Column, Values
 from mmgradcam.evaluation.queries import CAPTIONS
@@ -73,7 +73,7 @@ def captions(batch: Batch) -> dict[str, Column]:
             raise InputError("captions: expected a model that generates captions; leave captions out")
         if photo.captions and len(explanation) and (photo.name, method) not in seen:
             seen.add((photo.name, method))
-            own = explanation.again.asked({})
+            own = explanation.explainer.asked({})
             told = (own.text, "\n".join(map(_plain, photo.captions)), *_located(own, photo))
             for name, value in zip(names, told, strict=True):
                 columns[name][first] = value
@@ -96,7 +96,7 @@ def statements(batch: Batch) -> dict[str, Column]:
     made: list[float | None] = [None] * len(batch.rows)
     first = 0
     for e, explanation in enumerate(batch.explanations):
-        if batch.photos[e].judge and not explanation.about.query and len(explanation):
+        if batch.photos[e].judge and not explanation.metadata.query and len(explanation):
             made[first] = float(all(truth.right is not False for truth in batch.truths[e]))
         first += len(explanation)
     return {"caption_true": made}
@@ -106,7 +106,7 @@ def _plain(caption: Sequence[str]) -> str:
     return " ".join(tokenize(" ".join(caption)))
 
 
-def _located(own: Explanation, photo: Photo) -> tuple[float, float, float]:
+def _located(own: Explanation, photo: Sample) -> tuple[float, float, float]:
     """How many words of a caption name an object with a place, whose maps peak there, and whose place is the center."""
     heads: dict[str, list[Phrase]] = defaultdict(list)
     for phrase in photo.phrases:
@@ -228,9 +228,9 @@ def answers(batch: Batch) -> dict[str, Column]:
     blind: dict[tuple[int, str], list[str]] = {}
     for e, explanation in enumerate(batch.explanations):
         asked = [truth.question for truth in batch.truths[e]]
-        key = e // len(batch.methods), repr(explanation.about.query)
+        key = e // len(batch.methods), repr(explanation.metadata.query)
         if any(asked) and key not in blind:
-            blind[key] = [target.label for target in explanation.again.blind()]
+            blind[key] = [target.label for target in explanation.explainer.blind()]
         known = [label.lower() for label in explanation.task.labels]
         for k, one in enumerate(asked):
             told = one if one is not None and one.answers else None
@@ -307,6 +307,6 @@ def _given(explanation: Explanation, questions: Sequence[Any]) -> list[Explanati
         return []
     known = set(explanation.task.labels)
     told = [next(answer for answer in one.answers if answer in known) for one in questions]
-    if "questions" in explanation.about.query:
-        return list(explanation.again.asked({"questions": [one.text for one in questions], "answers": told}))
-    return [explanation.again.asked({"question": questions[0].text, "answer": told[0]})[0]]
+    if "questions" in explanation.metadata.query:
+        return list(explanation.explainer.asked({"questions": [one.text for one in questions], "answers": told}))
+    return [explanation.explainer.asked({"question": questions[0].text, "answer": told[0]})[0]]

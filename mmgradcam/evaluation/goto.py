@@ -22,7 +22,7 @@ def evaluate_goto(
     split: str = "test",
     *,
     method: Method | None = None,
-    taps: Sequence[Any] | None = None,
+    target_layers: Sequence[Any] | None = None,
     maps: bool = True,
     progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
 ) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def evaluate_goto(
         limit: number of episodes.
         split: "validation" or "test".
         method: explain with this method instead of the policy's own choice.
-        taps: explain at these layers instead of the policy's own choice.
+        target_layers: explain at these layers instead of the policy's own choice.
         maps: else only success is measured.
         progress: wraps the iteration over episodes, given their number, to show how far it is.
 
@@ -62,7 +62,7 @@ def evaluate_goto(
         goal, over, cut, reward, count = (str(wanted.color), str(wanted.type)), False, False, 0.0, 0
         while not (over or cut):
             if maps:
-                best, found = _held(task, world, seen, goal, rng, {"method": method, "taps": taps})
+                best, found = _held(task, world, seen, goal, rng, {"method": method, "target_layers": target_layers})
                 rows += found
             else:
                 best = int(task.values(seen).argmax())
@@ -89,7 +89,7 @@ def _held(
     own = explain(bound, task.picture(seen), **how)[0].map.clamp(min=0)
     assert bound.seen is not None
     taken = int(bound.seen.argmax())
-    others = sorted({(color, kind) for color, kind, _ in room.things} - {goal})
+    others = sorted({(color, kind) for color, kind, _ in room.objects} - {goal})
     if not others:
         return taken, []
     other = others[int(rng.integers(len(others)))]

@@ -26,7 +26,7 @@ def evaluate_motion(
     split: str = "test",
     *,
     method: Method | None = None,
-    taps: Sequence[Any] | None = None,
+    target_layers: Sequence[Any] | None = None,
     faithful: bool = True,
     progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
 ) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def evaluate_motion(
         limit: number of clips.
         split: "validation" or "test".
         method: explain with this method instead of the model's own choice.
-        taps: explain at these layers instead of the model's own choice.
+        target_layers: explain at these layers instead of the model's own choice.
         faithful: hold Grad-CAM++ against Grad-CAM at the features, which takes two more encodes and forwards a clip.
         progress: wraps the iteration over batches, given their number, to show how far it is.
 
@@ -66,14 +66,16 @@ def evaluate_motion(
             predicted = task.targets_of_each(features, [{}] * len(clips))
         for motion, (likeliest, *_) in zip(motions, predicted, strict=True):
             right[motion.kind].append(likeliest.label == motion.kind)
-        for one, made in zip(moving, explain(task, clips, each=each, method=method, taps=taps, batch=BATCH), strict=True):
+        for one, made in zip(
+            moving, explain(task, clips, each=each, method=method, target_layers=target_layers, batch=BATCH), strict=True
+        ):
             for heat, mask in zip(made[0].heat(), one.masks, strict=True):
                 place.add(heat, mask)
         if not faithful:
             continue
         whole += _probabilities(task, features, each)
         for name, rival in (("gradcam", gradcam), ("gradcam_pp", gradcam_pp)):
-            maps = explain(task, clips, each=each, method=rival, taps=(), batch=BATCH)
+            maps = explain(task, clips, each=each, method=rival, target_layers=(), batch=BATCH)
             kept = [shown_only_of_clip(clip, made[0].heat()) for clip, made in zip(clips, maps, strict=True)]
             shown[name] += _probabilities(task, _features(task, kept), each)
     every = [hit for hits in right.values() for hit in hits]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
 from mmgradcam.evaluation.rows import from_parquet, plain, to_parquet
-from mmgradcam.explaining.trial import made_up
+from mmgradcam.explaining.trial import hallucination_probability
 from mmgradcam.task import Task
 from mmgradcam.utils.naming import name_of
 from mmgradcam.utils.version import __version__
@@ -73,7 +73,13 @@ def _hash_code(code: CodeType, digest: hashlib._Hash) -> None:
 
 
 def key_of(
-    task: Task, name: str, count: int, methods: Sequence[Any], metrics: Sequence[Any], taps: Sequence[Any] | None, batch: int
+    task: Task,
+    name: str,
+    count: int,
+    methods: Sequence[Any],
+    metrics: Sequence[Any],
+    target_layers: Sequence[Any] | None,
+    batch: int,
 ) -> dict[str, Any]:
     """What two runs must have in common for one to go on where the other stopped, but for the records themselves.
 
@@ -83,21 +89,23 @@ def key_of(
         count: of its records.
         methods: of the maps.
         metrics: what is measured.
-        taps: layers of the maps.
+        target_layers: layers of the maps.
         batch: records a part.
     """
-    said = [getattr(task, each, None) for each in ("labels", "vocabulary", "unit", "seam")]
+    said = [getattr(task, each, None) for each in ("labels", "vocabulary", "unit", "feature_layer")]
     return {
         "mmgradcam": __version__,
         "model": task.name,
         "weights": task.fingerprint(),
-        "preprocessing": content_of(task.prepare(made_up())),
+        "preprocessing": content_of(task.prepare(hallucination_probability())),
         "words": content_of(said),
         "data": name,
         "records": count,  # the lists of a data set have one name
         "metrics": [identity_of(metric) for metric in metrics],
         "methods": [identity_of(method) for method in methods],
-        "taps": None if taps is None else [str(getattr(tap, "name", "") or tap) for tap in taps],
+        "target_layers": None
+        if target_layers is None
+        else [str(getattr(target_layer, "name", "") or target_layer) for target_layer in target_layers],
         "batch": batch,
     }
 
@@ -185,8 +193,8 @@ class Parts:
             return None
         path = self.path(number)
         try:
-            rows, about = from_parquet(path.read_bytes())
-            read = json.loads(about)
+            rows, metadata = from_parquet(path.read_bytes())
+            read = json.loads(metadata)
             part: Part = {**read["part"], "rows": rows}
             if read["sha256"] != self._seal(part, read["content"]):
                 raise ValueError("its hash is that of another run or of other rows")
@@ -207,8 +215,8 @@ class Parts:
         rows = [plain(row) for row in part["rows"]]
         rest = json.loads(to_json({name: value for name, value in part.items() if name != "rows"}))
         made: Part = {**rest, "rows": rows}
-        about = to_json({"sha256": self._seal(made, content) if self.folder else "", "content": content, "part": rest})
-        path, data = self.path(number), to_parquet(rows, about)
+        metadata = to_json({"sha256": self._seal(made, content) if self.folder else "", "content": content, "part": rest})
+        path, data = self.path(number), to_parquet(rows, metadata)
         if self.folder is None:
             path.write_bytes(data)
         else:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mmgradcam.datasets.photo_questions import with_questions
 from mmgradcam.datasets.question_generation import questions_about
-from mmgradcam.datasets.records import Photo, Phrase, Placed, Question, where
+from mmgradcam.datasets.records import Phrase, Question, Region, Sample, where
 from mmgradcam.datasets.stream import Source
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
@@ -44,7 +44,7 @@ class Truth:
 
     kind: str = ""
     text: str = ""
-    placed: Placed | None = field(default=None, compare=False)
+    placed: Region | None = field(default=None, compare=False)
     right: bool | None = None
     attention: npt.NDArray[np.float32] | None = field(default=None, compare=False)
     group: str = ""
@@ -72,7 +72,7 @@ class Asked:
             of a word and the phrase it heads; of no query, the things that are in the picture, whose names a label may be.
     """
 
-    photo: Photo
+    photo: Sample
     query: dict[str, Any]
     known: Sequence[Any]
 
@@ -140,12 +140,12 @@ def prepared(task: Task, data: Source) -> Source:
     return with_questions(data) if types & QUESTIONS and not types & CAPTIONS else data
 
 
-def unread_by(task: Task, photo: Photo) -> int:
+def unread_by(task: Task, photo: Sample) -> int:
     """Questions of a picture with words that the model does not know, which it is not asked."""
     return sum(not task.can_read(one.text) for one in photo.questions) if task.query_types & QUESTIONS else 0
 
 
-def asked_of(task: Task, photo: Photo) -> list[Asked]:
+def asked_of(task: Task, photo: Sample) -> list[Asked]:
     """What to ask a model of a picture, by what it supports; nothing where the data set says nothing of the kind.
 
     Captioners are asked for the boxed phrases of what people wrote, teacher-forced, or for a caption of their own where there
@@ -166,10 +166,10 @@ def asked_of(task: Task, photo: Photo) -> list[Asked]:
     if "caption" in types:
         return _captions(photo) or [Asked(photo, {}, ())]
     if "classes" not in types:
-        return [Asked(photo, {}, photo.things)]
-    things = [(label, thing) for thing in photo.things if (label := _class_of(thing.label, task.labels)) is not None]
+        return [Asked(photo, {}, photo.objects)]
+    objects = [(label, thing) for thing in photo.objects if (label := _class_of(thing.label, task.labels)) is not None]
     top = {"top": TOP} if "top" in types else {}
-    return [Asked(photo, {"classes": list(dict(things)), **top}, things)] if things else []
+    return [Asked(photo, {"classes": list(dict(objects)), **top}, objects)] if objects else []
 
 
 def _class_of(name: str, labels: Sequence[str]) -> str | None:
@@ -189,7 +189,7 @@ def _parts(label: str) -> list[str]:
     return [part.strip() for part in label.split(",")]
 
 
-def _phrases(photo: Photo) -> tuple[list[Phrase], list[tuple[list[str], int, int]]]:
+def _phrases(photo: Sample) -> tuple[list[Phrase], list[tuple[list[str], int, int]]]:
     known, query = [], []
     for phrase in photo.phrases:
         pieces = [tokenize(word) for word in photo.captions[phrase.caption]]
@@ -200,7 +200,7 @@ def _phrases(photo: Photo) -> tuple[list[Phrase], list[tuple[list[str], int, int
     return known, query
 
 
-def _captions(photo: Photo) -> list[Asked]:
+def _captions(photo: Sample) -> list[Asked]:
     """One query a caption, of models that are asked with a sentence: a phrase is known by its last word."""
     made = []
     for number in sorted({phrase.caption for phrase in photo.phrases}):
@@ -222,7 +222,7 @@ def _aligned(known: Sequence[tuple[str, Phrase | None]], labels: Sequence[str]) 
     return found
 
 
-def _questions(task: Task, photo: Photo) -> list[Asked]:
+def _questions(task: Task, photo: Sample) -> list[Asked]:
     asked = list(photo.questions)
     if not asked and photo.captions:
         asked = questions_about(photo.captions, photo.phrases, [])

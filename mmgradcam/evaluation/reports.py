@@ -48,7 +48,8 @@ def save(made: Audit, out: str | Path) -> list[Path]:
 
 
 def summary(made: Audit) -> dict[str, Any]:
-    """What `summary.json` holds: what each metric means, of each method all figures, and by kind; speeds, and what was malformed.
+    """What `summary.json` holds: what each metric means, of each method all figures, and by kind; speeds, and what was
+    malformed.
 
     What is no number, such as a ratio to no heat at all, is None, since JSON has no other word for it.
     """

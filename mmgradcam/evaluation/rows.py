@@ -61,9 +61,9 @@ def schema_of(columns: Mapping[str, pyarrow.DataType]) -> pyarrow.Schema:
     return pyarrow.schema([*SCHEMA, *columns.items()])
 
 
-def to_parquet(rows: Sequence[Row], about: str) -> bytes:
+def to_parquet(rows: Sequence[Row], metadata: str) -> bytes:
     """A Parquet file of plain rows, with a text about them in its metadata."""
-    schema = schema_of(columns_of(rows)).with_metadata({"mmgradcam": about})
+    schema = schema_of(columns_of(rows)).with_metadata({"mmgradcam": metadata})
     data = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows], schema=schema), data)
     return data.getvalue()

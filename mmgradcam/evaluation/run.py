@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmgradcam.datasets.records import Photo
+from mmgradcam.datasets.records import Sample
 from mmgradcam.datasets.stream import MALFORMED, Source, named
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.evaluation.batch import Batch, Measure
@@ -115,7 +115,7 @@ def audit(
     metrics: Sequence[Measure | str],
     *,
     limit: int | None = None,
-    taps: Sequence[Any] | None = None,
+    target_layers: Sequence[Any] | None = None,
     batch: int = 8,
     out: str | Path | None = None,
     progress: Callable[[Iterable[int], int], Iterable[int]] | None = None,
@@ -128,7 +128,7 @@ def audit(
         methods: as of `compare`.
         metrics: functions of a `Batch` that return columns, or names as `mmgradcam metrics` lists them.
         limit: number of records, from the first, 1 or more; all of them by default.
-        taps: as of `explain`.
+        target_layers: as of `explain`.
         batch: pictures explained and measured together.
         out: a folder to keep what is done in, part by part. What lies there of the same run and of the same records is not done
             again: all records are read, and a part whose pictures or truths have changed since, or that is damaged, is measured
@@ -155,7 +155,7 @@ def audit(
     out = None if out is None else Path(out)
     count = len(data) if limit is None else min(limit, len(data))
     data = prepared(task, data)
-    parts = Parts(out, key_of(task, data.name, len(data), chosen, functions, taps, batch))
+    parts = Parts(out, key_of(task, data.name, len(data), chosen, functions, target_layers, batch))
     parts.begin()
     made = Audit(task.name, data.name, Rows(parts))
     coming = data.since(0)
@@ -166,7 +166,7 @@ def audit(
         content = f"{len(photos)} {content_of([photos, data.bad[known:]])}" if out else ""
         part = parts.kept(number, content)
         if part is None:
-            part = _part(task, photos, start, chosen, functions, taps, data, known, out, bool(made.rows))
+            part = _part(task, photos, start, chosen, functions, target_layers, data, known, out, bool(made.rows))
             part = parts.keep(number, content, part)
         made.add(part, parts.path(number))
     return made
@@ -174,11 +174,11 @@ def audit(
 
 def _part(
     task: Task,
-    photos: Sequence[Photo | None],
+    photos: Sequence[Sample | None],
     start: int,
     methods: Sequence[AnyMethod],
     metrics: Sequence[Measure],
-    taps: Sequence[Any] | None,
+    target_layers: Sequence[Any] | None,
     data: Source,
     known: int,
     out: Path | None,
@@ -199,7 +199,7 @@ def _part(
                 skipped += not some
                 unread += unread_by(task, photo)
     begin = time.perf_counter()
-    asked, explained = _explained(task, asked, methods, taps, data, begun)
+    asked, explained = _explained(task, asked, methods, target_layers, data, begun)
     spent = time.perf_counter() - begin
     made: Part = {
         "rows": [],
@@ -231,11 +231,11 @@ def _part(
         columns |= told
     for n, (e, k) in enumerate(whole.rows):
         (record, one), target, truth = asked[e // len(methods)], every[e].targets[k], truths[e][k]
-        about = (
+        metadata = (
             record, one.photo.name, target.label, truth.said, truth.kind, truth.group, truth.right, float(every[e].scores[k]),
             target.probability, whole.methods[e % len(methods)],
         )  # fmt: skip
-        made["rows"].append(dict(zip(FIELDS, about, strict=True)) | {name: v[n] for name, v in columns.items()})
+        made["rows"].append(dict(zip(FIELDS, metadata, strict=True)) | {name: v[n] for name, v in columns.items()})
     return made
 
 
@@ -243,14 +243,20 @@ def _explained(
     task: Task,
     asked: list[tuple[int, Asked]],
     methods: Sequence[AnyMethod],
-    taps: Sequence[Any] | None,
+    target_layers: Sequence[Any] | None,
     data: Source,
     begun: bool,
 ) -> tuple[list[tuple[int, Asked]], list[list[Explanation]]]:
     """What can be explained, and how; what the model cannot be asked is named as malformed, unless that is all."""
 
     def explained(some: Sequence[tuple[int, Asked]]) -> list[list[Explanation]]:
-        return compare(task, [one.photo.image for _, one in some], methods, taps=taps, each=[one.query for _, one in some])
+        return compare(
+            task,
+            [one.photo.image for _, one in some],
+            methods,
+            target_layers=target_layers,
+            each=[one.query for _, one in some],
+        )
 
     if not asked:
         return [], []

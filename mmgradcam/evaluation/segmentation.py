@@ -64,7 +64,7 @@ def word_iou(batch: Batch) -> dict[str, Column]:
     first = 0
     for e, explanation in enumerate(batch.explanations):
         masks: list[Any] = batch.masks[first : first + len(explanation)]
-        query = explanation.about.query
+        query = explanation.metadata.query
         texts: dict[str, list[int]] = {}
         for k, truth in enumerate(batch.truths[e]):
             if truth.placed is not None and masks[k] is not None:
@@ -74,7 +74,7 @@ def word_iou(batch: Batch) -> dict[str, Column]:
                 words, heads = list(query["phrases"][nouns[0]][0]), [query["phrases"][k][2] for k in nouns]
                 empty = [i for i, word in enumerate(words) if word in FUNCTION_WORDS and i not in heads]
                 asked = explanation.task.targets(torch.empty(1), phrases=[(words, i, i) for i in [*heads, *empty]])
-                again = explanation.again
+                again = explanation.explainer
                 maps = again.of([asked], [again.view.pixels])[0].maps if empty else torch.empty(0)
             else:
                 empty = [k for k, label in enumerate(explanation.labels) if label.lower() in FUNCTION_WORDS and k not in nouns]

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from mmgradcam import methods
 from mmgradcam.errors import InputError
 from mmgradcam.explaining.trial import kind_of
-from mmgradcam.layers import Tap
+from mmgradcam.layers import TargetLayer
 from mmgradcam.probe import AskingMethod
 from mmgradcam.task import Fusion, Method, Query, Task, check_texts, query_parameters
 from mmgradcam.utils.locks import exclusive
 
 AnyMethod = Method | AskingMethod
 FUSIONS = ("mean", "product")
-OPTIONS = ("autocast", "batch", "create_graph", "each", "fuse", "memory", "method", "only", "reliance", "taps")
+OPTIONS = ("autocast", "batch", "create_graph", "each", "fuse", "memory", "method", "only", "grounding", "target_layers")
 """Of `explain`, besides its query."""
 
 _LOADING = object()
@@ -165,16 +165,18 @@ def fusion_of(given: Fusion | str | None) -> Fusion | None:
     return given
 
 
-def taps_of(given: Any) -> tuple[Any, ...]:
+def target_layers_of(given: Any) -> tuple[Any, ...]:
     """One layer, or several, as a tuple of them; a module that holds others is one layer.
 
     Raises:
         InputError: it is no layer.
     """
-    if isinstance(given, (str, nn.Module, Tap)):
+    if isinstance(given, (str, nn.Module, TargetLayer)):
         return (given,)
     if not isinstance(given, Sequence):
-        raise InputError(f"taps: expected layers (modules, their dotted names or Taps), got {described(given)}")
+        raise InputError(
+            f"target layers: expected layers (modules, their dotted names or TargetLayers), got {described(given)}"
+        )
     return tuple(given)
 
 

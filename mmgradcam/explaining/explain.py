@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmgradcam.errors import InputError
-from mmgradcam.explaining.arguments import AnyMethod, check_settings, described, fusion_of, method_of, taps_of, task_of
+from mmgradcam.explaining.arguments import AnyMethod, check_settings, described, fusion_of, method_of, target_layers_of, task_of
 from mmgradcam.explaining.explainer import Explainer
 from mmgradcam.explanation import Explanation
 from mmgradcam.methods import gradcam, product
@@ -18,17 +18,17 @@ from mmgradcam.task import Fusion, Query, Task
 
 @overload
 def explain(
-    task: Task | str, inputs: list[Any] | tuple[Any, ...], *, method: AnyMethod | str | None = ..., taps: Any = ...,
+    task: Task | str, inputs: list[Any] | tuple[Any, ...], *, method: AnyMethod | str | None = ..., target_layers: Any = ...,
     fuse: Fusion | str | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
-    memory: int | None = ..., batch: int = ..., create_graph: bool = ..., reliance: bool = ..., only: Any = ..., **query: Any,
+    memory: int | None = ..., batch: int = ..., create_graph: bool = ..., grounding: bool = ..., only: Any = ..., **query: Any,
 ) -> list[Explanation]: ...  # fmt: skip
 
 
 @overload
 def explain(
-    task: Task | str, inputs: Any, *, method: AnyMethod | str | None = ..., taps: Any = ...,
+    task: Task | str, inputs: Any, *, method: AnyMethod | str | None = ..., target_layers: Any = ...,
     fuse: Fusion | str | None = ..., each: Sequence[Query] | None = ..., autocast: torch.dtype | None = ...,
-    memory: int | None = ..., batch: int = ..., create_graph: bool = ..., reliance: bool = ..., only: Any = ..., **query: Any,
+    memory: int | None = ..., batch: int = ..., create_graph: bool = ..., grounding: bool = ..., only: Any = ..., **query: Any,
 ) -> Explanation: ...  # fmt: skip
 
 
@@ -37,14 +37,14 @@ def explain(
     inputs: Any,
     *,
     method: AnyMethod | str | None = None,
-    taps: Any = None,
+    target_layers: Any = None,
     fuse: Fusion | str | None = None,
     each: Sequence[Query] | None = None,
     autocast: torch.dtype | None = None,
     memory: int | None = None,
     batch: int = 16,
     create_graph: bool = False,
-    reliance: bool = False,
+    grounding: bool = False,
     only: Any = None,
     **query: Any,
 ) -> Explanation | list[Explanation]:
@@ -61,18 +61,19 @@ def explain(
         method: how a map is made: a function of (features, gradients), such as `gradcam` or `layercam`, or of a `Probe`, which
             asks the model again, such as `rise` or `smooth(layercam)`; or its name. By default the task's own choice, else
             `gradcam`.
-        taps: layers upstream of the features at which to take maps instead, for a finer picture: a module of the task's
-            model, its dotted name or a `Tap`, or several. By default the task's own choice; () is the features themselves.
-        fuse: how the maps of several taps become one: `product`, `mean` or another function; by default the task's own choice,
-            else their product.
+        target_layers: layers upstream of the features at which to take maps instead, for a finer picture: a module of the
+            task's model, its dotted name or a `TargetLayer`, or several. By default the task's own choice; () is the features
+            themselves.
+        fuse: how the maps of several target layers become one: `product`, `mean` or another function; by default the task's own
+            choice, else their product.
         each: one query per picture, added to `query`.
         autocast: lower precision for the encoder, such as torch.bfloat16; maps stay float32.
         memory: bytes that rows of features may take; by default 256 MiB on a CPU and half of what is free on a GPU.
         batch: pictures encoded together.
         create_graph: maps and scores stay in the autograd graph, so that they can stand in a loss, and the model runs in the
             mode and with the parameters it is in: nothing of it is set aside. For gradient methods.
-        reliance: say of each target how much more likely the picture makes it than a grey one does (one of its mean color, for
-            a tensor), which is encoded too: `Target.reliance`. Targets that have no log-probability get none.
+        grounding: say of each target how much more likely the picture makes it than a grey one does (one of its mean color, for
+            a tensor), which is encoded too: `Target.grounding`. Targets that have no log-probability get none.
         only: which of the targets to explain, so that nothing is computed of the others: what an `Explanation` takes in square
             brackets, such as a word, a position, a phrase, ("dog", 1) or slice(2, 5), or a list of these. Words of a phrase or
             slice are one target, the sum of their scores. By default all targets, each by itself.
@@ -87,7 +88,7 @@ def explain(
     """
     many = isinstance(inputs, (list, tuple)) or (isinstance(inputs, Tensor) and inputs.dim() == 4)
     sources = list(inputs) if many else [inputs]
-    how = _how(task, (method,), taps, fuse, autocast, memory, batch, create_graph, reliance, only)
+    how = _how(task, (method,), target_layers, fuse, autocast, memory, batch, create_graph, grounding, only)
     made = [one for (one,) in how.all(sources, each, query)]
     return made if many else made[0]
 
@@ -97,13 +98,13 @@ def compare(
     inputs: Sequence[Any],
     methods: Sequence[AnyMethod | str],
     *,
-    taps: Any = None,
+    target_layers: Any = None,
     fuse: Fusion | str | None = None,
     each: Sequence[Query] | None = None,
     autocast: torch.dtype | None = None,
     memory: int | None = None,
     batch: int = 16,
-    reliance: bool = False,
+    grounding: bool = False,
     **query: Any,
 ) -> list[list[Explanation]]:
     """Explains the same targets by several methods: one encode per picture for all of them, one backward for all gradient ones.
@@ -112,13 +113,13 @@ def compare(
         task: as of `explain`.
         inputs: pictures, each as of `explain`.
         methods: as of `explain`.
-        taps: as of `explain`, for all methods.
+        target_layers: as of `explain`, for all methods.
         fuse: as of `explain`.
         each: one query per picture, added to `query`.
         autocast: as of `explain`.
         memory: as of `explain`.
         batch: pictures encoded together.
-        reliance: as of `explain`.
+        grounding: as of `explain`.
         **query: what to explain.
 
     Returns:
@@ -133,17 +134,20 @@ def compare(
             raise InputError(f"compare: expected a list of {what}, got {described(given)}")
     if not methods:
         raise InputError("compare: expected at least one method, got none")
-    how = _how(task, methods, taps, fuse, autocast, memory, batch, False, reliance, None)
+    how = _how(task, methods, target_layers, fuse, autocast, memory, batch, False, grounding, None)
     return how.all(list(inputs), each, query)
 
 
 def _how(
-    given: Task | str, methods: Sequence[AnyMethod | str | None], taps: Any, fuse: Fusion | str | None,
-    autocast: torch.dtype | None, memory: int | None, batch: int, graph: bool, reliance: bool, only: Any,
+    given: Task | str, methods: Sequence[AnyMethod | str | None], target_layers: Any, fuse: Fusion | str | None,
+    autocast: torch.dtype | None, memory: int | None, batch: int, graph: bool, grounding: bool, only: Any,
 ) -> Explainer:  # fmt: skip
     """What a call was told, names looked up and defaults filled in."""
     task = task_of(given)
     check_settings(autocast, memory, batch)
     chosen = tuple(method_of(method) or task.method or gradcam for method in methods)
-    places, fusion = taps_of(task.taps if taps is None else taps), fusion_of(fuse) or task.fuse or product
-    return Explainer(task, chosen, places, fusion, autocast, memory, batch, graph, reliance, only)
+    places, fusion = (
+        target_layers_of(task.target_layers if target_layers is None else target_layers),
+        fusion_of(fuse) or task.fuse or product,
+    )
+    return Explainer(task, chosen, places, fusion, autocast, memory, batch, graph, grounding, only)

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from mmgradcam.contract import check_finite, check_scores
-from mmgradcam.engine import Encoded, encode, scores, slopes
+from mmgradcam.engine import Encoded, encode, gradients_of, scores
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining.arguments import AnyMethod, method_of, queries_of
-from mmgradcam.explaining.model_input import View, blank_of, view_of
-from mmgradcam.explanation import Explanation, problem_of
-from mmgradcam.indexing import positions_of
-from mmgradcam.layers import check_weights, find_tap, left_as_found
-from mmgradcam.probe import Probe, are_zero, asks, cat_padded, fused, places_of
-from mmgradcam.storage.record import About
+from mmgradcam.explaining.model_input import ModelInput, baseline_input, model_input_of
+from mmgradcam.explanation import Explanation, Metadata
+from mmgradcam.explanation.explanation import warning_of
+from mmgradcam.explanation.indexing import positions_of
+from mmgradcam.layers import check_weights, find_target_layer, preserve_state
+from mmgradcam.probe import Probe, activations_of, are_zero, asks, cat_padded, fused
 from mmgradcam.task import Fusion, Query, Target, Task, hidden_by
 from mmgradcam.utils.naming import name_of
 
@@ -39,7 +39,7 @@ class _Drawn:
     flat: Tensor
     lost: Tensor
     words: Tensor | None
-    spread: Tensor | None
+    std: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Explainer:
 
     task: Task
     methods: tuple[AnyMethod, ...]
-    taps: tuple[Any, ...]
+    target_layers: tuple[Any, ...]
     fuse: Fusion
     autocast: torch.dtype | None
     memory: int | None
     batch: int
     graph: bool
-    reliance: bool
+    grounding: bool
     only: Any = None
     blank: list[Tensor] = field(default_factory=list)
     """The pixels of the last picture that showed nothing, and its features."""
@@ -68,10 +68,10 @@ class Explainer:
                 f"{type(self.task).__name__}: its attribute {hidden[0]!r} hides Task.{hidden[0]}; call it something else"
             )
         queries = queries_of(self.task, query, each, len(sources))
-        views = {id(source): view_of(self.task, source) for source in {id(s): s for s in sources}.values()}
+        views = {id(source): model_input_of(self.task, source) for source in {id(s): s for s in sources}.values()}
         return self.explain([views[id(source)] for source in sources], queries, self.task.targets_of_each)
 
-    def explain(self, views: Sequence[View], queries: Sequence[Query], ask: Ask) -> list[list[Explanation]]:
+    def explain(self, views: Sequence[ModelInput], queries: Sequence[Query], ask: Ask) -> list[list[Explanation]]:
         """Explains pictures in batches of equal size."""
         made: list[list[Explanation]] = []
         if self.graph:
@@ -81,7 +81,7 @@ class Explainer:
             check_weights(self.task.modules())
         with (
             self.task.exclusive(),
-            torch.enable_grad() if self.graph else left_as_found(self.task.modules()),
+            torch.enable_grad() if self.graph else preserve_state(self.task.modules()),
             torch.autocast(torch.device(self.task.device).type, enabled=False),
         ):
             while len(made) < len(views):
@@ -92,11 +92,11 @@ class Explainer:
                 made += self._batch(alike[:count], queries[start : start + count], ask)
         return made
 
-    def _batch(self, views: Sequence[View], queries: Sequence[Query], ask: Ask) -> list[list[Explanation]]:
+    def _batch(self, views: Sequence[ModelInput], queries: Sequence[Query], ask: Ask) -> list[list[Explanation]]:
         modules = self.task.modules()
-        taps = [find_tap(tap, modules) for tap in self.taps]
+        target_layers = [find_target_layer(target_layer, modules) for target_layer in self.target_layers]
         pixels = torch.stack([v.pixels for v in views]).to(self.task.device)
-        encoded = encode(self.task, pixels, taps, self.autocast, graph=self.graph)
+        encoded = encode(self.task, pixels, target_layers, self.autocast, graph=self.graph)
         with torch.no_grad():
             told = [q if v.size is None else {**q, "size": v.size} for v, q in zip(views, queries, strict=True)]
             targets = ask(encoded.features.detach(), told)
@@ -111,13 +111,13 @@ class Explainer:
         check_finite(self.task, seen, [target for some in targets for target in some])
         edges = [0, *accumulate(map(len, targets))]
         rows = list(map(slice, edges, edges[1:]))
-        if self.reliance:
+        if self.grounding:
             features = encoded.features.detach()
             targets = [self._relied(v, features[b : b + 1], targets[b], seen[rows[b]]) for b, v in enumerate(views)]
-        seam = " x ".join(tap.name for tap in taps) or self.task.seam
+        feature_layer = " x ".join(target_layer.name for target_layer in target_layers) or self.task.feature_layer
         return [
             [
-                self._made(view, queries[b], targets[b], one, rows[b], method, seam)
+                self._made(view, queries[b], targets[b], one, rows[b], method, feature_layer)
                 for method, one in zip(self.methods, drawn, strict=True)
             ]
             for b, view in enumerate(views)
@@ -132,12 +132,19 @@ class Explainer:
         return self.task.join([first, *more]) if more else first
 
     def _made(
-        self, view: View, query: Query, targets: Sequence[Target], drawn: _Drawn, rows: slice, method: AnyMethod, seam: str
+        self,
+        view: ModelInput,
+        query: Query,
+        targets: Sequence[Target],
+        drawn: _Drawn,
+        rows: slice,
+        method: AnyMethod,
+        feature_layer: str,
     ) -> Explanation:
         """One picture's explanation by one method, out of a batch's rows."""
-        problems = list(map(problem_of, drawn.maps[rows].detach(), drawn.flat[rows].tolist(), drawn.lost[rows].tolist()))
-        about = About(
-            self.task.name, self.task.unit, name_of(method), seam, dict(query),
+        warnings = list(map(warning_of, drawn.maps[rows].detach(), drawn.flat[rows].tolist(), drawn.lost[rows].tolist()))
+        metadata = Metadata(
+            self.task.name, self.task.unit, name_of(method), feature_layer, dict(query),
             image_name=view.name, remarks=tuple(self.task.remarks(targets)),
         )  # fmt: skip
         return Explanation(
@@ -147,15 +154,15 @@ class Explainer:
             drawn.maps[rows],
             drawn.scores[rows],
             None if drawn.words is None else drawn.words[rows],
-            problems,
-            about,
+            warnings,
+            metadata,
             self.task,
-            Again(replace(self, methods=(method,), only=None), view, query),
-            None if drawn.spread is None else drawn.spread[rows],
+            BoundExplainer(replace(self, methods=(method,), only=None), view, query),
+            None if drawn.std is None else drawn.std[rows],
             view.clip,
         )
 
-    def _relied(self, view: View, features: Tensor, targets: Sequence[Target], told: Tensor) -> Sequence[Target]:
+    def _relied(self, view: ModelInput, features: Tensor, targets: Sequence[Target], told: Tensor) -> Sequence[Target]:
         """The targets, each with what it relies on the picture; `told` are their scores."""
         if not targets:
             return targets
@@ -164,17 +171,17 @@ class Explainer:
                 own: Tensor | None = told
                 blind: Tensor | None = scores(self.task, self._blank(view), targets, self.memory).flatten().float().cpu()
             else:
-                own = self.task.likelihood(features, targets)
-                blind = None if own is None else self.task.likelihood(self._blank(view), targets)
+                own = self.task.log_prob(features, targets)
+                blind = None if own is None else self.task.log_prob(self._blank(view), targets)
         if own is None or blind is None:
             return targets
         for likely in (own, blind):
             check_scores(self.task, likely, targets)
-        return [replace(t, reliance=gained) for t, gained in zip(targets, (own - blind).tolist(), strict=True)]
+        return [replace(t, grounding=gained) for t, gained in zip(targets, (own - blind).tolist(), strict=True)]
 
-    def _blank(self, view: View) -> Tensor:
-        """(1, C, *grid) features of nothing in place of the picture; see `blank_of`."""
-        pixels = blank_of(self.task, view)
+    def _blank(self, view: ModelInput) -> Tensor:
+        """(1, C, *grid) features of nothing in place of the picture; see `baseline_input`."""
+        pixels = baseline_input(self.task, view)
         if not self.blank or not torch.equal(self.blank[0], pixels):
             made = encode(self.task, pixels[None].to(self.task.device), [], self.autocast)
             self.blank[:] = [pixels, made.features.detach()]
@@ -185,13 +192,13 @@ class Explainer:
         order: list[tuple[int, int]] = []
         maps: list[list[Tensor]] = [[] for _ in methods]
         scores, flat, lost, words = [], [], [], []
-        for part in slopes(self.task, encoded, targets, self.memory):
+        for part in gradients_of(self.task, encoded, targets, self.memory):
             order += part.rows
             for method, into in zip(methods, maps, strict=True):
-                made = fused([self._map(method, a, g) for a, g in part.places], self.fuse)
+                made = fused([self._map(method, a, g) for a, g in part.activations], self.fuse)
                 into.append(_emptied(made, part.lost))
             scores.append(part.scores.float())
-            flat.append(torch.stack([are_zero(g.detach()) for _, g in part.places]).all(0))
+            flat.append(torch.stack([are_zero(g.detach()) for _, g in part.activations]).all(0))
             lost.append(part.lost)
             if part.words is not None:
                 words.append(_emptied(part.words, part.lost))
@@ -207,14 +214,14 @@ class Explainer:
 
     def _asked(self, method: AnyMethod, pixels: Tensor, encoded: Encoded, targets: Sequence[Sequence[Target]]) -> _Drawn:
         """All rows of a batch by a method that asks the model again, image by image."""
-        taps = [replace(tap, outputs=[]) for tap in encoded.taps]
-        maps, scores, spread, lost = [], [], [], []
+        target_layers = [replace(target_layer, outputs=[]) for target_layer in encoded.target_layers]
+        maps, scores, std, lost = [], [], [], []
         for b, some in enumerate(targets):
             if not some:
                 continue
             probe = Probe(
-                self.task, pixels[b : b + 1], some, places_of(encoded, b), taps, encoded.features.detach()[b : b + 1],
-                self.fuse, self.autocast, self.memory, self.batch,
+                self.task, pixels[b : b + 1], some, activations_of(encoded, b), target_layers,
+                encoded.features.detach()[b : b + 1], self.fuse, self.autocast, self.memory, self.batch,
             )  # fmt: skip
             drawn = method(probe)  # type: ignore[call-arg, arg-type]
             for each in drawn if isinstance(drawn, tuple) else (drawn,):
@@ -227,10 +234,10 @@ class Explainer:
             lost.append(gone)
             scores.append(probe.base().cpu())
             if second is not None:
-                spread.append(second.float().cpu())
+                std.append(second.float().cpu())
         all_maps = torch.cat(maps)
         flat = torch.zeros(len(all_maps), dtype=torch.bool)
-        return _Drawn(all_maps, torch.cat(scores), flat, torch.cat(lost), None, torch.cat(spread) if spread else None)
+        return _Drawn(all_maps, torch.cat(scores), flat, torch.cat(lost), None, torch.cat(std) if std else None)
 
     def _map(self, method: AnyMethod, features: Tensor, gradients: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.graph):
@@ -248,11 +255,11 @@ def _emptied(rows: Tensor, lost: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Again:
+class BoundExplainer:
     """The way an explanation was made, to make others like it."""
 
     how: Explainer
-    view: View
+    view: ModelInput
     query: Query
 
     def __call__(self, target: Target) -> Explanation:
@@ -261,14 +268,14 @@ class Again:
 
     def asked(self, query: Query) -> Explanation:
         """Explains the same picture in the same way, asked something else."""
-        alike = replace(self.how, graph=False, reliance=False, only=None, blank=[])
+        alike = replace(self.how, graph=False, grounding=False, only=None, blank=[])
         ((made,),) = alike.explain([self.view], [query], alike.task.targets_of_each)
         return made
 
     def blind(self) -> Sequence[Target]:
-        """What the model predicts for the same query, given nothing in place of the picture; see `blank_of`."""
+        """What the model predicts for the same query, given nothing in place of the picture; see `baseline_input`."""
         query = self.query if self.view.size is None else {**self.query, "size": self.view.size}
-        with self.how.task.exclusive(), left_as_found(self.how.task.modules()), torch.no_grad():
+        with self.how.task.exclusive(), preserve_state(self.how.task.modules()), torch.no_grad():
             return self.how.task.targets_of_each(self.how._blank(self.view), [query])[0]
 
     def of(
@@ -279,10 +286,10 @@ class Again:
         Args:
             targets: for each picture, its targets.
             pixels: pictures as the model sees them.
-            how: `task`, `taps` or `methods` to take instead of the explanation's own.
+            how: `task`, `target_layers` or `methods` to take instead of the explanation's own.
         """
         told: dict[str, Any] = {k: tuple(map(method_of, v)) if k == "methods" else v for k, v in how.items()}
-        alike = replace(self.how, graph=False, reliance=False, only=None, blank=[], **told)
+        alike = replace(self.how, graph=False, grounding=False, only=None, blank=[], **told)
         asked, views = iter(targets), [replace(self.view, pixels=one) for one in pixels]
         made = alike.explain(views, [self.query] * len(views), lambda features, queries: [next(asked) for _ in queries])
         return [one for (one,) in made]

@@ -18,7 +18,7 @@ from mmgradcam.utils.files import name_of
 
 
 @dataclass(frozen=True)
-class View:
+class ModelInput:
     """A picture as the user knows it and as the model sees it.
 
     Attributes:
@@ -40,7 +40,7 @@ class View:
     clip: Clip | None = None
 
 
-def view_of(task: Task, source: Any) -> View:
+def model_input_of(task: Task, source: Any) -> ModelInput:
     """Opens a picture and prepares it for the model.
 
     Args:
@@ -55,17 +55,17 @@ def view_of(task: Task, source: Any) -> View:
             raise InputError(f"expected a prepared tensor (3, h, w) of floats, got {tuple(source.shape)} of {source.dtype}")
         if not torch.isfinite(source).all():
             raise InputError("the tensor holds values that are not finite")
-        return View(_picture_of(source), "", source.detach(), (0.0, 0.0, 1.0, 1.0), prepared=True)
+        return ModelInput(_picture_of(source), "", source.detach(), (0.0, 0.0, 1.0, 1.0), prepared=True)
     if task.clip_length is not None and isinstance(source, (str, os.PathLike)):
         source = open_clip(source)
     if isinstance(source, Clip):
         with task.exclusive():
             seen = task.prepare(source)  # type: ignore[arg-type]  # a task of clips takes those
-        return View(source.frames[len(source) // 2], source.name, seen.pixels, seen.box, clip=source)
+        return ModelInput(source.frames[len(source) // 2], source.name, seen.pixels, seen.box, clip=source)
     picture = open_picture(source)
     with task.exclusive():  # a processor's tokenizer, for one, cannot be used by two threads at a time
         prepared = task.prepare(picture)
-    return View(
+    return ModelInput(
         picture,
         name_of(source) if isinstance(source, (str, os.PathLike)) else "",
         prepared.pixels,
@@ -82,7 +82,7 @@ def _picture_of(pixels: Tensor) -> Image.Image:
     return Image.fromarray(scaled.round().byte().permute(1, 2, 0).numpy())
 
 
-def blank_of(task: Task, view: View, level: int = 128) -> Tensor:
+def baseline_input(task: Task, view: ModelInput, level: int = 128) -> Tensor:
     """What the model sees when there is nothing to see: one grey in place of the picture, or of every frame.
 
     Where the pixels do not come from the picture (the user prepared them, or the task looks at an observation of its own, so
@@ -103,7 +103,7 @@ def blank_of(task: Task, view: View, level: int = 128) -> Tensor:
     return view.pixels.mean((-2, -1), keepdim=True).expand_as(view.pixels)
 
 
-def _prepared_grey(task: Task, view: View, level: int) -> Tensor:
+def _prepared_grey(task: Task, view: ModelInput, level: int) -> Tensor:
     """What the model sees of one grey in place of the view's picture, padding and normalisation included."""
     grey: Any = Image.new("L", view.picture.size, level).convert("RGB")
-    return view_of(task, replace(view.clip, frames=(grey,) * len(view.clip)) if view.clip else grey).pixels
+    return model_input_of(task, replace(view.clip, frames=(grey,) * len(view.clip)) if view.clip else grey).pixels

@@ -18,7 +18,7 @@ SIDE = 224
 """Of the pictures made up here."""
 
 
-def made_up() -> Image.Image:
+def hallucination_probability() -> Image.Image:
     """A picture with something everywhere: smooth noise of three sizes."""
     rng, made = np.random.default_rng(0), np.zeros((SIDE, SIDE, 3))
     for side in (4, 16, 56):
@@ -30,8 +30,8 @@ def made_up() -> Image.Image:
 def example_of(task: Task) -> Image.Image | Clip:
     """What a task is tried on when nothing is given: a picture that is made up, or a clip of it that moves to the right."""
     if task.clip_length is None:
-        return made_up()
-    picture = np.asarray(made_up())
+        return hallucination_probability()
+    picture = np.asarray(hallucination_probability())
     return Clip(tuple(Image.fromarray(np.roll(picture, 4 * n, axis=1)) for n in range(task.clip_length)))
 
 

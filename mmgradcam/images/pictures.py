@@ -36,7 +36,7 @@ def of_tiles(box: Box | Sequence[Box]) -> TypeGuard[Sequence[Box]]:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """What a model sees of a picture.
 
     Attributes:
@@ -218,9 +218,9 @@ def picture_hash(image: Image.Image) -> str:
     return hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()
 
 
-def whole(image: Image.Image) -> Prepared:
+def whole(image: Image.Image) -> PreparedImage:
     """All of an RGB picture at its own size, values in 0..1."""
-    return Prepared(to_tensor(image), (0.0, 0.0, 1.0, 1.0))
+    return PreparedImage(to_tensor(image), (0.0, 0.0, 1.0, 1.0))
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -229,7 +229,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Preprocess:
     """Resizes a picture to a fixed size and normalises it; keeps track of what part of it the model sees.
 
     Args:
@@ -251,7 +251,7 @@ class Fit:
         if self.how not in ("pad", "crop", "stretch"):
             raise InputError(f'Fit: expected how="pad", "crop" or "stretch", got {self.how!r}')
 
-    def __call__(self, image: Image.Image) -> Prepared:
+    def __call__(self, image: Image.Image) -> PreparedImage:
         height, width = self.size
         scales = width / image.width, height / image.height
         if self.how != "stretch":
@@ -263,10 +263,10 @@ class Fit:
         plane.paste(image.resize((w, h), self.resample), (left, top))
         mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
         box = (-left / w, -top / h, (width - left) / w, (height - top) / h)
-        return Prepared((to_tensor(plane) - mean) / std, box)
+        return PreparedImage((to_tensor(plane) - mean) / std, box)
 
 
-class Seen:
+class TracedPreprocess:
     """A model's own preprocessing, whatever it is, with the rectangle of the user's picture that it, or each tile, shows.
 
     The rectangle is found by showing the preprocessing two ramps, black and white: how dark a place came out says where in
@@ -284,8 +284,8 @@ class Seen:
         self.transform = transform
         self._boxes: dict[tuple[int, int], Box | tuple[Box, ...]] = {}
 
-    def __call__(self, image: Image.Image) -> Prepared:
-        return Prepared(self.transform(image), self.box(image.size))
+    def __call__(self, image: Image.Image) -> PreparedImage:
+        return PreparedImage(self.transform(image), self.box(image.size))
 
     def box(self, size: tuple[int, int]) -> Box | tuple[Box, ...]:
         """The rectangle that is shown of a picture of this width and height; for tiles, one each."""
@@ -362,8 +362,8 @@ def _edges(ramp: Tensor, inside: Tensor, axis: int) -> tuple[float, float]:
     place = torch.arange(ramp.shape[axis], dtype=torch.float64, device=ramp.device) + 0.5
     at = (place[:, None] if axis == 0 else place).expand_as(ramp)[inside]
     value = ramp[inside]
-    slope = ((at - at.mean()) * value).sum() / (at - at.mean()).square().sum()
-    start = value.mean() - slope * at.mean()
-    if not (value - start - slope * at).abs().max() < 0.05:
+    gradient = ((at - at.mean()) * value).sum() / (at - at.mean()).square().sum()
+    start = value.mean() - gradient * at.mean()
+    if not (value - start - gradient * at).abs().max() < 0.05:
         raise UnknownGeometry(f"the preprocessing moves parts of the picture about or turns it; {OWN_BOX}")
-    return float(start), float(start + slope * ramp.shape[axis])
+    return float(start), float(start + gradient * ramp.shape[axis])

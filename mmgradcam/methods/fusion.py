@@ -1,4 +1,4 @@
-"""Maps of the same targets at several taps, made one."""
+"""Maps of the same targets at several target layers, made one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def product(maps: Sequence[Tensor]) -> Tensor:
-    """Heat where every tap has heat: the positive parts, each scaled to a maximum of 1, multiplied on the finest grid.
+    """Heat where every target layer has heat: the positive parts, each scaled to a maximum of 1, multiplied on the finest grid.
 
     Args:
-        maps: one (K, *grid) per tap; grids may differ in size.
+        maps: one (K, *grid) per target layer; grids may differ in size.
 
     Returns:
         (K, *finest grid), 0..1.
@@ -26,7 +26,7 @@ def mean(maps: Sequence[Tensor]) -> Tensor:
     """The mean of the positive parts, each scaled to a maximum of 1, on the finest grid.
 
     Args:
-        maps: one (K, *grid) per tap; grids may differ in size.
+        maps: one (K, *grid) per target layer; grids may differ in size.
 
     Returns:
         (K, *finest grid), 0..1.

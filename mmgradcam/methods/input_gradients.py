@@ -26,7 +26,7 @@ def gradient_x_input(probe: Probe) -> Tensor:
     Returns:
         (K, h, w), of either sign.
     """
-    ((pixels, gradients),) = gathered(probe.slopes(at_pixels=True, taps=[]))
+    ((pixels, gradients),) = gathered(probe.gradients_of(at_pixels=True, target_layers=[]))
     return (pixels * gradients).sum(1)
 
 
@@ -57,11 +57,11 @@ def integrated_gradients(probe: Probe, steps: int = 32, baseline: float = 0.0) -
     shares = (torch.arange(steps, dtype=probe.pixels.dtype, device=way.device) + 0.5) / steps
     total = way.new_zeros(len(probe.targets), *way.shape[1:], dtype=torch.float32)
     done: set[tuple[int, int]] = set()
-    for part in probe.slopes(baseline + shares.view(-1, 1, 1, 1) * way, at_pixels=True, taps=[]):
+    for part in probe.gradients_of(baseline + shares.view(-1, 1, 1, 1) * way, at_pixels=True, target_layers=[]):
         new = [i for i, row in enumerate(part.rows) if row not in done]
         done.update(part.rows)
         index = torch.tensor([part.rows[i][1] for i in new], device=way.device)
-        ((_, gradients),) = part.places
+        ((_, gradients),) = part.activations
         total.index_add_(0, index, gradients[new])
     return (way.float() * total / steps).sum(1)
 
@@ -104,7 +104,7 @@ def deconvnet(probe: Probe) -> Tensor:
 
 
 def _ruled(probe: Probe, rule: str) -> Tensor:
-    ((_, gradients),) = gathered(probe.slopes(at_pixels=True, taps=[], rule=rule))
+    ((_, gradients),) = gathered(probe.gradients_of(at_pixels=True, target_layers=[], rule=rule))
     return gradients.abs().amax(1)
 
 
@@ -137,7 +137,7 @@ def guided_gradcam_pp(probe: Probe) -> Tensor:
 
 
 def _guided(probe: Probe, method: Method) -> Tensor:
-    maps = probe.fused([method(a, g) for a, g in gathered(probe.slopes())])
+    maps = probe.fused([method(a, g) for a, g in gathered(probe.gradients_of())])
     if maps.dim() != 3:
         raise InputError(f"expected maps over height and width, got a grid of {maps.dim() - 1} dimensions")
     fine = F.interpolate(maps[:, None], size=probe.side, mode="bilinear", align_corners=False).squeeze(1)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
-from mmgradcam.layers import Tap, find_tap, ran
+from mmgradcam.layers import TargetLayer, find_target_layer, record_calls
 from mmgradcam.methods.cam import divided
 from mmgradcam.probe import Probe, gathered
 
@@ -32,13 +32,13 @@ def cam(probe: Probe) -> Tensor:
         InputError: the head is of another kind.
     """
     maps = []
-    for place, (features, gradients) in enumerate(gathered(probe.slopes())):
+    for place, (features, gradients) in enumerate(gathered(probe.gradients_of())):
         cells = tuple(range(2, gradients.dim()))
         if not _same(gradients, gradients.mean(cells, keepdim=True).expand_as(gradients)):
             raise _unfit("its gradient is not the same at every cell")
         if features.shape[2:].numel() == 1:
             raise _unfit("there is a single cell, and so no map; take it before the pooling")
-        ((_, elsewhere),) = gathered(probe.slopes_changed(place, torch.zeros_like(probe.places[place])))
+        ((_, elsewhere),) = gathered(probe.gradients_of_changed(place, torch.zeros_like(probe.activations[place])))
         if not _same(gradients, elsewhere):
             raise _unfit("its gradient depends on the features")
         maps.append((gradients.sum(cells, keepdim=True) * features).sum(1))
@@ -71,10 +71,12 @@ def fullgrad(probe: Probe) -> Tensor:
     size = probe.side
     maps = probe.pixels.new_zeros(len(probe.targets), *size, dtype=torch.float32)
     biased = biases(probe)
-    for part in replace(probe, memory=1).slopes(at_pixels=True, taps=[tap for tap, _ in biased]):
+    for part in replace(probe, memory=1).gradients_of(
+        at_pixels=True, target_layers=[target_layer for target_layer, _ in biased]
+    ):
         rows = torch.tensor([t for _, t in part.rows], device=maps.device)
-        (pixels, slope), *layers = part.places
-        maps.index_add_(0, rows, _psi((pixels * slope).sum(1, keepdim=True), size))
+        (pixels, gradient), *layers = part.activations
+        maps.index_add_(0, rows, _psi((pixels * gradient).sum(1, keepdim=True), size))
         for (_, bias), (_, gradients) in zip(biased, layers, strict=True):
             maps.index_add_(0, rows, _psi(gradients * bias.to(gradients).view(1, -1, 1, 1), size))
     return maps
@@ -88,10 +90,10 @@ def _psi(contribution: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x.sum(1, keepdim=True), size=size, mode="bilinear", align_corners=False).squeeze(1)
 
 
-def biases(probe: Probe) -> list[tuple[Tap, Tensor]]:
+def biases(probe: Probe) -> list[tuple[TargetLayer, Tensor]]:
     """The encoder's convolutions and batch norms that have a bias, with it, (C,)."""
     modules = probe.task.modules()
-    with ran(modules) as encoding, torch.no_grad():
+    with record_calls(modules) as encoding, torch.no_grad():
         probe.task.encode(probe.pixels)
     found = []
     for module in dict.fromkeys(encoding):
@@ -100,7 +102,7 @@ def biases(probe: Probe) -> list[tuple[Tap, Tensor]]:
             deviation = (module.running_var + module.eps).sqrt()
             scale = module.weight if module.weight is not None else torch.ones_like(deviation)
             shift = module.bias if module.bias is not None else torch.zeros_like(deviation)
-            found.append((find_tap(module, modules), (shift - scale * module.running_mean / deviation).detach()))
+            found.append((find_target_layer(module, modules), (shift - scale * module.running_mean / deviation).detach()))
         elif isinstance(module, nn.modules.conv._ConvNd) and module.bias is not None:
-            found.append((find_tap(module, modules), module.bias.detach()))
+            found.append((find_target_layer(module, modules), module.bias.detach()))
     return found

@@ -141,7 +141,7 @@ def smooth_gradcam_pp(
     Raises:
         InputError: some feature is negative; no such feature map; neurons of another shape.
     """
-    _nonnegative(probe.places)
+    _nonnegative(probe.activations)
     copies = noisy(probe.pixels, count, sigma, seed)
     sums: list[Tensor] = []
 
@@ -153,23 +153,23 @@ def smooth_gradcam_pp(
 
     def parts() -> Iterator[tuple[Rows, Tensor]]:
         seen: set[tuple[int, int]] = set()
-        for part in probe.slopes(copies):
+        for part in probe.gradients_of(copies):
             if not sums:
-                sums.extend(a.new_zeros(3, len(probe.targets), *a.shape[1:]) for a, _ in part.places)
+                sums.extend(a.new_zeros(3, len(probe.targets), *a.shape[1:]) for a, _ in part.activations)
             new = [i for i, row in enumerate(part.rows) if row not in seen]
             seen.update(part.rows)
-            for (_, g), powers in zip(part.places, sums, strict=True):
+            for (_, g), powers in zip(part.activations, sums, strict=True):
                 index = torch.tensor([part.rows[i][1] for i in new], device=g.device)
                 for p in range(3):
                     powers[p].index_add_(0, index, g[new].pow(p + 1))
-            yield part.rows, probe.fused([rule(a, g, g.square(), g.pow(3)) for a, g in part.places])
+            yield part.rows, probe.fused([rule(a, g, g.square(), g.pow(3)) for a, g in part.activations])
 
     _, deviation = _mean_and_deviation(parts(), len(probe.targets), count)
-    return probe.fused([rule(a, *(powers / count)) for a, powers in zip(probe.places, sums, strict=True)]), deviation
+    return probe.fused([rule(a, *(powers / count)) for a, powers in zip(probe.activations, sums, strict=True)]), deviation
 
 
-def _nonnegative(places: Sequence[Tensor]) -> None:
-    low = min(float(a.min()) for a in places)
+def _nonnegative(activations: Sequence[Tensor]) -> None:
+    low = min(float(a.min()) for a in activations)
     if low < 0:
         raise InputError(
             f"smooth_gradcam_pp: expected features >= 0, as after a ReLU, got a minimum of {low:.3g}; "
@@ -210,7 +210,7 @@ def score_cam(probe: Probe) -> Tensor:
         (K, *grid), >= 0.
     """
     drawn = []
-    for a in probe.places:
+    for a in probe.activations:
         if a.dim() != 4:
             raise InputError(f"score_cam: expected features over height and width, got a grid of {a.dim() - 2} dimensions")
         channels = a.squeeze(0)
@@ -232,7 +232,8 @@ def score_cam(probe: Probe) -> Tensor:
 def ablation_cam(probe: Probe) -> Tensor:
     """Ablation-CAM: relu(sum_k w_k A_k), w_k = (y - y_k) / |y|, y_k the score with feature map k set to 0.
 
-    The paper divides by y, taken to be positive; |y| lets log-probabilities work. At the seam the encoder does not run again.
+    The paper divides by y, taken to be positive; |y| lets log-probabilities work. At the feature layer the encoder does not run
+    again.
 
     Source: Ramaswamy and Desai, "Ablation-CAM", WACV 2020, equation 2.
 
@@ -243,7 +244,7 @@ def ablation_cam(probe: Probe) -> Tensor:
         (K, *grid), >= 0.
     """
     y, drawn = probe.base(), []
-    for place, a in enumerate(probe.places):
+    for place, a in enumerate(probe.activations):
         count, drops = a.shape[1], []
         for at in range(0, count, probe.batch):
             some = torch.arange(at, min(at + probe.batch, count), device=a.device)

@@ -10,10 +10,16 @@ from mmgradcam.metrics.boxes import box_iou, box_of, loc_delta, localization_err
 from mmgradcam.metrics.captions import CiderD, bleu4, cider, meteor
 from mmgradcam.metrics.corruption_robustness import corruption_sweep
 from mmgradcam.metrics.corruptions import corrupted
-from mmgradcam.metrics.deletion_insertion import deletion, extents, insertion, occlusion_correlation, road, shown
+from mmgradcam.metrics.deletion_insertion import confidence_vs_area, deletion, insertion, occlusion_correlation, road, shown
 from mmgradcam.metrics.faithfulness import average_drop, increase, shown_only, shown_only_of_clip, win
-from mmgradcam.metrics.grounding import Prior, language_prior, likelihoods, reliance
-from mmgradcam.metrics.hallucination import calibrated, calibrations, doubt, flagged, made_up
+from mmgradcam.metrics.grounding import Prior, grounding, language_prior, log_probs_of
+from mmgradcam.metrics.hallucination import (
+    annotate_hallucination,
+    calibrated,
+    calibrations,
+    hallucination_probability,
+    is_hallucinated,
+)
 from mmgradcam.metrics.localization import (
     Localization,
     centre_in,
@@ -26,9 +32,9 @@ from mmgradcam.metrics.localization import (
     widened,
 )
 from mmgradcam.metrics.perturbations import Variants
-from mmgradcam.metrics.randomization import randomized, unlearned
+from mmgradcam.metrics.randomization import label_randomization, parameter_randomization
 from mmgradcam.metrics.robustness import adversarial, fgsm, pgd
-from mmgradcam.metrics.sanity import examine, hiding, showing
+from mmgradcam.metrics.sanity import sanity_check, topk_occlusion_drop, topk_sufficiency
 from mmgradcam.metrics.seeds import NOBODY, class_ious, mean_iou, save_seed, seed_mask
 from mmgradcam.metrics.sensitivity import methods_agree, noise_sensitivity, seed_sensitivity, swapped_labels, swapped_pictures
 from mmgradcam.metrics.significance import between, holm, within
@@ -45,6 +51,7 @@ __all__ = [
     "agreement_with_attention",
     "agreement_with_boxes",
     "agreement_with_clicks",
+    "annotate_hallucination",
     "average_drop",
     "between",
     "bleu4",
@@ -55,28 +62,27 @@ __all__ = [
     "centre_in",
     "cider",
     "class_ious",
+    "confidence_vs_area",
     "corrupted",
     "corruption_sweep",
     "deletion",
-    "doubt",
     "energy_inside",
-    "examine",
-    "extents",
     "f1_iou",
     "fgsm",
-    "flagged",
     "func_iou",
-    "hiding",
+    "grounding",
+    "hallucination_probability",
     "holm",
     "increase",
     "insertion",
     "inside_outside",
+    "is_hallucinated",
+    "label_randomization",
     "language_prior",
-    "likelihoods",
     "loc_delta",
     "localization_error",
     "localized",
-    "made_up",
+    "log_probs_of",
     "mean_iou",
     "meteor",
     "methods_agree",
@@ -84,20 +90,19 @@ __all__ = [
     "obj_iou",
     "occlusion_correlation",
     "otsu",
+    "parameter_randomization",
     "peak_in",
     "pgd",
     "pixel_box",
     "pointing_with_reject",
     "random_in",
-    "randomized",
     "rank_correlation",
     "reject_threshold",
-    "reliance",
     "road",
+    "sanity_check",
     "save_seed",
     "seed_mask",
     "seed_sensitivity",
-    "showing",
     "shown",
     "shown_only",
     "shown_only_of_clip",
@@ -105,7 +110,8 @@ __all__ = [
     "ssim",
     "swapped_labels",
     "swapped_pictures",
-    "unlearned",
+    "topk_occlusion_drop",
+    "topk_sufficiency",
     "widened",
     "win",
     "within",

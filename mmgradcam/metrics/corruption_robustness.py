@@ -50,7 +50,7 @@ def corruption_sweep(
     kinds: Sequence[Corruption] = CORRUPTIONS,
     severities: Sequence[int] = SEVERITIES,
     method: Method | AskingMethod | None = None,
-    taps: Sequence[Any] | None = None,
+    target_layers: Sequence[Any] | None = None,
     seed: int = 0,
     **query: Any,
 ) -> list[Swept]:
@@ -62,7 +62,7 @@ def corruption_sweep(
         kinds: corruptions.
         severities: of each, 1 to 5.
         method: as for `explain`.
-        taps: as for `explain`.
+        target_layers: as for `explain`.
         seed: of the noise.
         **query: what to explain; what the model says of the clean picture is explained on the others, too.
 
@@ -70,10 +70,10 @@ def corruption_sweep(
         One row per corruption, severity and target, in that order.
     """
     image = open_picture(picture)
-    clean = explain(task, image, method=method, taps=taps, **query)
+    clean = explain(task, image, method=method, target_layers=target_layers, **query)
     steps = [(kind, severity) for kind in kinds for severity in severities]
     worse = [corrupted(image, kind, severity, seed) for kind, severity in steps]
-    made = explain(asking(task, clean.targets), worse, method=method, taps=taps)
+    made = explain(asking(task, clean.targets), worse, method=method, target_layers=target_layers)
     rows = []
     for (kind, severity), one in zip(steps, made, strict=True):
         found = zip(clean.labels, *compared(clean, one), clean.scores.tolist(), one.scores.tolist(), strict=True)

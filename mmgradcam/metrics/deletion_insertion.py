@@ -16,13 +16,13 @@ from mmgradcam.errors import InputError
 from mmgradcam.methods import occlusion
 from mmgradcam.metrics.agreement import rank_correlation
 from mmgradcam.metrics.imputation import impute
-from mmgradcam.metrics.perturbations import Change, Explained, Seen, Variants, blacked, blurred, greyed, variants_of
+from mmgradcam.metrics.perturbations import Change, Explained, Seen, Variants, fill_black, fill_blur, fill_mean, variants_of
 
 SHARES = tuple(i / 10 for i in range(11))
 """Shares of the picture's pixels, and quantiles of its heat, at which curves are taken."""
 
 
-def deletion(explained: Explained, change: Change = greyed, shares: Sequence[float] = SHARES) -> Tensor:
+def deletion(explained: Explained, change: Change = fill_mean, shares: Sequence[float] = SHARES) -> Tensor:
     """Area under the score while the hottest pixels are taken away: the lower, the more the score rests on them.
 
     Source: Petsiuk et al., "RISE", BMVC 2018, section 4.3, on the probability there; on the task's own score here. captum has
@@ -40,7 +40,7 @@ def deletion(explained: Explained, change: Change = greyed, shares: Sequence[flo
     return _area(_curve(variants, change, [1 - share for share in shares], hottest=False), shares)
 
 
-def insertion(explained: Explained, change: Change = blurred, shares: Sequence[float] = SHARES) -> Tensor:
+def insertion(explained: Explained, change: Change = fill_blur, shares: Sequence[float] = SHARES) -> Tensor:
     """Area under the score while the hottest pixels are put into a blurred picture: the higher, the sooner the score is there.
 
     Source: as of `deletion`.
@@ -78,7 +78,7 @@ def road(explained: Explained, shares: Sequence[float] = (0.2, 0.4, 0.6, 0.8)) -
     return (rest_gone - relevant_gone).mean(1) / 2
 
 
-def shown(explained: Explained, change: Change = blacked) -> tuple[Tensor, Tensor]:
+def shown(explained: Explained, change: Change = fill_black) -> tuple[Tensor, Tensor]:
     """The confidence on the picture, and on the picture times the heat: Y and O of average drop, increase and win.
 
     Source: Chattopadhyay et al. 2018, section 4.1.
@@ -101,7 +101,9 @@ def shown(explained: Explained, change: Change = blacked) -> tuple[Tensor, Tenso
     return told[: len(variants)], told[len(variants) :]
 
 
-def extents(explained: Explained, quantiles: Sequence[float] = SHARES, change: Change = blacked) -> tuple[Tensor, Tensor]:
+def confidence_vs_area(
+    explained: Explained, quantiles: Sequence[float] = SHARES, change: Change = fill_black
+) -> tuple[Tensor, Tensor]:
     """How much of the picture the map needs: what it keeps above each of its quantiles, and the confidence that leaves.
 
     Of equal values as many are kept as the quantile leaves, in a random order that is the same for all maps: else a map that is
@@ -157,7 +159,7 @@ def occlusion_correlation(explained: Explained, size: int | None = None) -> Tens
         key = (id(seen), tuple(id(target) for target in one.targets))
         if key not in known:
             side = size or max(2, min(seen.shape[-2:]) // 7)
-            occluded = one.by(partial(occlusion, size=side, stride=max(1, side // 2)))
+            occluded = one.with_method(partial(occlusion, size=side, stride=max(1, side // 2)))
             known[key] = list(occluded.maps)
         for k, other in enumerate(known[key]):
             heat = variants.heat(variants.rows.index((e, k)))

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from mmgradcam.engine import encode, scores
 from mmgradcam.errors import InputError
-from mmgradcam.explaining.model_input import view_of
+from mmgradcam.explaining.model_input import model_input_of
 from mmgradcam.explanation import Explanation
 from mmgradcam.images.clips import Clip
 from mmgradcam.images.pictures import open_picture
-from mmgradcam.layers import left_as_found
+from mmgradcam.layers import preserve_state
 from mmgradcam.metrics.perturbations import Seen, task_of
 from mmgradcam.task import Target, Task
 
@@ -29,14 +29,14 @@ BATCH = 32
 
 
 @overload
-def reliance(explanations: Explanation, without: Any = ..., batch: int = ...) -> Floats: ...
+def grounding(explanations: Explanation, without: Any = ..., batch: int = ...) -> Floats: ...
 
 
 @overload
-def reliance(explanations: Sequence[Explanation], without: Any = ..., batch: int = ...) -> list[Floats]: ...
+def grounding(explanations: Sequence[Explanation], without: Any = ..., batch: int = ...) -> list[Floats]: ...
 
 
-def reliance(
+def grounding(
     explanations: Explanation | Sequence[Explanation], without: Any = "grey", batch: int = BATCH
 ) -> Floats | list[Floats]:
     """How much more likely the picture makes each target: log p(target | picture) - log p(target | what is shown instead).
@@ -58,27 +58,27 @@ def reliance(
     Source: the pointwise mutual information of target and picture (Fano 1961), the model's marginal being that without it.
     """
     if isinstance(explanations, Explanation):
-        (made,) = reliance([explanations], without, batch)
+        (made,) = grounding([explanations], without, batch)
         return made
     noted = [_noted(one) if isinstance(without, str) and without == "grey" else None for one in explanations]
     asked = [one for one, known in zip(explanations, noted, strict=True) if known is None]
-    found = (given - instead for given, instead in likelihoods(asked, [without], batch))
+    found = (given - instead for given, instead in log_probs_of(asked, [without], batch))
     return [next(found) if known is None else known for known in noted]
 
 
-def likelihoods(explanations: Sequence[Explanation], without: Sequence[Any], batch: int = BATCH) -> list[Floats]:
+def log_probs_of(explanations: Sequence[Explanation], without: Sequence[Any], batch: int = BATCH) -> list[Floats]:
     """Log-probabilities of each explanation's targets given its picture, and given each of V things shown instead.
 
     Args:
         explanations: of one task.
-        without: V of what `reliance` takes.
+        without: V of what `grounding` takes.
         batch: pictures encoded together.
 
     Returns:
         Of each explanation (1 + V, K) natural logarithms.
 
     Raises:
-        InputError: as `reliance`.
+        InputError: as `grounding`.
     """
     together = zip(explanations, _features(explanations, without, batch), strict=True)
     return [_likely(one.task, features, one.targets) for one, features in together]
@@ -130,14 +130,14 @@ def language_prior(explanation: Explanation, others: Sequence[Any] = (), top: in
     Raises:
         InputError: it is of no question, or of answers without probabilities.
     """
-    question, first = explanation.about.query.get("question"), explanation[0]
+    question, first = explanation.metadata.query.get("question"), explanation[0]
     if question is None:
         raise InputError("language_prior: expected an explanation of one question's answer, explain(..., question=...)")
-    task, size = first.task, first.again.view.size
+    task, size = first.task, first.explainer.view.size
     query = {"question": question, "top": top, **({} if size is None else {"size": size})}
     (features,) = _features([first], ["grey", *others])
     candidates: dict[str, Target] = {}
-    with left_as_found(task.modules()), torch.no_grad():
+    with preserve_state(task.modules()), torch.no_grad():
         for row in features[1:]:
             for target in task.targets(row[None], **query):
                 candidates.setdefault(target.label, target)
@@ -153,8 +153,8 @@ def language_prior(explanation: Explanation, others: Sequence[Any] = (), top: in
 
 
 def _noted(one: Explanation) -> Floats | None:
-    """What `explain(..., reliance=True)` noted."""
-    noted = [target.reliance for target in one.targets if target.reliance is not None]
+    """What `explain(..., grounding=True)` noted."""
+    noted = [target.grounding for target in one.targets if target.grounding is not None]
     return np.array(noted) if len(noted) == len(one) else None
 
 
@@ -167,10 +167,10 @@ def _features(explanations: Sequence[Explanation], without: Sequence[Any], batch
     device = task.device
     at = 0
     while at < len(explanations):
-        seen = [Seen(task, one.again.view) for one in explanations[at : at + size]]
+        seen = [Seen(task, one.explainer.view) for one in explanations[at : at + size]]
         alike = next((i for i, one in enumerate(seen) if one.pixels.shape != seen[0].pixels.shape), len(seen))
         shown = [pixels for one in seen[:alike] for pixels in [one.pixels, *(_shown(one, other) for other in instead)]]
-        with left_as_found(task.modules()), torch.no_grad():
+        with preserve_state(task.modules()), torch.no_grad():
             features = encode(task, torch.stack(shown).to(device), []).features.detach()
         yield from torch.split(features, 1 + len(instead))
         at += alike
@@ -187,7 +187,7 @@ def _opened(other: Any) -> Any:
 def _shown(seen: Seen, without: Any) -> Tensor:
     """What the model is shown in place of a picture, or of every frame of a clip."""
     if isinstance(without, str):
-        return seen.plain(128) if without == "grey" else seen.blurred()
+        return seen.plain(128) if without == "grey" else seen.fill_blur()
     view = seen.view
     if callable(without):
         without = without(seen.pixels)
@@ -196,7 +196,7 @@ def _shown(seen: Seen, without: Any) -> Tensor:
             raise InputError("without: expected a prepared tensor, as the explanation was made of one, got a picture")
         cut = ImageOps.fit(without, view.picture.size)
         source = cut if view.clip is None else Clip((cut,) * len(view.clip), view.clip.rate)
-        return view_of(seen.task, source).pixels
+        return model_input_of(seen.task, source).pixels
     if without.shape != seen.pixels.shape:
         raise InputError(f"without: expected a tensor {tuple(seen.pixels.shape)}, got {tuple(without.shape)}")
     return without.to(seen.pixels)
@@ -204,14 +204,14 @@ def _shown(seen: Seen, without: Any) -> Tensor:
 
 def _likely(task: Task, features: Tensor, targets: Sequence[Target]) -> Floats:
     """(N, K) log-probabilities of K targets given the features of N pictures."""
-    with left_as_found(task.modules()), torch.no_grad():
+    with preserve_state(task.modules()), torch.no_grad():
         if task.unit == "log-probability":
             rows: list[Tensor | None] = list(scores(task, features, targets))
         else:
-            rows = [task.likelihood(row[None], targets) for row in features]
+            rows = [task.log_prob(row[None], targets) for row in features]
     known = [row for row in rows if row is not None]
     if len(known) < len(rows):
         raise InputError(
-            f"{task.name}: reliance needs log-probabilities of its targets, and it has none; give the task a `likelihood`"
+            f"{task.name}: reliance needs log-probabilities of its targets, and it has none; give the task a `log_prob`"
         )
     return np.asarray(torch.stack(known).double().cpu().numpy())

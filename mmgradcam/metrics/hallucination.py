@@ -17,11 +17,11 @@ from torch import Tensor
 
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
-from mmgradcam.metrics.grounding import Floats, likelihoods
+from mmgradcam.metrics.grounding import Floats, log_probs_of
 
 MOVES = ((0.03, 0.0), (-0.025, 0.025), (0.0, -0.04), (0.03, 0.03))
 """Shifts right and down, as shares of the sides, that a statement read off the picture outlasts."""
-COLUMNS = ("log p", "reliance", "unsteady")
+COLUMNS = ("log p", "grounding", "unsteady")
 """What the flag rests on; see `evidence`."""
 LIMITS = ((-12.0, 0.0), (-8.0, 8.0), (-4.6, 1.6))
 """What lies beyond says nothing more."""
@@ -32,14 +32,16 @@ Calibration = Mapping[str, Any]
 
 
 @overload
-def made_up(explanations: Explanation, fitted: Calibration | None = ...) -> Floats: ...
+def hallucination_probability(explanations: Explanation, fitted: Calibration | None = ...) -> Floats: ...
 
 
 @overload
-def made_up(explanations: Sequence[Explanation], fitted: Calibration | None = ...) -> list[Floats]: ...
+def hallucination_probability(explanations: Sequence[Explanation], fitted: Calibration | None = ...) -> list[Floats]: ...
 
 
-def made_up(explanations: Explanation | Sequence[Explanation], fitted: Calibration | None = None) -> Floats | list[Floats]:
+def hallucination_probability(
+    explanations: Explanation | Sequence[Explanation], fitted: Calibration | None = None
+) -> Floats | list[Floats]:
     """How likely it is that a word or an answer is made up: that the picture does not hold what it says.
 
     A logistic regression on what the model itself gives away (`evidence`). It is calibrated at even odds, as if half of what
@@ -59,7 +61,7 @@ def made_up(explanations: Explanation | Sequence[Explanation], fitted: Calibrati
             from a file.
     """
     if isinstance(explanations, Explanation):
-        (made,) = made_up([explanations], fitted)
+        (made,) = hallucination_probability([explanations], fitted)
         return made
     by = [fitted or _fitted(one) for one in explanations]
     return [
@@ -68,25 +70,25 @@ def made_up(explanations: Explanation | Sequence[Explanation], fitted: Calibrati
     ]
 
 
-def flagged(explanation: Explanation, fitted: Calibration | None = None) -> npt.NDArray[np.bool_]:
+def is_hallucinated(explanation: Explanation, fitted: Calibration | None = None) -> npt.NDArray[np.bool_]:
     """(K,) bool: which of what is said to doubt: P above 0.5 and above what 5% of the true ones reached, in validation."""
     told = fitted or _fitted(explanation)
-    return np.asarray(made_up(explanation, told) > told["threshold"])
+    return np.asarray(hallucination_probability(explanation, told) > told["threshold"])
 
 
-def doubt(explanation: Explanation, fitted: Calibration | None = None) -> Explanation:
+def annotate_hallucination(explanation: Explanation, fitted: Calibration | None = None) -> Explanation:
     """The same explanation, what is said in it marked with how likely it is made up, which pages, tables and files show."""
     told, made = fitted or _fitted(explanation), copy(explanation)
     made.targets = [
-        replace(t, made_up=None if np.isnan(p) else float(p), flagged=bool(p > told["threshold"]))
-        for t, p in zip(explanation.targets, made_up(explanation, told), strict=True)
+        replace(t, hallucination_probability=None if np.isnan(p) else float(p), is_hallucinated=bool(p > told["threshold"]))
+        for t, p in zip(explanation.targets, hallucination_probability(explanation, told), strict=True)
     ]
     return made
 
 
 def calibrated(explanation: Explanation) -> bool:
     """Whether a flag was calibrated for its model."""
-    return any(explanation.about.model in told["models"] for told in calibrations().values())
+    return any(explanation.metadata.model in told["models"] for told in calibrations().values())
 
 
 @cache
@@ -110,7 +112,7 @@ def evidence(explanations: Sequence[Explanation], batch: int = 48) -> list[Float
         grey; and the logarithm of its standard deviation, at least 0.01, over the picture and four copies shifted a little.
     """
     shown = ["grey", *(partial(shifted, right=right, down=down) for right, down in MOVES)]
-    return [columns(rows) for rows in likelihoods(explanations, shown, batch)]
+    return [columns(rows) for rows in log_probs_of(explanations, shown, batch)]
 
 
 def columns(rows: Floats) -> Floats:
@@ -140,8 +142,8 @@ def chances(fitted: Calibration, x: Floats) -> Floats:
 
 def _fitted(one: Explanation) -> Calibration:
     for told in calibrations().values():
-        if one.about.model in told["models"]:
+        if one.metadata.model in told["models"]:
             return told
     raise InputError(
-        f"made_up: no flag is calibrated for {one.about.model}; fitted=calibrations()['words'] tries that of others"
+        f"made_up: no flag is calibrated for {one.metadata.model}; fitted=calibrations()['words'] tries that of others"
     )

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mmgradcam.engine import encode, paired
 from mmgradcam.errors import InputError
-from mmgradcam.explaining.model_input import View, blank_of
+from mmgradcam.explaining.model_input import ModelInput, baseline_input
 from mmgradcam.explanation import Explanation
 from mmgradcam.images.pictures import of_tiles
-from mmgradcam.layers import left_as_found
+from mmgradcam.layers import preserve_state
 from mmgradcam.render import heatmaps
 from mmgradcam.task import Target, Task
 
@@ -34,7 +34,7 @@ class Seen:
     """
 
     task: Task
-    view: View
+    view: ModelInput
     _kept: dict[Any, Tensor] = field(default_factory=dict)
 
     @property
@@ -57,12 +57,12 @@ class Seen:
         return self.pixels * share + rest * (1 - share)
 
     def plain(self, level: int) -> Tensor:
-        """What the model sees of one grey, 0..255, in place of the picture; see `blank_of`."""
+        """What the model sees of one grey, 0..255, in place of the picture; see `baseline_input`."""
         if level not in self._kept:
-            self._kept[level] = blank_of(self.task, self.view, level)
+            self._kept[level] = baseline_input(self.task, self.view, level)
         return self._kept[level]
 
-    def blurred(self, share: float = 0.1) -> Tensor:
+    def fill_blur(self, share: float = 0.1) -> Tensor:
         """The pixels under a Gaussian blur whose standard deviation is a share of the shorter side."""
         if ("blur", share) not in self._kept:
             planes = self.pixels.reshape(-1, 1, *self.pixels.shape[-2:]).float()
@@ -70,19 +70,19 @@ class Seen:
         return self._kept["blur", share]
 
 
-def blacked(seen: Seen, mask: Tensor) -> Tensor:
+def fill_black(seen: Seen, mask: Tensor) -> Tensor:
     """What is not kept becomes black, as in Grad-CAM++'s E = L o I."""
     return seen.kept(mask, seen.plain(0))
 
 
-def greyed(seen: Seen, mask: Tensor) -> Tensor:
+def fill_mean(seen: Seen, mask: Tensor) -> Tensor:
     """What is not kept becomes middle grey."""
     return seen.kept(mask, seen.plain(128))
 
 
-def blurred(seen: Seen, mask: Tensor) -> Tensor:
+def fill_blur(seen: Seen, mask: Tensor) -> Tensor:
     """What is not kept is blurred beyond recognition."""
-    return seen.kept(mask, seen.blurred())
+    return seen.kept(mask, seen.fill_blur())
 
 
 class Variants:
@@ -110,7 +110,7 @@ class Variants:
         of_picture: dict[tuple[int, int], Seen] = {}
         self.seen: list[Seen] = []
         for one in explanations:
-            view: View = one.again.view
+            view: ModelInput = one.explainer.view
             key = id(view.clip or view.picture), id(view.pixels)  # the same picture may have been changed on the way
             self.seen.append(of_picture.setdefault(key, Seen(self.task, view)))
         self.encodes = 0
@@ -163,7 +163,7 @@ class Variants:
         """
         found: list[Tensor] = []
         coming = iter(asked)
-        with left_as_found(self.task.modules()), torch.no_grad():
+        with preserve_state(self.task.modules()), torch.no_grad():
             while part := self._part(coming):
                 found.append(self._asked(part, change, likely))
         return torch.cat(found) if found else torch.empty(0)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from mmgradcam.engine import encode, scores
 from mmgradcam.errors import InputError, ModelError
-from mmgradcam.explaining.explainer import Again
+from mmgradcam.explaining.explainer import BoundExplainer
 from mmgradcam.explanation import Explanation
-from mmgradcam.layers import left_as_found, ran
+from mmgradcam.layers import preserve_state, record_calls
 from mmgradcam.metrics.similarity import Floats, floats, spearman, ssim
 from mmgradcam.task import Target, Task
 from mmgradcam.utils.locks import exclusive
@@ -46,7 +46,7 @@ class Stage:
     scores: Floats
 
 
-def again_of(explanation: Explanation) -> Again:
+def explainer_of(explanation: Explanation) -> BoundExplainer:
     """The way an explanation was made.
 
     Raises:
@@ -54,11 +54,13 @@ def again_of(explanation: Explanation) -> Again:
     """
     if not explanation.targets:
         raise InputError("a check needs a target, and this explanation has none")
-    again: Again = explanation.again
+    again: BoundExplainer = explanation.explainer
     return again
 
 
-def randomized(explanation: Explanation, seed: int = 0, how: str = "cascading", stages: int | None = 8) -> list[Stage]:
+def parameter_randomization(
+    explanation: Explanation, seed: int = 0, how: str = "cascading", stages: int | None = 8
+) -> list[Stage]:
     """The model parameter randomization test: maps of what the model learned must change when that is thrown away.
 
     The layers of a copy of the model are made random, in the order from the last that runs down to the first, and the same
@@ -82,8 +84,8 @@ def randomized(explanation: Explanation, seed: int = 0, how: str = "cascading", 
     """
     if how not in HOW:
         raise InputError(f'randomized: expected how="cascading" or "independent", got {how!r}')
-    again = again_of(explanation)
-    task, taps = copied(again.how.task, again.how.taps)
+    again = explainer_of(explanation)
+    task, target_layers = copied(again.how.task, again.how.target_layers)
     layers = layers_of(task, again.view.pixels, explanation.targets)
     size = len(layers) if stages is None else max(1, min(stages, len(layers)))
     made = []
@@ -91,7 +93,7 @@ def randomized(explanation: Explanation, seed: int = 0, how: str = "cascading", 
         some = [layers[i] for i in part]
         before = [{k: v.clone() for k, v in layer.own().items()} for layer in some]
         anew = sum(reset(layer.module, seed, int(i)) for i, layer in zip(part, some, strict=True))
-        (other,) = again.of([explanation.targets], [again.view.pixels], {"task": task, "taps": taps})
+        (other,) = again.of([explanation.targets], [again.view.pixels], {"task": task, "target_layers": target_layers})
         names = tuple(layer.name for layer in some)
         pairs = [(part_of(explanation.maps), part_of(other.maps)) for part_of in (torch.abs, torch.relu)]
         absolute, positive = (spearman(*pair) for pair in pairs)
@@ -102,8 +104,9 @@ def randomized(explanation: Explanation, seed: int = 0, how: str = "cascading", 
     return made
 
 
-def unlearned(explanation: Explanation, seeds: Sequence[int] = (0, 1, 2)) -> Floats:
-    """How alike maps are to those of models of the same make that learned nothing: `randomized`'s last stage, several times.
+def label_randomization(explanation: Explanation, seeds: Sequence[int] = (0, 1, 2)) -> Floats:
+    """How alike maps are to those of models of the same make that learned nothing: `parameter_randomization`'s last stage,
+    several times.
 
     A single random model may look where the trained one does by chance; an edge detector looks there every time.
 
@@ -114,8 +117,8 @@ def unlearned(explanation: Explanation, seeds: Sequence[int] = (0, 1, 2)) -> Flo
     Returns:
         (models, K) rank correlations of the positive maps.
     """
-    again = again_of(explanation)
-    task, taps = copied(again.how.task, again.how.taps)
+    again = explainer_of(explanation)
+    task, target_layers = copied(again.how.task, again.how.target_layers)
     layers = layers_of(task, again.view.pixels, explanation.targets)
     learned = [{k: v.clone() for k, v in layer.own().items()} for layer in layers]
     made = []
@@ -123,7 +126,7 @@ def unlearned(explanation: Explanation, seeds: Sequence[int] = (0, 1, 2)) -> Flo
         for number, (layer, kept) in enumerate(zip(layers, learned, strict=True)):
             layer.put(kept)
             reset(layer.module, seed, number)
-        (other,) = again.of([explanation.targets], [again.view.pixels], {"task": task, "taps": taps})
+        (other,) = again.of([explanation.targets], [again.view.pixels], {"task": task, "target_layers": target_layers})
         made.append(spearman(torch.relu(explanation.maps), torch.relu(other.maps)))
     return np.stack(made)
 
@@ -146,15 +149,15 @@ class Weights:
                 tensor.copy_(values[name])
 
 
-def copied(task: Task, taps: Sequence[Any]) -> tuple[Task, tuple[Any, ...]]:
-    """A copy of a task with its models, and the taps that are layers of them.
+def copied(task: Task, target_layers: Sequence[Any]) -> tuple[Task, tuple[Any, ...]]:
+    """A copy of a task with its models, and the target layers that are layers of them.
 
     Raises:
         ModelError: it cannot be copied.
     """
     try:
         with task.exclusive():
-            made: tuple[Task, tuple[Any, ...]] = copy.deepcopy((task, tuple(taps)))
+            made: tuple[Task, tuple[Any, ...]] = copy.deepcopy((task, tuple(target_layers)))
     except (TypeError, RuntimeError) as error:
         raise ModelError(f"{task.name}: cannot be copied to make its weights random: {error}") from error
     shared = {id(p) for root in task.modules() for p in root.parameters()}
@@ -170,7 +173,7 @@ def layers_of(task: Task, pixels: Tensor, targets: Sequence[Target]) -> list[Wei
         InputError: the model has no weights.
     """
     roots = task.modules()
-    with left_as_found(roots), ran(roots) as order, torch.no_grad():
+    with preserve_state(roots), record_calls(roots) as order, torch.no_grad():
         device = next((p.device for root in roots for p in root.parameters()), pixels.device)
         scores(task, encode(task, pixels[None].to(device), []).features.detach(), targets)
     at = {module: i for i, module in enumerate(order)}

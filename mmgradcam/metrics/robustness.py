@@ -16,7 +16,7 @@ from mmgradcam.errors import InputError
 from mmgradcam.explaining.explain import explain
 from mmgradcam.explanation import Explanation
 from mmgradcam.images.pictures import iou, open_picture
-from mmgradcam.layers import left_as_found
+from mmgradcam.layers import preserve_state
 from mmgradcam.metrics.localization import Mask, peak_in
 from mmgradcam.metrics.similarity import spearman
 from mmgradcam.probe import AskingMethod
@@ -88,7 +88,7 @@ def adversarial(
     wrong: int | str | None = None,
     masks: Sequence[Mask] = (),
     method: Method | AskingMethod | None = None,
-    taps: Sequence[Any] | None = None,
+    target_layers: Sequence[Any] | None = None,
     seed: int = 0,
 ) -> Adversarial:
     """Attacks a classifier, and compares the maps of what is truly in the picture before and after.
@@ -109,7 +109,7 @@ def adversarial(
         wrong: the class that the model shall see instead; by default whichever comes out.
         masks: of each true class, (H, W) on the picture, where it is.
         method: as for `explain`.
-        taps: as for `explain`.
+        target_layers: as for `explain`.
         seed: of the attack's random start.
 
     Raises:
@@ -119,11 +119,11 @@ def adversarial(
     if masks and len(masks) != len(labels):
         raise InputError(f"masks: expected one per true class, {len(labels)}, got {len(masks)}")
     image = open_picture(picture)
-    how: dict[str, Any] = {"method": method, "taps": taps}
+    how: dict[str, Any] = {"method": method, "target_layers": target_layers}
     before = explain(task, image, classes=labels, **how)
     device = task.device
     clean, low, high = (_prepared(task, one).to(device) for one in (image, *(Image.new("RGB", image.size, c) for c in BOUNDS)))
-    with left_as_found(task.modules()):
+    with preserve_state(task.modules()):
         model = _Logits(task, low, high, clean)
         start = model.unit(clean)
         true, aim = model.index(labels[0]), None if wrong is None else model.index(wrong)
@@ -142,7 +142,7 @@ def adversarial(
     pixels = model.pixels(found).cpu()
     seen = explain(task, pixels, classes=labels, **how)
     after = Explanation(
-        before.picture, before.box, seen.targets, seen.maps, seen.scores, seen.words, seen.problems, seen.about, task
+        before.picture, before.box, seen.targets, seen.maps, seen.scores, seen.words, seen.warnings, seen.metadata, task
     )
     return Adversarial(
         pixels,

@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmgradcam.explanation import Explanation
+from mmgradcam.explanation import FAIL, PASS, WEAK, Explanation, SanityResult
 from mmgradcam.images.pictures import Box
-from mmgradcam.metrics.perturbations import Variants, greyed
-from mmgradcam.metrics.randomization import unlearned
+from mmgradcam.metrics.perturbations import Variants, fill_mean
+from mmgradcam.metrics.randomization import label_randomization
 from mmgradcam.metrics.sensitivity import noise_sensitivity
 from mmgradcam.metrics.similarity import Floats
-from mmgradcam.storage.record import FAILS, PASSES, WEAK, Verdict
 from mmgradcam.task import Task
 
 ALIKE, HOLDS = 0.8, 0.5
@@ -23,16 +22,17 @@ AREAS = {"tenth": 0.1, "quarter": 0.25}
 RANDOM, MODELS = 8, 3
 
 
-def examine(explanation: Explanation, seed: int = 0) -> Explanation:
+def sanity_check(explanation: Explanation, seed: int = 0) -> Explanation:
     """Says of each map whether it passes a sanity check, with the figures that say so.
 
     "map fails": it shows nothing; or `weights`, its mean rank correlation with the maps of three models that learned nothing
-    (`unlearned`), is at least .8; or `noise`, its mean rank correlation with the maps under noise of a twentieth of the
-    picture's range (`noise_sensitivity`), is below .5. "map passes": its hottest tenth or quarter is needed, since hiding it
-    costs the target at least .3 nats of log-probability (a factor of 1.35) more than hiding a random part of that area does on
-    average (`hiding`); or it costs at least .05 nats more, and its hottest quarter is enough, since showing nothing else gives
-    the target at least 1 nat more than a random quarter does (`showing`): a person who fills a photo is still seen when a
-    part is hidden. Else "map is weak"; so it is with most words such as "a", which owe the picture nothing.
+    (`label_randomization`), is at least .8; or `noise`, its mean rank correlation with the maps under noise of a twentieth of
+    the picture's range (`noise_sensitivity`), is below .5. "map passes": its hottest tenth or quarter is needed, since hiding
+    it costs the target at least .3 nats of log-probability (a factor of 1.35) more than hiding a random part of that area does
+    on average (`topk_occlusion_drop`); or it costs at least .05 nats more, and its hottest quarter is enough, since showing
+    nothing else gives the target at least 1 nat more than a random quarter does (`topk_sufficiency`): a person who fills a
+    photo is still seen when a part is hidden. Else "map is weak"; so it is with most words such as "a", which owe the picture
+    nothing.
 
     A map that passes shows what the target rests on. It does not say that the target is true of the picture, and it may peak
     beside the thing. The limits were chosen on validation scenes and on training photos; docs/trust.md has what they do on
@@ -45,9 +45,10 @@ def examine(explanation: Explanation, seed: int = 0) -> Explanation:
         seed: of the random weights, the noise and the random parts.
 
     Returns:
-        The same explanation with `verdicts`, which pages, tables and files show. Their figures: `weights` and `noise`, -1..1,
-        and in log-probability, natural logarithm, or in the score's unit where there is no probability: what hiding costs,
-        `hot_tenth`, `other_tenth`, `hot_quarter`, `other_quarter`, and what showing gives, `shown_quarter`, `shown_other`.
+        The same explanation with `sanity_results`, which pages, tables and files show. Their figures: `weights` and `noise`,
+        -1..1, and in log-probability, natural logarithm, or in the score's unit where there is no probability: what hiding
+        costs, `hot_tenth`, `other_tenth`, `hot_quarter`, `other_quarter`, and what showing gives, `shown_quarter`,
+        `shown_other`.
 
     Raises:
         InputError: it was loaded from a file, and has no model.
@@ -57,21 +58,23 @@ def examine(explanation: Explanation, seed: int = 0) -> Explanation:
     if not explanation.targets:
         return made
     columns: dict[str, Floats] = {
-        "weights": unlearned(explanation, range(MODELS * seed, MODELS * (seed + 1))).mean(0),
+        "weights": label_randomization(explanation, range(MODELS * seed, MODELS * (seed + 1))).mean(0),
         "noise": noise_sensitivity(explanation, seed=seed).correlation,
     }
     for name, area in AREAS.items():
-        columns[f"hot_{name}"], columns[f"other_{name}"] = hiding(explanation, area, seed=seed)
-    columns["shown_quarter"], columns["shown_other"] = showing(explanation, AREAS["quarter"], seed=seed)
-    unit = "nats" if has_likelihood(explanation.task) else f"of the {explanation.about.unit}"
-    made.verdicts = [
-        verdict_of(one.problem, unit, {name: float(column[k]) for name, column in columns.items()})
+        columns[f"hot_{name}"], columns[f"other_{name}"] = topk_occlusion_drop(explanation, area, seed=seed)
+    columns["shown_quarter"], columns["shown_other"] = topk_sufficiency(explanation, AREAS["quarter"], seed=seed)
+    unit = "nats" if has_likelihood(explanation.task) else f"of the {explanation.metadata.unit}"
+    made.sanity_results = [
+        sanity_result_of(one.warning, unit, {name: float(column[k]) for name, column in columns.items()})
         for k, one in enumerate(explanation)
     ]
     return made
 
 
-def hiding(explanation: Explanation, area: float = 0.1, count: int = RANDOM, seed: int = 0) -> tuple[Floats, Floats]:
+def topk_occlusion_drop(
+    explanation: Explanation, area: float = 0.1, count: int = RANDOM, seed: int = 0
+) -> tuple[Floats, Floats]:
     """What it costs to hide the hottest part of the picture, and what a random part of the same area.
 
     What is hidden turns grey, of the hottest part only where there is heat; random parts are blobs, the same for all targets.
@@ -89,16 +92,16 @@ def hiding(explanation: Explanation, area: float = 0.1, count: int = RANDOM, see
     return whole - hot, whole - other
 
 
-def showing(explanation: Explanation, area: float = 0.25, count: int = RANDOM, seed: int = 0) -> tuple[Floats, Floats]:
+def topk_sufficiency(explanation: Explanation, area: float = 0.25, count: int = RANDOM, seed: int = 0) -> tuple[Floats, Floats]:
     """What it gives to show nothing but the hottest part of the picture, and nothing but a random part of the same area.
 
-    The rest is grey. With `hiding` it is the sufficiency and comprehensiveness of DeYoung et al., "ERASER", 2020, section 5.2,
-    of pixels, and held against random parts.
+    The rest is grey. With `topk_occlusion_drop` it is the sufficiency and comprehensiveness of DeYoung et al., "ERASER", 2020,
+    section 5.2, of pixels, and held against random parts.
 
     Args:
         explanation: of K targets, made by `explain`.
         area: share of what the model sees of the picture that is shown, in 0..1.
-        count: random parts, the same as of `hiding`.
+        count: random parts, the same as of `topk_occlusion_drop`.
         seed: of the random parts.
 
     Returns:
@@ -121,7 +124,7 @@ def _told(explanation: Explanation, area: float, count: int, seed: int, *, only:
     parts = [torch.zeros_like(inside), *random_parts(inside, size, count, seed)]
     asked += [(k, part) for part in parts for k in rows]
     kept = [(k, (part | ~inside if only else ~part).float()) for k, part in asked]
-    told = variants.ask(kept, greyed, likely=likely).double().view(-1, len(rows)).numpy()
+    told = variants.ask(kept, fill_mean, likely=likely).double().view(-1, len(rows)).numpy()
     return told[1], told[0], told[2:].mean(0)
 
 
@@ -152,13 +155,13 @@ def random_parts(inside: Tensor, size: int, count: int, seed: int) -> list[Tenso
 
 def has_likelihood(task: Task) -> bool:
     """Whether a task can say log-probabilities."""
-    return task.unit == "log-probability" or type(task).likelihood is not Task.likelihood
+    return task.unit == "log-probability" or type(task).log_prob is not Task.log_prob
 
 
-def verdict_of(problem: str | None, unit: str, figures: dict[str, float]) -> Verdict:
-    """The verdict on one map, by the limits of `examine`; `problem` is why it shows nothing, `unit` that of costs."""
-    if problem:
-        return Verdict(FAILS, f"the map shows nothing ({problem})", figures)
+def sanity_result_of(warning: str | None, unit: str, figures: dict[str, float]) -> SanityResult:
+    """The verdict on one map, by the limits of `sanity_check`; `warning` is why it shows nothing, `unit` that of costs."""
+    if warning:
+        return SanityResult(FAIL, f"the map shows nothing ({warning})", figures)
     r, held = figures["weights"], figures["noise"]
     gains = {name: figures[f"hot_{name}"] - figures[f"other_{name}"] for name in AREAS}
     part = max(gains, key=gains.__getitem__)
@@ -166,19 +169,19 @@ def verdict_of(problem: str | None, unit: str, figures: dict[str, float]) -> Ver
     changes = f"when the model's weights are made random (r {_r(r)})"
     costs = f"hiding its hottest {part} costs {_n(hot)} {unit}"
     if not r < ALIKE:  # nor where it is not a number
-        return Verdict(FAILS, f"little of the map changes {changes}", figures)
+        return SanityResult(FAIL, f"little of the map changes {changes}", figures)
     if not held >= HOLDS:
-        return Verdict(FAILS, f"noise that nobody would see makes another map of it (r {_r(held)})", figures)
+        return SanityResult(FAIL, f"noise that nobody would see makes another map of it (r {_r(held)})", figures)
     shown, others = figures["shown_quarter"], figures["shown_other"]
     enough = gains[part] >= SOMEWHAT and shown - others >= ENOUGH
     if gains[part] < NEEDED and not enough:
         more = "hardly more" if gains[part] > 0 else "no more"
-        return Verdict(WEAK, f"{costs}, {more} than a random {part} ({_n(other)})", figures)
+        return SanityResult(WEAK, f"{costs}, {more} than a random {part} ({_n(other)})", figures)
     moved = "changes" if r < 0.5 else "changes somewhat"
     why = f"the map {moved} {changes}, holds under noise (r {_r(held)}), and {costs}, a random {part} {_n(other)}"
     if gains[part] < NEEDED:
         why += f"; showing nothing but its hottest quarter gives back {_n(shown)}, a random quarter {_n(others)}"
-    return Verdict(PASSES, why, figures)
+    return SanityResult(PASS, why, figures)
 
 
 def _r(value: float) -> str:

@@ -17,7 +17,7 @@ import torch
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation
 from mmgradcam.methods.perturbation import noisy
-from mmgradcam.metrics.randomization import again_of
+from mmgradcam.metrics.randomization import explainer_of
 from mmgradcam.metrics.similarity import Floats, floats, spearman, to_grid
 
 
@@ -52,7 +52,7 @@ def swapped_pictures(explanations: Sequence[Explanation]) -> list[Floats]:
     Raises:
         InputError: fewer than two, or by several models.
     """
-    agains = [again_of(one) for one in explanations]
+    agains = [explainer_of(one) for one in explanations]
     if len(agains) < 2 or len({id(again.how.task) for again in agains}) > 1:
         raise InputError(f"swapped_pictures: expected explanations of 2 pictures or more by one model, got {len(agains)}")
     first, *rest = agains
@@ -91,7 +91,7 @@ def noise_sensitivity(explanation: Explanation, sigma: float = 0.05, samples: in
         samples: noisy copies, 2 or more; each is encoded once for all targets.
         seed: of the noise.
     """
-    again = again_of(explanation)
+    again = explainer_of(explanation)
     copies = noisy(again.view.pixels[None], samples, sigma, seed)
     made = again.of([explanation.targets] * samples, list(copies))
     own = explanation.maps.flatten(1)
@@ -114,10 +114,10 @@ def seed_sensitivity(explanation: Explanation, seeds: Sequence[int] = (1, 2, 3))
     Raises:
         InputError: the method has no seed.
     """
-    again = again_of(explanation)
+    again = explainer_of(explanation)
     (method,) = cast(tuple[Callable[..., Any]], again.how.methods)
     if "seed" not in inspect.signature(method).parameters:
-        raise InputError(f"seed_sensitivity: {explanation.about.method} draws nothing at random; give one that has a seed")
+        raise InputError(f"seed_sensitivity: {explanation.metadata.method} draws nothing at random; give one that has a seed")
     pixels = [again.view.pixels]
     made = [again.of([explanation.targets], pixels, {"methods": (functools.partial(method, seed=seed),)}) for seed in seeds]
     return _likeness(explanation, [one for (one,) in made])

@@ -28,13 +28,13 @@ SIDE = 720
 
 
 @dataclass(frozen=True)
-class Track:
+class HeatTrack:
     """What one target's heat is over the frames.
 
     Attributes:
         label: what the target is called.
-        heats: (T, h, w) float32 over the whole clip and `box` of every frame, as `mmgradcam.render.heatmaps.scaled` makes them: 1 where a
-            frame has the full color. Drawn linear between the middles of cells in time and space.
+        heats: (T, h, w) float32 over the whole clip and `box` of every frame, as `mmgradcam.render.heatmaps.scaled` makes them:
+            1 where a frame has the full color. Drawn linear between the middles of cells in time and space.
         print: small print, such as a probability.
         box: the rectangle that the heats cover, in fractions of a frame.
     """
@@ -46,7 +46,7 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Moment:
+class FrameInfo:
     """What else there is to say of one frame.
 
     Attributes:
@@ -61,7 +61,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Film:
+class Animation:
     """Frames, the heat of each target over them, and what there is to say of each frame.
 
     Args:
@@ -74,10 +74,10 @@ class Film:
     """
 
     clip: Clip
-    tracks: Sequence[Track]
+    tracks: Sequence[HeatTrack]
     title: str
     note: str = ""
-    moments: Sequence[Moment] = field(default=())
+    moments: Sequence[FrameInfo] = field(default=())
     values_are: str = ""
 
     def __post_init__(self) -> None:
@@ -221,12 +221,12 @@ pick(0);run(!matchMedia('(prefers-reduced-motion: reduce)').matches&&film.frames
 """
 
 
-def _heats(track: Track) -> dict[str, Any]:
+def _heats(track: HeatTrack) -> dict[str, Any]:
     heats = torch.from_numpy(np.ascontiguousarray(track.heats))
     return heat_data(heats[None], [track.box] * len(heats))
 
 
-def _page(film: Film) -> str:
+def _page(film: Animation) -> str:
     width, height = film.clip.size
     chips = "".join(
         f'<li><button data-i="{i}" aria-pressed="false">{escape(t.label)}{f"<small>{escape(t.print)}</small>" if t.print else ""}</button></li>'

@@ -49,8 +49,8 @@ def heat_data(heats: Tensor, boxes: Sequence[Box]) -> dict[str, Any]:
         boxes: the rectangle of the picture, in fractions of its sides, that each of the T covers.
 
     Returns:
-        `grid` (T, H, W); `boxes`; `cells`: a byte for each cell, in base64; `gains`: for each of K what 255 stands for. Grids of
-        more than `HEAT_SIDE` cells a side, or `MOST_CELLS` in all, are averaged to coarser ones.
+        `grid` (T, H, W); `boxes`; `cells`: a byte for each cell, in base64; `gains`: for each of K what 255 stands for. Grids
+        of more than `HEAT_SIDE` cells a side, or `MOST_CELLS` in all, are averaged to coarser ones.
     """
     tiles, height, width = heats.shape[1:]
     share = min(1.0, (MOST_CELLS / max(heats.numel(), 1)) ** 0.5, HEAT_SIDE / height, HEAT_SIDE / width)

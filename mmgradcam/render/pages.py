@@ -6,20 +6,18 @@ from __future__ import annotations
 import json
 import math
 from html import escape
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from mmgradcam.errors import unicode_text
+from mmgradcam.explanation import Explanation
 from mmgradcam.images.pictures import of_tiles
 from mmgradcam.render import heatmaps
 from mmgradcam.render.embedded import CANVAS_SIDE, canvas_size, data_uri, fitted, heat_data, heat_script, picture_uri
 
-if TYPE_CHECKING:
-    from mmgradcam.explanation import Explanation
-
 CELL_SIDE, MOST_CELL_PIXELS, MOST_CELL_BYTES, CELL_QUALITIES = 960, 2_000_000, 200_000, (80, 60, 40, 20, 10)
-"""Of a notebook's cell: the longest side of one picture, pixels of all panels, bytes, and of the qualities the first that fits."""
+"""Of a notebook's cell: the longest side of one picture, pixels of all panels, bytes, and of the qualities the first that fits.
+"""
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#16161d;--soft:#5d5d6b;--line:#dcdce4;--paper:#fff;--chip:#f1f1f6;--on:#5b1fa8;--onink:#fff}
@@ -89,49 +87,52 @@ show(chips.length===1?kept=0:-1);
 
 def page(explanation: Explanation) -> str:
     """The page as HTML text: no file, script or picture beside it, nothing fetched; all text from models and users escaped."""
-    about = explanation.about
-    question = about.query.get("question")
+    metadata = explanation.metadata
+    question = metadata.query.get("question")
     title = str(question) if question else explanation.text
-    chips, rows, reads, verdicts = [], [], [], []
-    checked = next(filter(None, explanation.verdicts), None)
+    chips, rows, input_tokens, sanity_results = [], [], [], []
+    checked = next(filter(None, explanation.sanity_results), None)
     for i, one in enumerate(explanation):
         say = _sentence(one)
         named = " ".join(
-            filter(None, ["mute" if one.problem else "faint" if one.faint else "", "doubted" * one.targets[0].flagged])
+            filter(
+                None,
+                ["mute" if one.warning else "faint" if one.weakly_grounded else "", "doubted" * one.targets[0].is_hallucinated],
+            )
         )
         mute = f' class="{named}"' if named else ""
         small = f"<small>{one.targets[0].probability:.0%}</small>" if one.targets[0].probability is not None else ""
-        small += f"<small>{doubts(one)}</small>" if one.targets[0].flagged else ""
+        small += f"<small>{doubts(one)}</small>" if one.targets[0].is_hallucinated else ""
         chips.append(
             f'<li><button{mute} data-i="{i}" aria-pressed="false" data-say="{escape(say)}">{escape(one.label)}{small}</button></li>'
         )
         peak = one.peak
-        where = f"{peak[0]}, {peak[1]}" if peak else (one.problem or "nowhere")
-        reliance = one.targets[0].reliance
-        relies = "" if reliance is None else f"<td>{times(reliance)}</td>"
+        where = f"{peak[0]}, {peak[1]}" if peak else (one.warning or "nowhere")
+        grounding = one.targets[0].grounding
+        relies = "" if grounding is None else f"<td>{times(grounding)}</td>"
         rows.append(
             f"<tr><td>{escape(one.label)}{_doubted(one)}</td>{_mark(one) if checked else ''}<td>{one.score:.3f}</td>{relies}<td>{escape(where)}</td></tr>"
         )
-        if one.verdict is not None:
-            verdicts.append(
-                f'<p class="verdict{_tone(one)}" data-of="{i}" hidden><b>{escape(one.verdict.short)}</b>: {escape(one.verdict.why)}</p>'
+        if one.sanity_result is not None:
+            sanity_results.append(
+                f'<p class="verdict{_tone(one)}" data-of="{i}" hidden><b>{escape(one.sanity_result.headline)}</b>: {escape(one.sanity_result.reason)}</p>'
             )
         if one.importances:
             hidden = "" if i == 0 else " hidden"
-            reads.append(f'<p class="reads"{hidden}>What the answer owes each word: {_tinted(one.importances)}</p>')
-    relied = [target.reliance for target in explanation.targets if target.reliance is not None]
+            input_tokens.append(f'<p class="reads"{hidden}>What the answer owes each word: {_tinted(one.importances)}</p>')
+    relied = [target.grounding for target in explanation.targets if target.grounding is not None]
     asked = "<th>by the picture</th>" if relied else ""
     told = (
         " What does not rest on the picture is drawn faintly: after the words before it, it is about as likely without, or likelier."
         if relied
         else ""
     )
-    if any(target.flagged for target in explanation.targets):
+    if any(target.is_hallucinated for target in explanation.targets):
         told += " P is how likely the picture does not hold what is said, if half of what is said were false."
     if checked:
         told += f" {checked.CAVEAT} r is the rank correlation of two maps; a nat is a factor of 2.7 in probability."
     h, w = explanation.picture.height, explanation.picture.width
-    name = f", {escape(about.image_name)}" if about.image_name else ""
+    name = f", {escape(metadata.image_name)}" if metadata.image_name else ""
     tiled = of_tiles(explanation.box)
     heats = explanation.scaled()
     data = heat_data(heats if tiled else heats[:, None], explanation.box if tiled else (explanation.box,))  # type: ignore[arg-type]
@@ -139,14 +140,14 @@ def page(explanation: Explanation) -> str:
     canvas = f'<canvas class="heat" width="{across}" height="{down}" aria-hidden="true"></canvas>'
     return unicode_text(f"""{page_head(title, STYLE, script=True)}
 <h1>{escape(title)}</h1>
-{"".join(f'<p class="remark">{escape(one)}</p>' for one in about.remarks)}
+{"".join(f'<p class="remark">{escape(one)}</p>' for one in metadata.remarks)}
 <ul class="chips">{"".join(chips)}</ul>
 <figure style="--o:1;width:min({max(w, 512)}px,72vh*{w / h:.4f})"><img class="base" width="{w}" height="{h}" alt="{escape(title)}" src="{picture_uri(explanation.picture)}">{canvas * 2}</figure>
 <p id="say" aria-live="polite"></p>
-{"".join(verdicts)}{"".join(reads)}
+{"".join(sanity_results)}{"".join(input_tokens)}
 <div class="bar"><label for="o">heat</label><input id="o" type="range" min="0" max="100" value="100"></div>
-<div class="scroll"><table><thead><tr><th>target</th>{"<th>check</th>" if checked else ""}<th>{escape(about.unit)}</th>{asked}<th>peak (x, y)</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>
-<footer>{escape(about.method)} at {escape(about.seam)}, model {escape(about.model)}{name}. Each map is scaled to its own maximum: compare
+<div class="scroll"><table><thead><tr><th>target</th>{"<th>check</th>" if checked else ""}<th>{escape(metadata.unit)}</th>{asked}<th>peak (x, y)</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>
+<footer>{escape(metadata.method)} at {escape(metadata.feature_layer)}, model {escape(metadata.model)}{name}. Each map is scaled to its own maximum: compare
 where words look, not how strongly.{told} Made with mmgradcam.</footer>
 <script type="application/json" id="heat">{json.dumps(data)}</script>
 <script>{heat_script()}{_SCRIPT}</script></body></html>
@@ -171,43 +172,47 @@ def page_head(title: str, style: str, script: bool = False) -> str:
 def doubts(one: Explanation) -> str:
     """That a word or an answer may be made up, if it is flagged."""
     target = one.targets[0]
-    if not target.flagged or target.made_up is None:
+    if not target.is_hallucinated or target.hallucination_probability is None:
         return ""
-    return f"may be made up: P {target.made_up:.2f}".replace("P 0.", "P .")
+    return f"may be made up: P {target.hallucination_probability:.2f}".replace("P 0.", "P .")
 
 
 def _doubted(one: Explanation) -> str:
-    return f' <span class="doubtful">{doubts(one)}</span>' if one.targets[0].flagged else ""
+    return f' <span class="doubtful">{doubts(one)}</span>' if one.targets[0].is_hallucinated else ""
 
 
 def _tone(one: Explanation) -> str:
-    if one.verdict is None:
+    if one.sanity_result is None:
         return ""
-    return " good" if one.verdict.trust else " bad" * one.verdict.fails
+    return " good" if one.sanity_result.passes else " bad" * one.sanity_result.fails
 
 
 def _mark(one: Explanation) -> str:
-    return "<td></td>" if one.verdict is None else f'<td><span class="mark{_tone(one)}">{escape(one.verdict.short)}</span></td>'
+    return (
+        "<td></td>"
+        if one.sanity_result is None
+        else f'<td><span class="mark{_tone(one)}">{escape(one.sanity_result.headline)}</span></td>'
+    )
 
 
 def _sentence(one: Explanation) -> str:
-    score = f"{one.about.unit} {one.score:.3f}" + (f"; it {doubts(one)}" if one.targets[0].flagged else "")
-    if one.problem:
-        return f"“{one.label}”: {one.problem}; no heat is drawn ({score})"
-    peak, reliance = one.peak or (0, 0), one.targets[0].reliance
-    relies = "" if reliance is None else f", {times(reliance)} as likely with the picture"
-    if reliance is not None and one.faint:
-        relies = f", {'about as likely' if reliance > -0.4 else 'likelier'} without the picture ({times(reliance)})"
+    score = f"{one.metadata.unit} {one.score:.3f}" + (f"; it {doubts(one)}" if one.targets[0].is_hallucinated else "")
+    if one.warning:
+        return f"“{one.label}”: {one.warning}; no heat is drawn ({score})"
+    peak, grounding = one.peak or (0, 0), one.targets[0].grounding
+    relies = "" if grounding is None else f", {times(grounding)} as likely with the picture"
+    if grounding is not None and one.weakly_grounded:
+        relies = f", {'about as likely' if grounding > -0.4 else 'likelier'} without the picture ({times(grounding)})"
     return f"“{one.label}”: {score}{relies}, peak at x {peak[0]}, y {peak[1]}"
 
 
-def times(reliance: float) -> str:
+def times(grounding: float) -> str:
     """How many times as likely, of a difference of log-probabilities.
 
     >>> times(0.0), times(2.5), times(9.0), times(-3.0), times(-9.0)
     ('×1.0', '×12', '>×999', '×0.05', '<×0.01')
     """
-    factor = math.exp(max(min(reliance, 7.0), -7.0))
+    factor = math.exp(max(min(grounding, 7.0), -7.0))
     if not 0.01 <= factor <= 999:
         return ">×999" if factor > 1 else "<×0.01"
     return f"×{factor:.{2 if factor < 0.095 else 1 if factor < 9.95 else 0}f}"

@@ -78,19 +78,19 @@ def captions_of(scene: Scene, count: int) -> list[Caption]:
     return [make_caption(scene, rng) for _ in range(count)]
 
 
-Said = tuple[Phrase, int, tuple[int, ...]]
+CaptionSpan = tuple[Phrase, int, tuple[int, ...]]
 Parts = list[tuple[str, str, tuple[int, ...]]]
 _AND = ("and", "function", ())
 
 
-def _noun_phrase(scene: Scene, rng: np.random.Generator, taken: Sequence[int]) -> Said:
+def _noun_phrase(scene: Scene, rng: np.random.Generator, taken: Sequence[int]) -> CaptionSpan:
     """A phrase for things not spoken of yet, their number, and their indices (empty if there is none).
 
     People mention what strikes them first: the largest things, of equals the one further left. That is a rule without
     exception here: where any of several things might come next, a word rests on the rivals of its thing, too.
     """
-    free = [i for i in range(len(scene.things)) if i not in taken]
-    free.sort(key=lambda i: (-SIZES[scene.things[i].size], scene.things[i].x))
+    free = [i for i in range(len(scene.objects)) if i not in taken]
+    free.sort(key=lambda i: (-SIZES[scene.objects[i].size], scene.objects[i].x))
     for index in free:
         phrase = describe(scene, index, rng, unique=rng.random() < 0.5) or describe(scene, index, rng)
         assert phrase is not None
@@ -112,7 +112,7 @@ def _spoken(phrase: Phrase, number: int, refers: tuple[int, ...]) -> Parts:
 def _relation(scene: Scene, rng: np.random.Generator, a: tuple[int, ...], b: tuple[int, ...]) -> Parts:
     """The wording of a relation that clearly holds, mostly along the longer axis; empty if none does."""
     true = [name for name in RELATIONS if holds(name, scene, a, b, CLEAR)]
-    true.sort(key=lambda name: -min(offset(name, scene.things[i], scene.things[j]) for i in a for j in b))
+    true.sort(key=lambda name: -min(offset(name, scene.objects[i], scene.objects[j]) for i in a for j in b))
     if not true:
         return []
     wordings = RELATIONS[true[0 if rng.random() < 0.8 else -1]]
@@ -237,27 +237,27 @@ def _judge_phrase(tokens: Sequence[str], at: int, scene: Scene, result: Judgemen
         result.claims.append(Claim("unread", text, False, start))
         return at, ()
     values = {role: word for role, (word, _) in named.items()}
-    things = _best(Phrase(**values), scene)
+    objects = _best(Phrase(**values), scene)
     fits = Phrase(**values).matches(scene)
     for role, (word, position) in named.items():
-        true = bool(things) and all(getattr(scene.things[i], role) == word for i in things)
+        true = bool(objects) and all(getattr(scene.objects[i], role) == word for i in objects)
         result.claims.append(Claim(role, text, true, position))
         result.roles[position] = role
-        result.refers[position] = things if true else ()
+        result.refers[position] = objects if true else ()
     if tokens[start] in NUMBERS:
         true = len(fits) == NUMBERS.index(tokens[start])
         result.claims.append(Claim("count", text, true, start))
         result.roles[start] = "count"
         result.refers[start] = fits if true else ()
-        return at, (things,) if things else ()
-    return at, tuple((i,) for i in things)
+        return at, (objects,) if objects else ()
+    return at, tuple((i,) for i in objects)
 
 
 def _best(phrase: Phrase, scene: Scene) -> tuple[int, ...]:
     """The things the phrase fits, or else those of its kind that fit most of it."""
     points = {
         i: sum(getattr(phrase, name) == getattr(thing, name) for name in ("color", "size", "material"))
-        for i, thing in enumerate(scene.things)
+        for i, thing in enumerate(scene.objects)
         if thing.kind == phrase.kind
     }
     top = max(points.values(), default=0)

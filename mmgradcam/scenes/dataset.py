@@ -71,7 +71,7 @@ def _row(scene: Scene, side: int) -> dict[str, Any]:
         "seed": scene.seed,
         "things": [
             {"kind": t.kind, "color": t.color, "size": t.size, "material": t.material, "x": t.x, "y": t.y, "box": box.tolist()}
-            for t, box in zip(scene.things, picture.boxes, strict=True)
+            for t, box in zip(scene.objects, picture.boxes, strict=True)
         ],
         "captions": [{"words": c.words, "roles": c.roles, "refers": c.refers} for c in captions_of(scene, CAPTIONS)],
         "questions": [{"kind": q.kind, "text": q.text, "answer": q.answer, "refers": q.refers} for q in questions_of(scene)],

@@ -66,11 +66,11 @@ class Room:
 
     Attributes:
         cells: (width, height, 3) codes of kind, color and state, as minigrid has them.
-        things: color, kind and cell (x, y) of each object.
+        objects: color, kind and cell (x, y) of each object.
     """
 
     cells: npt.NDArray[np.uint8]
-    things: tuple[tuple[str, str, tuple[int, int]], ...]
+    objects: tuple[tuple[str, str, tuple[int, int]], ...]
 
     def free(self) -> list[tuple[int, int]]:
         """Cells that the agent can stand on."""
@@ -78,19 +78,19 @@ class Room:
 
     def named(self, color: str, kind: str) -> list[tuple[int, int]]:
         """Cells of the objects of a color and kind."""
-        return [at for own, what, at in self.things if (own, what) == (color, kind)]
+        return [at for own, what, at in self.objects if (own, what) == (color, kind)]
 
 
 def room_of(world: Any) -> Room:
     """The room of an environment that was reset."""
     grid = world.unwrapped.grid
-    things = []
+    objects = []
     for x in range(grid.width):
         for y in range(grid.height):
             cell = grid.get(x, y)
             if cell is not None and cell.type not in ("wall", "floor"):
-                things.append((str(cell.color), str(cell.type), (x, y)))
-    return Room(grid.encode(), tuple(things))
+                objects.append((str(cell.color), str(cell.type), (x, y)))
+    return Room(grid.encode(), tuple(objects))
 
 
 def mission(room: Room, color: str, kind: str) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmgradcam.images.clips import Clip
 from mmgradcam.scenes.render import draw_thing, ground_of, shadow_of
-from mmgradcam.scenes.scene import Scene, Thing, make_scene
+from mmgradcam.scenes.scene import ObjectAnnotation, Scene, make_scene
 
 MOTIONS = (
     "moves left",
@@ -39,7 +39,7 @@ class Motion:
 
     scene: Scene
     kind: str
-    way: tuple[Thing, ...]
+    way: tuple[ObjectAnnotation, ...]
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ def make_motion(seed: int, frames: int = 16) -> Motion:
     rng = np.random.default_rng([seed, 0x307E])
     scene = make_scene(seed)
     kind = str(rng.choice(MOTIONS))
-    still = scene.things[: int(rng.integers(1, STILL + 1))]
-    mover = replace(make_scene(int(rng.integers(2**31))).things[0], radius=float(rng.uniform(0.09, 0.15)))
-    return Motion(replace(scene, things=still), kind, _way(mover, kind, frames, rng))
+    still = scene.objects[: int(rng.integers(1, STILL + 1))]
+    mover = replace(make_scene(int(rng.integers(2**31))).objects[0], radius=float(rng.uniform(0.09, 0.15)))
+    return Motion(replace(scene, objects=still), kind, _way(mover, kind, frames, rng))
 
 
-def _way(mover: Thing, kind: str, frames: int, rng: np.random.Generator) -> tuple[Thing, ...]:
+def _way(mover: ObjectAnnotation, kind: str, frames: int, rng: np.random.Generator) -> tuple[ObjectAnnotation, ...]:
     t = np.linspace(0.0, 1.0, frames)
     radius = np.full(frames, mover.radius)
     x, y = np.zeros(frames), np.zeros(frames)
@@ -113,7 +113,7 @@ def render_motion(motion: Motion, side: int = 64) -> Moving:
     scene = motion.scene
     rng = np.random.default_rng([scene.seed, 0x307F])
     ground = ground_of(scene, side, rng)
-    for thing in scene.things:
+    for thing in scene.objects:
         ground = _laid(ground, thing, scene, side)[0]
     frames, masks = [], []
     for thing in motion.way:
@@ -125,7 +125,7 @@ def render_motion(motion: Motion, side: int = 64) -> Moving:
 
 
 def _laid(
-    canvas: npt.NDArray[np.float64], thing: Thing, scene: Scene, side: int
+    canvas: npt.NDArray[np.float64], thing: ObjectAnnotation, scene: Scene, side: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """The canvas with a thing on it, and the thing's pixels."""
     alpha, color = draw_thing(thing, scene.light, side)

@@ -124,18 +124,18 @@ def _asking(attribute: str, wordings: list[list[str]]) -> Callable[[Scene, np.ra
     """A maker of "what color is the ...": the phrase stands where the wording holds a "*"."""
 
     def make(scene: Scene, rng: np.random.Generator) -> Made:
-        index = int(rng.integers(len(scene.things)))
+        index = int(rng.integers(len(scene.objects)))
         phrase = describe(scene, index, rng, hide=attribute, unique=True)
         if phrase is None:
             return None
         words = [w for part in _some(rng, wordings) for w in (_said(phrase) if part == "*" else [part])]
-        return words, str(getattr(scene.things[index], attribute)), (index,)
+        return words, str(getattr(scene.objects[index], attribute)), (index,)
 
     return make
 
 
 def _relation(scene: Scene, rng: np.random.Generator) -> Made:
-    return _first(scene, rng, {_stands: 0.4, _where: 0.35, _which: 0.25}) if len(scene.things) > 1 else None
+    return _first(scene, rng, {_stands: 0.4, _where: 0.35, _which: 0.25}) if len(scene.objects) > 1 else None
 
 
 def _first(scene: Scene, rng: np.random.Generator, makers: dict[Callable[[Scene, np.random.Generator], Made], float]) -> Made:
@@ -146,7 +146,7 @@ def _first(scene: Scene, rng: np.random.Generator, makers: dict[Callable[[Scene,
 
 def _stands(scene: Scene, rng: np.random.Generator) -> Made:
     """Asks whether one thing stands in a relation to another."""
-    i, j = (int(k) for k in rng.choice(len(scene.things), 2, replace=False))
+    i, j = (int(k) for k in rng.choice(len(scene.objects), 2, replace=False))
     a, b = describe(scene, i, rng, unique=True), describe(scene, j, rng, unique=True)
     true = [name for name in RELATIONS if holds(name, scene, (i,), (j,), CLEAR)]
     if a is None or b is None or not true:
@@ -158,9 +158,9 @@ def _stands(scene: Scene, rng: np.random.Generator) -> Made:
 
 def _where(scene: Scene, rng: np.random.Generator) -> Made:
     """Asks on which side of one thing another stands, where one side is plainly nearer the truth than the others."""
-    i, j = (int(k) for k in rng.choice(len(scene.things), 2, replace=False))
+    i, j = (int(k) for k in rng.choice(len(scene.objects), 2, replace=False))
     a, b = describe(scene, i, rng, unique=True), describe(scene, j, rng, unique=True)
-    far = {name: offset(name, scene.things[i], scene.things[j]) for name in RELATIONS}
+    far = {name: offset(name, scene.objects[i], scene.objects[j]) for name in RELATIONS}
     first, second = sorted(far, key=lambda name: -far[name])[:2]
     if a is None or b is None or far[first] < max(CLEAR, 1.5 * far[second]):
         return None
@@ -171,14 +171,14 @@ def _where(scene: Scene, rng: np.random.Generator) -> Made:
 
 def _which(scene: Scene, rng: np.random.Generator) -> Made:
     """Asks "what color is the thing left of the red ball" where exactly one thing is, and clearly so."""
-    j, name = int(rng.integers(len(scene.things))), str(rng.choice(list(RELATIONS)))
-    there = [i for i in range(len(scene.things)) if i != j and holds(name, scene, (i,), (j,))]
+    j, name = int(rng.integers(len(scene.objects))), str(rng.choice(list(RELATIONS)))
+    there = [i for i in range(len(scene.objects)) if i != j and holds(name, scene, (i,), (j,))]
     anchor = describe(scene, j, rng, unique=True)
     if anchor is None or len(there) != 1 or not holds(name, scene, there, (j,), CLEAR):
         return None
     asked, attribute = [("color", "color"), ("shape", "kind"), ("material", "material"), ("size", "size")][rng.integers(4)]
     words = ["what", asked, "is", "the", "thing", *RELATIONS[name][0], "the", *_said(anchor)]
-    return words, str(getattr(scene.things[there[0]], attribute)), (there[0], j)
+    return words, str(getattr(scene.objects[there[0]], attribute)), (there[0], j)
 
 
 def _comparison(scene: Scene, rng: np.random.Generator) -> Made:
@@ -203,9 +203,9 @@ def _more(scene: Scene, rng: np.random.Generator) -> Made:
 
 
 def _pair(scene: Scene, rng: np.random.Generator, hide: str) -> tuple[int, int, Phrase, Phrase] | None:
-    if len(scene.things) < 2:
+    if len(scene.objects) < 2:
         return None
-    i, j = (int(k) for k in rng.choice(len(scene.things), 2, replace=False))
+    i, j = (int(k) for k in rng.choice(len(scene.objects), 2, replace=False))
     a = describe(scene, i, rng, hide=hide, unique=True)
     b = describe(scene, j, rng, hide=hide, unique=True)
     return (i, j, a, b) if a and b else None
@@ -218,7 +218,7 @@ def _larger(scene: Scene, rng: np.random.Generator) -> Made:
     i, j, a, b = pair
     order = list(SIZES)
     more = rng.random() < 0.6
-    difference = order.index(scene.things[i].size) - order.index(scene.things[j].size)
+    difference = order.index(scene.objects[i].size) - order.index(scene.objects[j].size)
     true = difference > 0 if more else difference < 0
     if not true and rng.random() < 0.35:
         return None
@@ -232,7 +232,7 @@ def _same(scene: Scene, rng: np.random.Generator) -> Made:
     if pair is None:
         return None
     i, j, a, b = pair
-    true = getattr(scene.things[i], attribute) == getattr(scene.things[j], attribute)
+    true = getattr(scene.objects[i], attribute) == getattr(scene.objects[j], attribute)
     if not true and attribute in ("color", "kind") and rng.random() < 0.5:
         return None
     words = ["do", "the", *_said(a), "and", "the", *_said(b), "have", "the", "same", asked]

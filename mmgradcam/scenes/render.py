@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from mmgradcam.images.regions import mask_box
-from mmgradcam.scenes.scene import COLORS, Scene, Thing
+from mmgradcam.scenes.scene import COLORS, ObjectAnnotation, Scene
 from mmgradcam.scenes.shapes import KINDS, OUTSIDE
 
 Array = npt.NDArray[np.float64]
@@ -53,8 +53,8 @@ def render(scene: Scene, side: int = 128) -> Picture:
         raise ValueError(f"render: expected a side of 64 pixels or more, got {side}")
     rng = np.random.default_rng([scene.seed, 0xB6])
     canvas = ground_of(scene, side, rng)
-    masks = np.zeros((len(scene.things), side, side), dtype=bool)
-    for i, thing in enumerate(scene.things):
+    masks = np.zeros((len(scene.objects), side, side), dtype=bool)
+    for i, thing in enumerate(scene.objects):
         alpha, color = draw_thing(thing, scene.light, side)
         shade = shadow_of(alpha, thing, scene.light, side)
         canvas *= 1 - 0.5 * (shade * (1 - alpha))[..., None]
@@ -67,7 +67,7 @@ def render(scene: Scene, side: int = 128) -> Picture:
     return Picture(Image.fromarray(pixels), masks, np.array([mask_box(m) for m in masks], dtype=np.int64))
 
 
-def draw_thing(thing: Thing, light: tuple[float, float, float], side: int) -> tuple[Array, Array]:
+def draw_thing(thing: ObjectAnnotation, light: tuple[float, float, float], side: int) -> tuple[Array, Array]:
     """Coverage (side, side) in 0..1 and colour (side, side, 3) of one thing."""
     reach = math.ceil(thing.radius * side) + 2
     cx, cy = int(thing.x * side), int(thing.y * side)
@@ -96,7 +96,7 @@ def _pool(values: Array) -> Array:
     return pooled
 
 
-def _shade(height: Array, across: Array, step: float, thing: Thing, light: tuple[float, float, float]) -> Array:
+def _shade(height: Array, across: Array, step: float, thing: ObjectAnnotation, light: tuple[float, float, float]) -> Array:
     """Lambert shading with a highlight; metal also mirrors a bright horizon, in streaks `across` its flat faces."""
     dy, dx = np.gradient(height, step)
     dx, dy = np.clip(dx, -4, 4), np.clip(dy, -4, 4)
@@ -119,15 +119,15 @@ def _shade(height: Array, across: Array, step: float, thing: Thing, light: tuple
     return shiny
 
 
-def shadow_of(alpha: Array, thing: Thing, light: tuple[float, float, float], side: int) -> Array:
+def shadow_of(alpha: Array, thing: ObjectAnnotation, light: tuple[float, float, float], side: int) -> Array:
     """The thing's silhouette, moved away from the light and blurred; (side, side) in 0..1."""
     reach = 0.38 * thing.radius * side
     dx, dy = round(-light[0] * reach / light[2]), round(-light[1] * reach / light[2])
     silhouette = Image.fromarray((alpha * 255).astype(np.uint8))
     moved = Image.new("L", silhouette.size)
     moved.paste(silhouette, (dx, dy))
-    blurred = moved.filter(ImageFilter.BoxBlur(side * 0.012)).filter(ImageFilter.BoxBlur(side * 0.012))
-    return np.asarray(blurred, dtype=np.float64) / 255
+    fill_blur = moved.filter(ImageFilter.BoxBlur(side * 0.012)).filter(ImageFilter.BoxBlur(side * 0.012))
+    return np.asarray(fill_blur, dtype=np.float64) / 255
 
 
 def ground_of(scene: Scene, side: int, rng: np.random.Generator) -> Array:

@@ -32,7 +32,7 @@ MIN_VISIBLE = 0.62
 
 
 @dataclass(frozen=True)
-class Thing:
+class ObjectAnnotation:
     """One object; `x`, `y`, `radius` are fractions of the picture's side, `angle` is in radians."""
 
     kind: str
@@ -47,10 +47,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a picture is drawn from; `things` stand back to front."""
+    """Everything a picture is drawn from; `objects` stand back to front."""
 
     seed: int
-    things: tuple[Thing, ...]
+    objects: tuple[ObjectAnnotation, ...]
     texture: str
     light: tuple[float, float, float]
     """Unit vector towards the light: x right, y down, z to the viewer."""
@@ -69,34 +69,34 @@ def make_scene(seed: int) -> Scene:
     True
     """
     rng = np.random.default_rng([seed, 0x5CE7E])
-    things: list[Thing] = []
+    objects: list[ObjectAnnotation] = []
     wanted = int(rng.integers(1, MAX_THINGS + 1))
     alike = rng.random() < 0.35
     for _ in range(60):
-        if len(things) == wanted:
+        if len(objects) == wanted:
             break
-        thing = _make_thing(rng, things, alike)
-        if all(_uncovered(other, [*things[i + 1 :], thing]) for i, other in enumerate(things)):
-            things.append(thing)
+        thing = _make_thing(rng, objects, alike)
+        if all(_uncovered(other, [*objects[i + 1 :], thing]) for i, other in enumerate(objects)):
+            objects.append(thing)
     turn, height = rng.uniform(0, 2 * math.pi), rng.uniform(0.75, 1.15)
     light = (math.cos(turn) * math.cos(height), math.sin(turn) * math.cos(height), math.sin(height))
-    return Scene(seed, tuple(things), str(rng.choice(TEXTURES)), light)
+    return Scene(seed, tuple(objects), str(rng.choice(TEXTURES)), light)
 
 
-def _make_thing(rng: np.random.Generator, things: list[Thing], alike: bool) -> Thing:
+def _make_thing(rng: np.random.Generator, objects: list[ObjectAnnotation], alike: bool) -> ObjectAnnotation:
     kind, color = str(rng.choice(list(KINDS))), str(rng.choice(list(COLORS)))
-    if alike and things and rng.random() < 0.55:
-        model = things[int(rng.integers(len(things)))]
+    if alike and objects and rng.random() < 0.55:
+        model = objects[int(rng.integers(len(objects)))]
         kind = model.kind
         color = model.color if rng.random() < 0.5 else color
     size = str(rng.choice(list(SIZES)))
     radius = SIZES[size] * rng.uniform(0.92, 1.08)
     x, y = rng.uniform(radius + 0.01, 0.99 - radius, size=2)
     turn = rng.uniform(-0.5, 0.5) if kind in ("cone", "heart", "cross", "star") else rng.uniform(-math.pi, math.pi)
-    return Thing(kind, color, size, str(rng.choice(MATERIALS)), float(x), float(y), float(radius), float(turn))
+    return ObjectAnnotation(kind, color, size, str(rng.choice(MATERIALS)), float(x), float(y), float(radius), float(turn))
 
 
-def _uncovered(thing: Thing, later: list[Thing]) -> bool:
+def _uncovered(thing: ObjectAnnotation, later: list[ObjectAnnotation]) -> bool:
     """True if discs of the later objects leave enough of this one's disc in sight (sampled on 12 x 12 points)."""
     grid = (np.arange(12) + 0.5) / 6 - 1
     u, v = np.meshgrid(grid, grid)

@@ -45,10 +45,10 @@ def ball(x: Array, y: Array) -> Array:
 
 def cube(x: Array, y: Array) -> Array:
     """A cube seen on its corner: three faces within a hexagon."""
-    half, slope = 0.5, math.sqrt(3) / 2
-    faces = np.maximum.reduce([-y, slope * x + half * y, -slope * x + half * y])
-    edges = np.maximum.reduce([np.abs(x), np.abs(half * x + slope * y), np.abs(half * x - slope * y)])
-    return np.where(edges <= slope, 1.4 - 1.4 * faces, OUTSIDE)
+    half, gradient = 0.5, math.sqrt(3) / 2
+    faces = np.maximum.reduce([-y, gradient * x + half * y, -gradient * x + half * y])
+    edges = np.maximum.reduce([np.abs(x), np.abs(half * x + gradient * y), np.abs(half * x - gradient * y)])
+    return np.where(edges <= gradient, 1.4 - 1.4 * faces, OUTSIDE)
 
 
 def cylinder(x: Array, y: Array) -> Array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from mmgradcam.scenes.scene import COLORS, MATERIALS, SIZES, Scene, Thing
+from mmgradcam.scenes.scene import COLORS, MATERIALS, SIZES, ObjectAnnotation, Scene
 from mmgradcam.scenes.shapes import KINDS
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
@@ -72,12 +72,12 @@ class Phrase:
     size: str | None = None
     material: str | None = None
 
-    def fits(self, thing: Thing) -> bool:
+    def fits(self, thing: ObjectAnnotation) -> bool:
         return all(getattr(self, f.name) in (None, getattr(thing, f.name)) for f in fields(self))
 
     def matches(self, scene: Scene) -> tuple[int, ...]:
         """Indices of the things the phrase fits."""
-        return tuple(i for i, thing in enumerate(scene.things) if self.fits(thing))
+        return tuple(i for i, thing in enumerate(scene.objects) if self.fits(thing))
 
     def words(self, number: int = 1) -> list[tuple[str, str]]:
         """(word, role) pairs, "large red metal cube"; the noun is in the plural unless `number` is 1."""
@@ -90,14 +90,14 @@ class Phrase:
 ATTRIBUTES = tuple(f.name for f in fields(Phrase))
 
 
-def offset(relation: str, a: Thing, b: Thing) -> float:
+def offset(relation: str, a: ObjectAnnotation, b: ObjectAnnotation) -> float:
     """How far `a` lies on the named side of `b`, as a fraction of the picture's side; negative on the other side."""
     return {"left": b.x - a.x, "right": a.x - b.x, "above": b.y - a.y, "below": a.y - b.y}[relation]
 
 
 def holds(relation: str, scene: Scene, a: Sequence[int], b: Sequence[int], least: float = HOLDS) -> bool:
     """True if every thing of `a` stands in the relation to every thing of `b`."""
-    return all(offset(relation, scene.things[i], scene.things[j]) >= least for i in a for j in b)
+    return all(offset(relation, scene.objects[i], scene.objects[j]) >= least for i in a for j in b)
 
 
 def describe(scene: Scene, index: int, rng: np.random.Generator, *, hide: str = "", unique: bool = False) -> Phrase | None:
@@ -113,7 +113,7 @@ def describe(scene: Scene, index: int, rng: np.random.Generator, *, hide: str = 
     Returns:
         The phrase, or None if `unique` cannot be had.
     """
-    thing = scene.things[index]
+    thing = scene.objects[index]
     chance = {"kind": 1.0, "color": 0.85, "size": 0.5, "material": 0.35}
     allowed = [name for name in ATTRIBUTES if name != hide]
     named = {name for name in allowed if rng.random() < chance[name]}
@@ -133,7 +133,7 @@ def random_phrase(scene: Scene, rng: np.random.Generator, attributes: Sequence[s
     values = {"kind": list(KINDS), "color": list(COLORS), "size": list(SIZES), "material": list(MATERIALS)}
     chosen = {}
     for name in attributes:
-        present = [getattr(thing, name) for thing in scene.things]
+        present = [getattr(thing, name) for thing in scene.objects]
         chosen[name] = str(rng.choice(present if rng.random() < 0.7 else values[name]))
     return Phrase(**chosen)
 

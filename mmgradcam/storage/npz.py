@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 SCHEMA = "mmgradcam/explanation"
-VERSION = 1
+VERSION = 2
 
 
 def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:

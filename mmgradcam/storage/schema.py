@@ -7,7 +7,7 @@ import math
 import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from pydantic import AfterValidator, AllowInfNan, Field
 
 from mmgradcam.errors import InputError
 from mmgradcam.images.pictures import MOST_PIXELS, picture_hash
+from mmgradcam.storage import version1
 from mmgradcam.storage.npz import SCHEMA, VERSION
 from mmgradcam.task import Target, spelled
 from mmgradcam.utils.archives import UNREADABLE, Archive, Claim, opened
@@ -64,19 +65,19 @@ class _Clip(Strict):
     rate: Annotated[float, Field(gt=0)]
 
 
-class _Seam(Strict):
+class _FeatureLayer(Strict):
     name: str
     grid: Annotated[list[Count], Field(min_length=1)]
     box: Box | Annotated[list[Box], Field(min_length=1)]
 
 
-class _Verdict(Strict):
-    short: Annotated[str, Field(min_length=1)]
-    why: str
+class _SanityResult(Strict):
+    status: Literal["pass", "weak", "fail"]
+    reason: str
     figures: dict[str, Annotated[float, AllowInfNan(True)] | None] = Field(default_factory=dict)
 
 
-class _Word(Strict):
+class _TextSpan(Strict):
     text: str
     first: Index
     last: Index
@@ -89,18 +90,18 @@ class _Target(Strict):
     score: float
     probability: Share | None
     value: Any
-    reliance: Annotated[float, AllowInfNan(True), AfterValidator(_ordered)] | None = None
-    made_up: Share | None = None
-    flagged: bool = False
+    grounding: Annotated[float, AllowInfNan(True), AfterValidator(_ordered)] | None = None
+    hallucination_probability: Share | None = None
+    is_hallucinated: bool = False
     asserted: bool = True
     peak: Annotated[list[Index], Field(min_length=2)] | None
-    problem: Annotated[str, Field(min_length=1)] | None
-    reads: list[_Word]
-    verdict: _Verdict | None = None
+    warning: Annotated[str, Field(min_length=1)] | None
+    input_tokens: list[_TextSpan]
+    sanity_result: _SanityResult | None = None
 
 
 class Description(Strict):
-    """The description of an explanation, version 1: its keys, types and ranges."""
+    """The description of an explanation, version 2: its keys, types and ranges."""
 
     mmgradcam: str
     model: _Model
@@ -111,7 +112,7 @@ class Description(Strict):
     unit: str
     method: str
     remarks: tuple[str, ...] = ()
-    seam: _Seam
+    feature_layer: _FeatureLayer
     targets: list[_Target]
 
 
@@ -128,8 +129,12 @@ def read_saved(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     try:
         with opened(file) as archive:
             text = _text(archive)
-            made = _description(text, file)
-            arrays = archive.read(_claimed(made, archive.claims, file))
+            version, made = _description(text, file)
+            names = version1.ARRAYS if version == 1 else {}
+            claims = {names.get(name, name): claim for name, claim in archive.claims.items()}
+            stored = {new: old for old, new in names.items() if old in archive.claims}
+            wanted = {stored.get(name, name): name for name in _claimed(made, claims, file)}
+            arrays = {wanted[name]: array for name, array in archive.read(wanted).items()}
     except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
@@ -148,26 +153,29 @@ def _text(archive: Archive) -> str:
     return str(archive.read(["description"])["description"])
 
 
-def _description(text: str, file: Path) -> dict[str, Any]:
+def _description(text: str, file: Path) -> tuple[int, dict[str, Any]]:
+    """The version it was written in, and the description in the keys of today's."""
     header = validated(_Header, text, file, ANEW)
-    if header.schema_ != SCHEMA or header.version != VERSION or isinstance(header.version, bool):
+    if header.schema_ != SCHEMA or header.version not in (1, VERSION) or isinstance(header.version, bool):
         got = f"{header.schema_} version {header.version}"
-        raise InputError(f"{file}: expected {SCHEMA} version {VERSION}, got {got}; upgrade mmgradcam")
-    return validated(Description, text, file, ANEW).model_dump()
+        raise InputError(f"{file}: expected {SCHEMA} version {VERSION} or 1, got {got}; upgrade mmgradcam")
+    if header.version == 1:
+        text = json.dumps(version1.upgraded(json.loads(text)))
+    return header.version, validated(Description, text, file, ANEW).model_dump()
 
 
 def _claimed(made: Mapping[str, Any], claims: Mapping[str, Claim], file: Path) -> list[str]:
     """The arrays to unpack, their shapes and types being what the description says."""
     image, clip, count = made["image"], made["clip"], len(made["targets"])
     size = (image["height"], image["width"], 3)
-    maps = (count, *made["seam"]["grid"])
+    maps = (count, *made["feature_layer"]["grid"])
     expected: dict[str, tuple[tuple[int, ...], str]] = {
         "maps": (maps, "f"), "scores": ((count,), "f"), "picture": (size, "u"),
     }  # fmt: skip
     if "words" in claims:
         expected["words"] = (count, *claims["words"][0][-1:]), "f"
-    if "spread" in claims:
-        expected["spread"] = maps, "f"
+    if "std" in claims:
+        expected["std"] = maps, "f"
     if clip is not None:
         expected["frames"] = (clip["frames"], *size), "u"
     elif "frames" in claims:
@@ -186,22 +194,22 @@ def _claimed(made: Mapping[str, Any], claims: Mapping[str, Claim], file: Path) -
 
 def _contradictions(made: Mapping[str, Any], arrays: Mapping[str, Array]) -> Iterator[tuple[str, str, str]]:
     """What of the description cannot be, or is not so in the arrays: key, what was expected, what came."""
-    image, seam, clip, targets = made["image"], made["seam"], made["clip"], made["targets"]
-    tiled = isinstance(seam["box"], list)
-    boxes = seam["box"] if tiled else [seam["box"]]
+    image, feature_layer, clip, targets = made["image"], made["feature_layer"], made["clip"], made["targets"]
+    tiled = isinstance(feature_layer["box"], list)
+    boxes = feature_layer["box"] if tiled else [feature_layer["box"]]
     for t, (x0, y0, x1, y1) in enumerate(boxes):
         if x0 == x1 or y0 == y1:  # x0 > x1 is a mirrored picture
-            yield f"seam.box[{t}]" if tiled else "seam.box", "a rectangle with an area", str((x0, y0, x1, y1))
-    if tiled and len(boxes) != seam["grid"][0]:
-        yield "seam.box", f"{seam['grid'][0]} boxes, one per tile of seam.grid", str(len(boxes))
+            yield f"feature_layer.box[{t}]" if tiled else "feature_layer.box", "a rectangle with an area", str((x0, y0, x1, y1))
+    if tiled and len(boxes) != feature_layer["grid"][0]:
+        yield "feature_layer.box", f"{feature_layer['grid'][0]} boxes, one per tile of feature_layer.grid", str(len(boxes))
     picture = arrays["picture"]
     if (found := picture_hash(Image.fromarray(picture))) != image["sha256"]:
         yield "image.sha256", f"the picture's, {found}", image["sha256"]
     for name in ("scores", "words"):
         if name in arrays and not np.isfinite(arrays[name]).all():
             yield name, "finite numbers", "others"
-    if "spread" in arrays and (arrays["spread"] < 0).any():
-        yield "spread", "no standard deviation below 0", "one"
+    if "std" in arrays and (arrays["std"] < 0).any():
+        yield "std", "no standard deviation below 0", "one"
     if clip is not None and not np.array_equal(arrays["frames"][clip["frames"] // 2], picture):
         yield "frames", "the picture as their middle one", "another"
     labels = [target["label"] for target in targets]
@@ -220,24 +228,28 @@ def _of_target(
     if target["score"] != score:
         yield "score", f"scores[{k}], {score}", str(target["score"])
     finite = bool(np.isfinite(arrays["maps"][k]).all())
-    if finite == (target["problem"] == "not finite"):
+    if finite == (target["warning"] == "not finite"):
         yield (
-            "problem",
+            "warning",
             "something else, as the map is finite" if finite else "'not finite', as the map is",
-            repr(target["problem"]),
+            repr(target["warning"]),
         )
     limits = (image["width"], image["height"], *(() if clip is None else (clip["frames"],)))
     if (peak := target["peak"]) is not None and (len(peak) != len(limits) or any(map(operator.ge, peak, limits))):
         yield "peak", f"a place within {' x '.join(map(str, limits))}", str(peak)
-    for n, word in enumerate(target["reads"]):
+    for n, word in enumerate(target["input_tokens"]):
         if word["first"] > word["last"]:
-            yield f"reads[{n}].last", f"at least first, {word['first']}", str(word["last"])
+            yield f"input_tokens[{n}].last", f"at least first, {word['first']}", str(word["last"])
         elif words is not None and word["last"] >= words.shape[1]:
-            yield f"reads[{n}].last", f"a column of words, 0 to {words.shape[1] - 1}", str(word["last"])
+            yield f"input_tokens[{n}].last", f"a column of words, 0 to {words.shape[1] - 1}", str(word["last"])
         elif words is not None and word["importance"] is not None:
             summed = float(words[k, word["first"] : word["last"] + 1].sum(dtype=np.float64))
             if not math.isclose(word["importance"], summed, rel_tol=1e-3, abs_tol=1e-5 * float(np.abs(words[k]).max())):
-                yield f"reads[{n}].importance", f"the sum of its columns of words[{k}], {summed:.6g}", str(word["importance"])
+                yield (
+                    f"input_tokens[{n}].importance",
+                    f"the sum of its columns of words[{k}], {summed:.6g}",
+                    str(word["importance"]),
+                )
 
 
 def _same(text: str, file: Path) -> None:

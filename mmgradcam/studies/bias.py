@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmgradcam.datasets.records import Mask, Photo, Placed, where
+from mmgradcam.datasets.records import Mask, Region, Sample, where
 from mmgradcam.errors import InputError
 from mmgradcam.explaining.explain import explain
 from mmgradcam.explanation import Explanation
@@ -19,7 +19,7 @@ from mmgradcam.probe import AskingMethod
 from mmgradcam.studies.bias_report import BiasReport, Example
 from mmgradcam.task import Method, Query, Task
 
-Region = Callable[[Photo, tuple[int, int]], Mask | None]
+RegionRule = Callable[[Sample, tuple[int, int]], Mask | None]
 """A photo and a (height, width) -> where in it the region is; None where nobody said or there is none."""
 
 FEWEST = 5
@@ -43,17 +43,17 @@ class Asked:
     right: tuple[str, ...] = ()
 
 
-def ask_class(photo: Photo) -> Asked:
+def ask_class(photo: Sample) -> Asked:
     """Of a classifier: the photo's class, its first thing."""
-    if not photo.things:
+    if not photo.objects:
         raise InputError(
             f"{photo.name}: expected a photo with its class among its things, got none; write an `ask` of your own"
         )
-    label = photo.things[0].label
+    label = photo.objects[0].label
     return Asked({"classes": [label]}, {}, (label,))
 
 
-def ask_question(photo: Photo) -> Asked:
+def ask_question(photo: Sample) -> Asked:
     """Of a VQA model: the photo's first question and its first right answer."""
     if not photo.questions:
         raise InputError(f"{photo.name}: expected a photo with a question, got none; write an `ask` of your own")
@@ -61,40 +61,40 @@ def ask_question(photo: Photo) -> Asked:
     return Asked({"question": one.text, "answer": one.answers[0]}, {"question": one.text}, one.answers)
 
 
-def thing(*labels: str) -> Region:
+def thing(*labels: str) -> RegionRule:
     """The region of all of a photo's things of these labels, or of all its things if none is named."""
-    return lambda photo, shape: _union((one for one in photo.things if not labels or one.label in labels), shape)
+    return lambda photo, shape: _union((one for one in photo.objects if not labels or one.label in labels), shape)
 
 
-def phrase(*types: str) -> Region:
+def phrase(*types: str) -> RegionRule:
     """The region of all that a photo's captions name and that is of these types, such as "people"; of all if none is named."""
     return lambda photo, shape: _union((one for one in photo.phrases if not types or set(types) & set(one.types)), shape)
 
 
-def outside(region: Region) -> Region:
+def outside(region: RegionRule) -> RegionRule:
     """All but a region: the context."""
 
-    def rest(photo: Photo, shape: tuple[int, int]) -> Mask | None:
+    def rest(photo: Sample, shape: tuple[int, int]) -> Mask | None:
         inside = region(photo, shape)
         return None if inside is None else ~inside
 
     return rest
 
 
-def _union(some: Iterable[Placed], shape: tuple[int, int]) -> Mask | None:
+def _union(some: Iterable[Region], shape: tuple[int, int]) -> Mask | None:
     found = [mask for one in some if (mask := where(one, shape)) is not None]
     return np.logical_or.reduce(found) if found else None
 
 
 def bias_report(
     task: Task,
-    photos: Iterable[Photo],
+    photos: Iterable[Sample],
     groups: tuple[str, str],
     *,
-    ask: Callable[[Photo], Asked] = ask_class,
-    regions: Mapping[str, Region] | None = None,
+    ask: Callable[[Sample], Asked] = ask_class,
+    regions: Mapping[str, RegionRule] | None = None,
     method: Method | AskingMethod | None = None,
-    taps: Sequence[Any] | None = None,
+    target_layers: Sequence[Any] | None = None,
     least: float = 0.01,
     resamples: int = 10_000,
     seed: int = 0,
@@ -109,7 +109,7 @@ def bias_report(
         ask: what each is asked; `ask_class`, `ask_question` or a function of your own.
         regions: where to look for heat, by name; by default each label of the photos' things, and "elsewhere".
         method: as for `explain`.
-        taps: as for `explain`.
+        target_layers: as for `explain`.
         least: the smallest difference of shares that counts, in 0..1: many pictures show that nothing is quite the same.
         resamples: of the bootstrap and the permutation test.
         seed: of both.
@@ -123,7 +123,7 @@ def bias_report(
     """
     kept = Kept(groups)
     photos = iter(photos)
-    how: dict[str, Any] = {"method": method, "taps": taps, "batch": batch}
+    how: dict[str, Any] = {"method": method, "target_layers": target_layers, "batch": batch}
     for part in _parts(photos, kept, batch):
         asked = [ask(photo) for photo in part]
         images = [photo.image for photo in part]
@@ -140,7 +140,7 @@ def bias_report(
     return kept.report(least, resamples, seed)
 
 
-def _parts(photos: Iterator[Photo], kept: Kept, size: int) -> Iterator[list[Photo]]:
+def _parts(photos: Iterator[Sample], kept: Kept, size: int) -> Iterator[list[Sample]]:
     """Batches of photos of the two groups."""
     while part := list(islice(photos, size)):
         mine = [photo for photo in part if photo.group in kept.groups]
@@ -160,17 +160,17 @@ class Kept:
     numbers: set[str] = field(default_factory=set)
     """The measures that are no shares."""
     others: int = 0
-    about: Explanation | None = None
+    metadata: Explanation | None = None
 
-    def add(self, what: str, photo: Photo, value: float, share: bool = True) -> None:
+    def add(self, what: str, photo: Sample, value: float, share: bool = True) -> None:
         if not share:
             self.numbers.add(what)
         self.values[what][photo.group].append(value)
 
-    def measure(self, photo: Photo, one: Explanation, regions: Mapping[str, Region] | None, said: str) -> None:
+    def measure(self, photo: Sample, one: Explanation, regions: Mapping[str, RegionRule] | None, said: str) -> None:
         """Where one target's heat goes."""
         self.counts[photo.group] += 1
-        self.about = one
+        self.metadata = one
         heat = one.heat()
         total = float(heat.sum())
         self.add(EMPTY, photo, float(total == 0))
@@ -180,7 +180,7 @@ class Kept:
             return
         if regions is None:
             regions = {
-                **{label: thing(label) for label in dict.fromkeys(t.label for t in photo.things)},
+                **{label: thing(label) for label in dict.fromkeys(t.label for t in photo.objects)},
                 "elsewhere": outside(thing()),
             }
         for name, region in regions.items():
@@ -191,7 +191,7 @@ class Kept:
     def report(
         self, least: float, resamples: int, seed: int, more: Sequence[Difference] = (), notes: Sequence[str] = ()
     ) -> BiasReport:
-        if self.about is None or min(self.counts[group] for group in self.groups) < FEWEST:
+        if self.metadata is None or min(self.counts[group] for group in self.groups) < FEWEST:
             got = ", ".join(f"{self.counts[group]} of {group!r}" for group in self.groups)
             raise InputError(f"expected at least {FEWEST} pictures of each group, got {got}, and {self.others} of none")
         rows, told = [], list(notes)
@@ -205,10 +205,11 @@ class Kept:
             rows.append(between(what, first, second, share=what not in self.numbers, resamples=resamples, seed=seed))
         if self.others:
             told.append(f"{self.others} pictures of neither group were left out")
-        about = self.about.about
+        metadata = self.metadata.metadata
         return BiasReport(
-            about.model, about.method, about.seam, self.groups, (self.counts[self.groups[0]], self.counts[self.groups[1]]),
-            corrected([*rows, *more], least), tuple(told), tuple(self.examples),
+            metadata.model, metadata.method, metadata.feature_layer, self.groups,
+            (self.counts[self.groups[0]], self.counts[self.groups[1]]), corrected([*rows, *more], least),
+            tuple(told), tuple(self.examples),
         )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ class BiasReport:
     Attributes:
         model: what people call it.
         method: of the maps.
-        seam: where they are taken.
+        feature_layer: where they are taken.
         groups: names of the two.
         counts: pictures of each.
         rows: one per measure, their p corrected for all of them.
@@ -48,7 +48,7 @@ class BiasReport:
 
     model: str
     method: str
-    seam: str
+    feature_layer: str
     groups: tuple[str, str]
     counts: tuple[int, int]
     rows: tuple[Difference, ...]
@@ -61,14 +61,14 @@ class BiasReport:
         return sorted((row for row in self.rows if row.found), key=lambda row: row.adjusted)
 
     @property
-    def verdict(self) -> str:
+    def sanity_result(self) -> str:
         """What was found, in a sentence or two; that nothing was, with what could have been missed, where nothing was."""
         one, other = self.groups
         sizes = f"{self.counts[0]} pictures of “{one}” and {self.counts[1]} of “{other}”"
         if self.found:
-            things = ", ".join(row.what for row in self.found)
+            objects = ", ".join(row.what for row in self.found)
             count = len(self.found)
-            return f"The groups differ in {count} of {len(self.rows)} things tested, over {sizes}: {things}."
+            return f"The groups differ in {count} of {len(self.rows)} things tested, over {sizes}: {objects}."
         wide = max((max(abs(row.low), abs(row.high)) for row in self.rows if row.share), default=0.0)
         missed = f" Differences of up to {100 * wide:.1f} points cannot be ruled out." if wide else ""
         small = [row for row in self.rows if row.sure]
@@ -83,7 +83,7 @@ class BiasReport:
         ]
         wide = [max(len(line[i]) for line in lines) for i in range(len(head))]
         table = "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, wide, strict=True)).rstrip() for line in lines)
-        return "\n".join([self.verdict, "", table, *(f"note: {note}" for note in self.notes)])
+        return "\n".join([self.sanity_result, "", table, *(f"note: {note}" for note in self.notes)])
 
     def describe(self) -> dict[str, Any]:
         """All figures, as JSON holds them."""
@@ -92,8 +92,8 @@ class BiasReport:
             "version": 1,
             "model": self.model,
             "method": self.method,
-            "seam": self.seam,
-            "verdict": self.verdict,
+            "feature_layer": self.feature_layer,
+            "sanity_result": self.sanity_result,
             "groups": [{"name": name, "pictures": count} for name, count in zip(self.groups, self.counts, strict=True)],
             "measures": [
                 {
@@ -152,11 +152,11 @@ class BiasReport:
         kind = "alarm" if self.found else "calm"
         return unicode_text(f"""{page_head(title, STYLE + _STYLE)}
 <h1>{escape(title)}</h1>
-<p class="verdict {kind}">{escape(self.verdict)}</p>
+<p class="verdict {kind}">{escape(self.sanity_result)}</p>
 <div class="scroll"><table><thead><tr><th></th><th>{escape(self.groups[0])}</th><th>{escape(self.groups[1])}</th><th colspan="2">difference, 95% interval</th><th>p (Holm)</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>
 <ul class="notes">{notes}</ul>
 {shown}
-<footer>{escape(self.method)} at {escape(self.seam)}, model {escape(self.model)}. Heat is the share of a map's heat that lies in a region, over the maps that show any. Intervals: bootstrap over pictures. p: permutation of the groups, corrected by Holm for all rows. A difference says that the model treats the groups differently, not why. Made with mmgradcam.</footer>
+<footer>{escape(self.method)} at {escape(self.feature_layer)}, model {escape(self.model)}. Heat is the share of a map's heat that lies in a region, over the maps that show any. Intervals: bootstrap over pictures. p: permutation of the groups, corrected by Holm for all rows. A difference says that the model treats the groups differently, not why. Made with mmgradcam.</footer>
 </body></html>
 """)
 

@@ -8,25 +8,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mmgradcam.datasets.records import Photo
+from mmgradcam.datasets.records import Sample
 from mmgradcam.errors import InputError
 from mmgradcam.explaining.explain import explain
 from mmgradcam.explanation import Explanation
 from mmgradcam.metrics.significance import within
 from mmgradcam.probe import AskingMethod
-from mmgradcam.studies.bias import FEWEST, Kept, Region
+from mmgradcam.studies.bias import FEWEST, Kept, RegionRule
 from mmgradcam.studies.bias_report import BiasReport
 from mmgradcam.task import Method, Target, Task
 
 
 def word_bias_report(
     task: Task,
-    photos: Iterable[Photo],
+    photos: Iterable[Sample],
     words: tuple[str, str],
     *,
-    regions: Mapping[str, Region] | None = None,
+    regions: Mapping[str, RegionRule] | None = None,
     method: Method | AskingMethod | None = None,
-    taps: Sequence[Any] | None = None,
+    target_layers: Sequence[Any] | None = None,
     least: float = 0.01,
     resamples: int = 10_000,
     seed: int = 0,
@@ -43,7 +43,7 @@ def word_bias_report(
         words: such as ("man", "woman").
         regions: as of `bias_report`.
         method: as for `explain`.
-        taps: as for `explain`.
+        target_layers: as for `explain`.
         least: the smallest difference of shares that counts, in 0..1: many pictures show that nothing is quite the same.
         resamples: of the bootstrap and the permutation test.
         seed: of both.
@@ -62,7 +62,9 @@ def word_bias_report(
         own = words.index(caption[at])
         both = [" ".join((*caption[:at], word, *caption[at + 1 :])) for word in words]
         try:
-            read = explain(task, [photo.image] * 2, each=[{"caption": c} for c in both], method=method, taps=taps)
+            read = explain(
+                task, [photo.image] * 2, each=[{"caption": c} for c in both], method=method, target_layers=target_layers
+            )
         except InputError:  # a word that the model does not know
             unread += 1
             continue
@@ -72,7 +74,7 @@ def word_bias_report(
         for one, total in zip(read, rest, strict=True):
             total.append(sum(likely for i, likely in enumerate(_log_likely(one)) if i != at))
         pair = read[own].targets[at], read[1 - own].targets[at]
-        one = explain(contrasting(task, *pair), photo.image, method=method, taps=taps)
+        one = explain(contrasting(task, *pair), photo.image, method=method, target_layers=target_layers)
         photo = replace(photo, group=words[own])
         kept.add(f"{task.unit} of the right word less the other's", photo, one.score, share=False)
         kept.add("prefers the right word", photo, float(one.score > 0))
@@ -104,7 +106,7 @@ def contrasting(task: Task, target: Target, other: Target) -> Task:
     return made
 
 
-def _spoken(photo: Photo, words: tuple[str, str]) -> tuple[tuple[str, ...], int] | None:
+def _spoken(photo: Sample, words: tuple[str, str]) -> tuple[tuple[str, ...], int] | None:
     """The first caption that has one of the words once and the other never, and where; lower case."""
     for caption in photo.captions:
         lower = tuple(word.lower() for word in caption)
@@ -116,10 +118,10 @@ def _spoken(photo: Photo, words: tuple[str, str]) -> tuple[tuple[str, ...], int]
 
 def _log_likely(one: Explanation) -> list[float]:
     """Log-probability of each word, which is its score, or else goes with its target; natural logarithm."""
-    if one.about.unit == "log-probability":
+    if one.metadata.unit == "log-probability":
         return [float(score) for score in one.scores]
     if any(target.probability is None for target in one.targets):
         raise InputError(
-            f"{one.about.model}: expected a captioner that knows the probability of each word, got {one.about.unit}s"
+            f"{one.metadata.model}: expected a captioner that knows the probability of each word, got {one.metadata.unit}s"
         )
     return [math.log(max(target.probability or 0.0, 1e-30)) for target in one.targets]

@@ -15,7 +15,7 @@ class _Claim:
     """What a thread holds or waits for, by id; the things are kept alive, so that no id is given out anew."""
 
     thread: int
-    things: dict[int, object]
+    objects: dict[int, object]
     granted: bool = False
 
 
@@ -25,7 +25,7 @@ _claims: list[_Claim] = []
 
 
 @contextmanager
-def exclusive(things: Iterable[object]) -> Iterator[None]:
+def exclusive(objects: Iterable[object]) -> Iterator[None]:
     """Within, no other thread that asks for any of these things has it: it waits its turn.
 
     `explain`, `compare`, `check` and the metrics do so by themselves. Use it where code of your own changes a model (trains it,
@@ -35,15 +35,15 @@ def exclusive(things: Iterable[object]) -> Iterator[None]:
     other for ever. A thread that holds a thing may ask for it again.
 
     Args:
-        things: any objects; of an `nn.Module`, all modules inside it and all parameters are meant, so that models that share
+        objects: any objects; of an `nn.Module`, all modules inside it and all parameters are meant, so that models that share
             an encoder, or tie weights, exclude each other.
     """
-    claim = _Claim(threading.get_ident(), _parts(things))
+    claim = _Claim(threading.get_ident(), _parts(objects))
     with _changed:
         own = [other for other in _claims if other.thread == claim.thread]
         for other in own:
-            for key in other.things:
-                claim.things.pop(key, None)
+            for key in other.objects:
+                claim.objects.pop(key, None)
         # A thread that holds something goes first: those it would queue behind may be waiting for what it holds.
         _claims.insert(0 if own else len(_claims), claim)
     try:
@@ -74,10 +74,10 @@ def parameters_inside(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
     return [*{id(p): p for m in modules for p in m._parameters.values() if p is not None}.values()]
 
 
-def _parts(things: Iterable[object]) -> dict[int, object]:
-    things = [*things]
-    modules = modules_inside(thing for thing in things if isinstance(thing, nn.Module))
-    return {id(part): part for part in (*things, *modules, *parameters_inside(modules))}
+def _parts(objects: Iterable[object]) -> dict[int, object]:
+    objects = [*objects]
+    modules = modules_inside(thing for thing in objects if isinstance(thing, nn.Module))
+    return {id(part): part for part in (*objects, *modules, *parameters_inside(modules))}
 
 
 def _is_free(claim: _Claim) -> bool:
@@ -85,6 +85,6 @@ def _is_free(claim: _Claim) -> bool:
     for other in _claims:
         before = before and other is not claim
         in_the_way = other.granted or before
-        if in_the_way and other.thread != claim.thread and not claim.things.keys().isdisjoint(other.things):
+        if in_the_way and other.thread != claim.thread and not claim.objects.keys().isdisjoint(other.objects):
             return False
     return True

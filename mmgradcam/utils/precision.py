@@ -16,7 +16,7 @@ ROUNDED = 8
 """Roundings of 1 below which 1 - p, if it was computed by subtracting from 1, is mostly rounding: its error is over 6%."""
 
 
-def lost(unit: str, scores: Tensor, arrived: Sequence[Tensor], places: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def lost(unit: str, scores: Tensor, arrived: Sequence[Tensor], activations: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """(n,) bool: rows whose gradients are below the rounding of what they were computed from, at some place.
 
     - The largest gradient is below the smallest normal number of the precision it arrived in, or of float32 in the units of
@@ -26,13 +26,13 @@ def lost(unit: str, scores: Tensor, arrived: Sequence[Tensor], places: Sequence[
       two log-probabilities, which may be 0 as well, they move more).
     """
     found = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-    for raw, (_, true) in zip(arrived, places, strict=True):
+    for raw, (_, true) in zip(arrived, activations, strict=True):
         came, peak = _peaks(raw, 1), _peaks(true, 1)
         small = (came > 0) & ((came < torch.finfo(raw.dtype).tiny) | (peak < torch.finfo(true.dtype).tiny))
         found |= small.to(found.device)
     near = rounded(scores) if unit == UNIT else None
     if near is not None and (near.device.type != "cpu" or bool(near.any())):
-        x, true = places[0]
+        x, true = activations[0]
         moved = (x * true).detach().abs().flatten(1).sum(1)
         found |= near & (moved < 2**-6).to(found.device)
     return found

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def log_prob(logits: Tensor, index: Tensor, against: Tensor | None = None) -> Tensor:
+def log_prob(logits: Tensor, index: Tensor, contrast: Tensor | None = None) -> Tensor:
     """Log-probabilities under a softmax, exact also where the probability is close to 1.
 
     log p_t = log sigmoid(z_t - log sum_{j != t} exp z_j), which equals `logits.log_softmax(-1)` at t. A log-softmax computes
@@ -17,7 +17,7 @@ def log_prob(logits: Tensor, index: Tensor, against: Tensor | None = None) -> Te
     Args:
         logits: z, (..., N); half precision is converted to float32 first.
         index: t, (...) integers in 0..N - 1.
-        against: u, (...) integers in 0..N - 1, or -1 where there is no other class: log p_t - log p_u = z_t - z_u instead.
+        contrast: u, (...) integers in 0..N - 1, or -1 where there is no other class: log p_t - log p_u = z_t - z_u instead.
 
     Returns:
         (...) log-probabilities, <= 0, or their differences; float64 where the logits are, else float32.
@@ -29,10 +29,10 @@ def log_prob(logits: Tensor, index: Tensor, against: Tensor | None = None) -> Te
     logits, index = full(logits), index[..., None]
     own = logits.gather(-1, index).squeeze(-1)
     alone = torch.nn.functional.logsigmoid(own - others(logits, index).logsumexp(-1))
-    if against is None:
+    if contrast is None:
         return alone
-    other = logits.gather(-1, against.clamp(min=0)[..., None]).squeeze(-1)
-    return torch.where(against >= 0, own - other, alone)
+    other = logits.gather(-1, contrast.clamp(min=0)[..., None]).squeeze(-1)
+    return torch.where(contrast >= 0, own - other, alone)
 
 
 def others(logits: Tensor, index: Tensor) -> Tensor:

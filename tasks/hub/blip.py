@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.images.pictures import Seen
-from mmgradcam.layers import Tap
+from mmgradcam.images.pictures import TracedPreprocess
+from mmgradcam.layers import TargetLayer
 from mmgradcam.layouts import tokens
 from mmgradcam.tasks.fetching import Source
-from mmgradcam.tasks.hub.generative import Prompt, Talking, after, rows_of
+from mmgradcam.tasks.hub.generative import GenerativeVLM, Prompt, after, rows_of
 from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 
@@ -20,25 +20,25 @@ def supports(architecture: str) -> bool:
     return architecture in ("BlipForConditionalGeneration", "BlipForQuestionAnswering")
 
 
-def build(source: Source) -> Talking:
+def build(source: Source) -> GenerativeVLM:
     import transformers
 
     model = source.model(getattr(transformers, source.architecture))
     processor = source.fetch(transformers.AutoProcessor)
-    return Talking((Captions if source.architecture == "BlipForConditionalGeneration" else Answers)(model, processor))
+    return GenerativeVLM((Captions if source.architecture == "BlipForConditionalGeneration" else Answers)(model, processor))
 
 
 class Blip:
     """What captions and answers share. Features are (B, C, tokens); the class token, which has no place, comes first."""
 
-    seam = "vision_model"
+    feature_layer = "vision_model"
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.tokenizer, self.generator = model, processor.tokenizer, model.text_decoder
-        self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
+        self.prepare = TracedPreprocess(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
         vision, text = model.config.vision_config, model.config.text_config
         side = vision.image_size // vision.patch_size
-        self.taps = (Tap(model.vision_model, tokens((side, side), skip=1)),)
+        self.target_layers = (TargetLayer(model.vision_model, tokens((side, side), skip=1)),)
         self.begin, self.end, self.pad = text.bos_token_id, text.sep_token_id, text.pad_token_id
 
     def encode(self, images: Tensor) -> Tensor:

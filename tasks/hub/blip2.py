@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.images.pictures import Seen
-from mmgradcam.layers import Tap
+from mmgradcam.images.pictures import TracedPreprocess
+from mmgradcam.layers import TargetLayer
 from mmgradcam.layouts import tokens
 from mmgradcam.tasks.fetching import Source
-from mmgradcam.tasks.hub.generative import Prompt, Talking, after, rows_of, scattered
+from mmgradcam.tasks.hub.generative import GenerativeVLM, Prompt, after, rows_of, scattered
 from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 
@@ -20,25 +20,25 @@ def supports(architecture: str) -> bool:
     return architecture == "Blip2ForConditionalGeneration"
 
 
-def build(source: Source) -> Talking:
+def build(source: Source) -> GenerativeVLM:
     import transformers
 
     model = source.model(transformers.Blip2ForConditionalGeneration)
-    return Talking(Blip2(model, source.fetch(transformers.AutoProcessor)))
+    return GenerativeVLM(Blip2(model, source.fetch(transformers.AutoProcessor)))
 
 
 class Blip2:
     """Features are (B, C, tokens) of the ViT, the class token, which has no place, first; the Q-Former reads them per row."""
 
     query_types = frozenset({"caption", "prompt", "question"})
-    seam = "vision_model"
+    feature_layer = "vision_model"
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.tokenizer, self.generator = model, processor.tokenizer, model.language_model
-        self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
+        self.prepare = TracedPreprocess(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
         vision, own = model.config.vision_config, model.config.text_config
         side = vision.image_size // vision.patch_size
-        self.taps = (Tap(model.vision_model, tokens((side, side), skip=1)),)
+        self.target_layers = (TargetLayer(model.vision_model, tokens((side, side), skip=1)),)
         self.image: int = model.config.image_token_index
         self.one_stream: bool = model.config.use_decoder_only_language_model
         self.begin = own.bos_token_id if self.one_stream else own.decoder_start_token_id

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmgradcam import checkpoints
 from mmgradcam.errors import InputError
-from mmgradcam.images.pictures import Seen
+from mmgradcam.images.pictures import TracedPreprocess
 from mmgradcam.tasks.fetching import Source, fetched, timm
 from mmgradcam.tasks.hub import FILE, frames
 from mmgradcam.tasks.hub.tracing import layer_of
@@ -49,7 +49,7 @@ def from_torchvision(name: str, labels: Sequence[str] | None = None) -> Layer:
     weights = models.get_model_weights(name).DEFAULT
     made = frames.of_model if name in films else of_model
     if labels is not None:
-        prepare = (frames.Frames if name in films else Seen)(weights.transforms())
+        prepare = (frames.Frames if name in films else TracedPreprocess)(weights.transforms())
         return with_fresh_head(models.get_model(name, weights=None), prepare, labels)
     file = weights.url.rpartition("/")[2]
     with fetched(f"torchvision:{name}", f"fetch {file} and put it into the folder hub/checkpoints of TORCH_HOME"):
@@ -74,7 +74,9 @@ def from_timm(name: str, labels: Sequence[str] | None = None, pretrained: bool |
         raise InputError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
     with fetched(f"timm:{name}"):
         model = library.create_model(name, pretrained=labels is None if pretrained is None else pretrained)
-    return _of_timm(model, f"timm:{name}") if labels is None else with_fresh_head(model, Seen(of_timm(model)), labels)
+    return (
+        _of_timm(model, f"timm:{name}") if labels is None else with_fresh_head(model, TracedPreprocess(of_timm(model)), labels)
+    )
 
 
 def from_timm_folder(folder: Path) -> Layer:
@@ -123,7 +125,7 @@ def with_fresh_head(model: nn.Module, prepare: Any, labels: Sequence[str]) -> La
     Its layer is looked for after it got a fresh head: some heads are born as zeros, and then no score depends on anything.
     """
     task = with_classes(Layer(model.eval(), model, (), prepare), labels)
-    task.taps = (layer_of(task),)
+    task.target_layers = (layer_of(task),)
     return task
 
 
@@ -193,7 +195,7 @@ def with_classes(task: Layer, labels: Sequence[str]) -> Layer:
         config.label2id = {label: i for i, label in enumerate(labels)}
         model.num_labels = len(labels)
     made = Layer(model, model, labels, task.preparing or task.prepare)
-    made.name, made.taps = task.name, task.taps
+    made.name, made.target_layers = task.name, task.target_layers
     return made
 
 
@@ -242,6 +244,6 @@ def of_model(
         several: multi-label.
     """
     model.eval()
-    task = Layer(model, model, labels, Seen(transform), several=several)
-    task.taps = (layer_of(task),)
+    task = Layer(model, model, labels, TracedPreprocess(transform), several=several)
+    task.target_layers = (layer_of(task),)
     return task

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.images.pictures import Seen
-from mmgradcam.layers import Tap
+from mmgradcam.images.pictures import TracedPreprocess
+from mmgradcam.layers import TargetLayer
 from mmgradcam.layouts import tokens_of
 from mmgradcam.tasks.fetching import Source
-from mmgradcam.tasks.hub.generative import Prompt, Talking, after, rows_of
+from mmgradcam.tasks.hub.generative import GenerativeVLM, Prompt, after, rows_of
 from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 
@@ -20,28 +20,28 @@ def supports(architecture: str) -> bool:
     return architecture == "VisionEncoderDecoderModel"
 
 
-def build(source: Source) -> Talking:
+def build(source: Source) -> GenerativeVLM:
     import transformers
 
     model = source.model(transformers.VisionEncoderDecoderModel)
     pictures = source.fetch(transformers.AutoImageProcessor)
-    return Talking(EncoderDecoder(model, pictures, source.fetch(transformers.AutoTokenizer)))
+    return GenerativeVLM(EncoderDecoder(model, pictures, source.fetch(transformers.AutoTokenizer)))
 
 
 class EncoderDecoder:
     """Features are (B, C, tokens), those that have no place first; maps are taken at the encoder's last."""
 
     query_types = frozenset({"caption", "prompt"})
-    seam = "encoder"
+    feature_layer = "encoder"
 
     def __init__(self, model: Any, pictures: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer, self.generator = model, tokenizer, model
-        self.prepare = Seen(lambda image: pictures(image, return_tensors="pt")["pixel_values"][0])
+        self.prepare = TracedPreprocess(lambda image: pictures(image, return_tensors="pt")["pixel_values"][0])
         side = model.encoder.config.image_size
         height, width = side if isinstance(side, (list, tuple)) else (side, side)
         with torch.no_grad():
             found = self.encode(torch.zeros(1, 3, height, width, dtype=model.dtype))
-        self.taps = (Tap(model.encoder, tokens_of(found.shape[2], height / width)),)
+        self.target_layers = (TargetLayer(model.encoder, tokens_of(found.shape[2], height / width)),)
         said, own = model.generation_config, model.config
         self.begin = _first(own.decoder_start_token_id, said.decoder_start_token_id, tokenizer.bos_token_id)
         self.end = _first(said.eos_token_id, own.decoder.eos_token_id, tokenizer.eos_token_id, -1)

@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
-from mmgradcam.images.pictures import Seen
-from mmgradcam.layers import Tap
+from mmgradcam.images.pictures import TracedPreprocess
+from mmgradcam.layers import TargetLayer
 from mmgradcam.tasks.fetching import Source
-from mmgradcam.tasks.hub.generative import Prompt, Talking, scattered
+from mmgradcam.tasks.hub.generative import GenerativeVLM, Prompt, scattered
 from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 
@@ -23,23 +23,23 @@ def supports(architecture: str) -> bool:
     return architecture == "Florence2ForConditionalGeneration"
 
 
-def build(source: Source) -> Talking:
+def build(source: Source) -> GenerativeVLM:
     import transformers
 
     model = source.model(transformers.Florence2ForConditionalGeneration)
-    return Talking(Florence2(model, source.fetch(transformers.AutoProcessor)))
+    return GenerativeVLM(Florence2(model, source.fetch(transformers.AutoProcessor)))
 
 
 class Florence2:
     """Features are (B, C, 1 + cells): a token that is the mean of all comes first. The tower's own grid lies before them."""
 
     query_types = frozenset({"caption", "prompt", "question"})
-    seam = "model.vision_tower"
+    feature_layer = "model.vision_tower"
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor, self.tokenizer, self.generator = model, processor, processor.tokenizer, model
-        self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
-        self.taps = (Tap(model.model.vision_tower),)
+        self.prepare = TracedPreprocess(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
+        self.target_layers = (TargetLayer(model.model.vision_tower),)
         own = model.config.text_config
         self.image: int = model.config.image_token_id
         self.begin, self.end, self.pad = own.decoder_start_token_id, own.eos_token_id, own.pad_token_id

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
 from mmgradcam.images.clips import Clip
-from mmgradcam.images.pictures import Prepared, Seen
+from mmgradcam.images.pictures import PreparedImage, TracedPreprocess
 from mmgradcam.tasks.hub.tracing import last_grid
 from mmgradcam.tasks.layer import Layer
 
@@ -29,14 +29,14 @@ class Frames:
 
     def __init__(self, transform: Callable[[Tensor], Tensor], length: int = LENGTH) -> None:
         self.length = length
-        self._frame = Seen(lambda image: transform(_pixels(image)[None])[:, 0])
+        self._frame = TracedPreprocess(lambda image: transform(_pixels(image)[None])[:, 0])
 
-    def __call__(self, clip: Any) -> Prepared:
+    def __call__(self, clip: Any) -> PreparedImage:
         """The frames as (3, T, h, w), and what of each frame the model sees."""
         if not isinstance(clip, Clip):
             raise InputError("this model sees clips; give a film, a folder of frames or a Clip: `mmgradcam video`")
         seen = [self._frame(frame) for frame in clip.sampled(self.length).frames]
-        return Prepared(torch.stack([one.pixels for one in seen], 1), seen[0].box)
+        return PreparedImage(torch.stack([one.pixels for one in seen], 1), seen[0].box)
 
     def example(self) -> Clip:
         """A clip of noise."""
@@ -53,5 +53,5 @@ def of_model(model: nn.Module, transform: Callable[[Tensor], Tensor], labels: Se
     model.eval()
     frames = Frames(transform)
     task = Layer(model, model, labels, frames)
-    task.taps = (last_grid(model, frames(frames.example()).pixels),)
+    task.target_layers = (last_grid(model, frames(frames.example()).pixels),)
     return task

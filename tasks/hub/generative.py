@@ -1,6 +1,6 @@
 """Models that write about a picture token by token: captions, replies to a prompt, answers to a question.
 
-What they have in common, whatever their seam: words are whole words although tokens are pieces, a target is the
+What they have in common, whatever their feature layer: words are whole words although tokens are pieces, a target is the
 log-probability of its tokens given all before them, and one forward of the language model scores all words of a sentence.
 """
 
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
 from mmgradcam.explaining.arguments import refuse_unknown
-from mmgradcam.images.pictures import Prepared
-from mmgradcam.layers import Tap
+from mmgradcam.images.pictures import PreparedImage
+from mmgradcam.layers import TargetLayer
 from mmgradcam.methods import hirescam
-from mmgradcam.task import Query, Target, Task, Word, at_least_one, spelled
+from mmgradcam.task import Query, Target, Task, TextSpan, at_least_one, spelled
 from mmgradcam.tasks.hub.text import text_of, words_among, words_of, words_read
 from mmgradcam.tasks.hub.writing import Written, overruled
 from mmgradcam.utils.probability import log_prob
@@ -36,7 +36,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Told:
+class ReplySpan:
     """A prompt, the tokens of the text after it, which of them are meant, and a text they are held against.
 
     `cut` is the most tokens that were allowed, where the model wrote them all before its text came to an end, else 0.
@@ -45,11 +45,11 @@ class Told:
     prompt: Prompt
     text: tuple[int, ...]
     positions: tuple[int, ...]
-    against: tuple[int, ...] | None = None
+    contrast: tuple[int, ...] | None = None
     cut: int = 0
 
 
-class Voice(Protocol):
+class ModelAdapter(Protocol):
     """What sets one family of talking models apart from another; one small class each.
 
     Attributes:
@@ -57,20 +57,20 @@ class Voice(Protocol):
         generator: the part of it that has `generate`.
         tokenizer: its own.
         query_types: which of caption=, prompt= and question= it can be asked with.
-        seam: where the features are taken, in words.
-        taps: layers at which maps are taken, if not at the features.
+        feature_layer: where the features are taken, in words.
+        target_layers: layers at which maps are taken, if not at the features.
     """
 
     model: Any
     generator: Any
     tokenizer: Any
     query_types: frozenset[str]
-    seam: str
+    feature_layer: str
 
     @property
-    def taps(self) -> Sequence[Tap]: ...
+    def target_layers(self) -> Sequence[TargetLayer]: ...
 
-    def prepare(self, image: Image.Image) -> Prepared: ...
+    def prepare(self, image: Image.Image) -> PreparedImage: ...
 
     def encode(self, images: Tensor) -> Tensor: ...
 
@@ -90,39 +90,39 @@ class Voice(Protocol):
         """The layer that embeds the tokens of the prompts."""
 
 
-class Talking(Task):
+class GenerativeVLM(Task):
     """A model that writes about a picture.
 
     Query: `caption="..."` explains that sentence instead of the one the model writes; `prompt="..."` is what it is to go on
-    from or reply to; `question="..."` with `answer=`, `top=` and `against=` as for VQA. A family says which it takes.
+    from or reply to; `question="..."` with `answer=`, `top=` and `contrast=` as for VQA. A family says which it takes.
     `max_new_tokens=N` lets a text be that long.
 
     Args:
-        voice: what is the family's own.
+        adapter: what is the family's own.
         longest: most tokens written, unless a query says otherwise.
     """
 
     unit = "log-probability"
     method = staticmethod(hirescam)
 
-    def __init__(self, voice: Voice, longest: int = 40) -> None:
-        self.voice, self.longest = voice, longest
-        if replaced := overruled(voice.generator):
+    def __init__(self, adapter: ModelAdapter, longest: int = 40) -> None:
+        self.adapter, self.longest = adapter, longest
+        if replaced := overruled(adapter.generator):
             settings = ", ".join(replaced)
             warnings.warn(f"generation: the model's own {settings} is not used; its likeliest text is explained", stacklevel=3)
-        self.model: nn.Module = voice.model
-        self.tokenizer, self.seam, self.taps = voice.tokenizer, voice.seam, voice.taps
-        of_questions = {"answer", "against", "top"} if "question" in voice.query_types else set()
-        self.query_types = voice.query_types | {"max_new_tokens"} | of_questions
+        self.model: nn.Module = adapter.model
+        self.tokenizer, self.feature_layer, self.target_layers = adapter.tokenizer, adapter.feature_layer, adapter.target_layers
+        of_questions = {"answer", "contrast", "top"} if "question" in adapter.query_types else set()
+        self.query_types = adapter.query_types | {"max_new_tokens"} | of_questions
 
-    def prepare(self, image: Image.Image) -> Prepared:
-        return self.voice.prepare(image)
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        return self.adapter.prepare(image)
 
     def encode(self, images: Tensor) -> Tensor:
-        return self.voice.encode(images)
+        return self.adapter.encode(images)
 
     def words(self) -> nn.Module:
-        return self.voice.words()
+        return self.adapter.words()
 
     def targets(self, features: Tensor, **query: Any) -> Sequence[Target]:
         return self.targets_of_each(features, [query])[0]
@@ -132,8 +132,8 @@ class Talking(Task):
 
     def _targets(self, features: Tensor, query: Query) -> list[Target]:
         question = query.get("question")
-        own = self.voice.query_types
-        allowed = own | {"size", "max_new_tokens"} | ({"answer", "against", "top"} if question is not None else set())
+        own = self.adapter.query_types
+        allowed = own | {"size", "max_new_tokens"} | ({"answer", "contrast", "top"} if question is not None else set())
         how = f"with {', '.join(f'{t}=' for t in sorted(own))}"
         refuse_unknown(self, [name for name, value in query.items() if value is not None], sorted(allowed), how)
         if own == {"question"} and question is None:
@@ -142,29 +142,32 @@ class Talking(Task):
         if asked is not None and not (isinstance(asked, str) and asked.strip()):
             raise InputError(f"{'question' if question is not None else 'prompt'}: expected a sentence, got {asked!r}")
         most, size = at_least_one(query, "max_new_tokens", self.longest), query.get("size")
-        prompt = Prompt(tuple(self.voice.prompt(asked, question is not None, features, size)), size)
+        prompt = Prompt(tuple(self.adapter.prompt(asked, question is not None, features, size)), size)
         if question is not None:
             return self._answers(features, prompt, query, most, words_read(self.tokenizer, prompt.tokens, question))
-        reads = words_among(self.tokenizer, prompt.tokens, asked) if asked else ()
+        input_tokens = words_among(self.tokenizer, prompt.tokens, asked) if asked else ()
         said = query.get("caption")
         if said is None:
             told = self._written(features, prompt, most, 1)[0]
         else:
-            told = Told(prompt, tuple(self.tokens(said, "caption", most)), ())
+            told = ReplySpan(prompt, tuple(self.tokens(said, "caption", most)), ())
         words = words_of(self.tokenizer, told.text, None if said is None else said.strip())
-        return [Target(w.label, replace(told, positions=w.tokens), text=w.text, reads=reads) for w in words]
+        return [Target(w.label, replace(told, positions=w.tokens), text=w.text, input_tokens=input_tokens) for w in words]
 
-    def _written(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[Told]:
+    def _written(self, features: Tensor, prompt: Prompt, most: int, beams: int) -> list[ReplySpan]:
         """The likeliest texts, none of their tokens meant."""
-        return [Told(prompt, w.tokens, (), cut=most * w.cut) for w in self.voice.write(features, prompt, most, beams)]
+        return [ReplySpan(prompt, w.tokens, (), cut=most * w.cut) for w in self.adapter.write(features, prompt, most, beams)]
 
-    def _answers(self, features: Tensor, prompt: Prompt, query: Query, most: int, reads: tuple[Word, ...]) -> list[Target]:
+    def _answers(
+        self, features: Tensor, prompt: Prompt, query: Query, most: int, input_tokens: tuple[TextSpan, ...]
+    ) -> list[Target]:
         asked, top = query.get("answer"), at_least_one(query, "top", 1)
         texts = (
             self._written(features, prompt, most, top)
             if asked is None
             else [
-                Told(prompt, tuple(self.tokens(a, "answer", most)), ()) for a in ([asked] if isinstance(asked, str) else asked)
+                ReplySpan(prompt, tuple(self.tokens(a, "answer", most)), ())
+                for a in ([asked] if isinstance(asked, str) else asked)
             ]
         )
         said = {self.text(one.text): one for one in reversed(texts)}  # of several that read the same, the likeliest
@@ -174,15 +177,15 @@ class Talking(Task):
         with torch.no_grad():
             found = self.score(features.expand(len(told), *features.shape[1:]), [Target("", t) for t in told]).exp().tolist()
         made = [
-            Target(self.text(t.text), t, probability=p, reads=reads, asserted=asked is not None or n == 0)
+            Target(self.text(t.text), t, probability=p, input_tokens=input_tokens, asserted=asked is not None or n == 0)
             for n, (t, p) in enumerate(zip(told, found, strict=True))
         ]
-        if query.get("against") is not None:
-            other = self.tokens(query["against"], "against", most)
+        if query.get("contrast") is not None:
+            other = self.tokens(query["contrast"], "contrast", most)
             if tuple(other) == told[0].text:
-                raise InputError(f"against: {query['against']!r} is the answer itself; name another one")
+                raise InputError(f"against: {query['contrast']!r} is the answer itself; name another one")
             label = f"{made[0].label} rather than {self.text(other)}"
-            made.insert(1, Target(label, replace(told[0], against=tuple(other)), reads=reads, asserted=False))
+            made.insert(1, Target(label, replace(told[0], contrast=tuple(other)), input_tokens=input_tokens, asserted=False))
         return made
 
     def remarks(self, targets: Sequence[Target]) -> Sequence[str]:
@@ -205,16 +208,16 @@ class Talking(Task):
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
         told = [target.value for target in targets]
-        others = [k for k, t in enumerate(told) if t.against is not None]
+        others = [k for k, t in enumerate(told) if t.contrast is not None]
         rows = [*range(len(told)), *others]
-        texts = [list(t.text) for t in told] + [list(told[k].against) for k in others]
+        texts = [list(t.text) for t in told] + [list(told[k].contrast) for k in others]
         logp = self._logp(features[rows], [told[k].prompt for k in rows], texts)
         # What both texts begin with cancels, and only its rounding would be left.
         alike = [
-            len(list(takewhile(lambda pair: pair[0] == pair[1], zip(t.text, t.against or (), strict=False)))) for t in told
+            len(list(takewhile(lambda pair: pair[0] == pair[1], zip(t.text, t.contrast or (), strict=False)))) for t in told
         ]
         meant = [tuple(p for p in t.positions if p >= first) for t, first in zip(told, alike, strict=True)]
-        meant += [tuple(range(alike[k], len(told[k].against))) for k in others]
+        meant += [tuple(range(alike[k], len(told[k].contrast))) for k in others]
         sums = torch.stack([row[list(at)].sum() for row, at in zip(logp, meant, strict=True)])
         found = sums[: len(told)]
         return found.index_add(0, torch.tensor(others, device=found.device, dtype=torch.long), -sums[len(told) :])
@@ -222,7 +225,7 @@ class Talking(Task):
     def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor] | None:
         first = [row[0].value for row in targets]
         for told, row in zip(first, targets, strict=True):
-            if any((t.value.prompt, t.value.text) != (told.prompt, told.text) or t.value.against for t in row):
+            if any((t.value.prompt, t.value.text) != (told.prompt, told.text) or t.value.contrast for t in row):
                 return None
         logp = self._logp(features, [t.prompt for t in first], [list(t.text) for t in first])
         return [
@@ -232,7 +235,7 @@ class Talking(Task):
 
     def _logp(self, features: Tensor, prompts: list[Prompt], texts: list[list[int]]) -> Tensor:
         """Log-probabilities (R, longest text) of the texts' tokens; 0 beyond a text's end."""
-        logits = self.voice.read(features, prompts, texts)
+        logits = self.adapter.read(features, prompts, texts)
         longest = max(map(len, texts))
         said = torch.tensor([text + [0] * (longest - len(text)) for text in texts], device=logits.device)
         there = torch.tensor([[i < len(text) for i in range(longest)] for text in texts], device=logits.device)
@@ -240,13 +243,13 @@ class Talking(Task):
 
     def join(self, targets: Sequence[Target]) -> Target:
         told = {(t.value.prompt, t.value.text) for t in targets}
-        if len(told) != 1 or any(t.value.against for t in targets):
+        if len(told) != 1 or any(t.value.contrast for t in targets):
             raise InputError("only words of one text can be joined")
         positions = sorted({p for t in targets for p in t.value.positions})
         whole = replace(targets[0].value, positions=tuple(positions))
         parts = [t.text for t in targets if t.text is not None]
         text = "".join(parts) if len(parts) == len(targets) else None
-        return Target(spelled(targets), whole, text=text, reads=targets[0].reads)
+        return Target(spelled(targets), whole, text=text, input_tokens=targets[0].input_tokens)
 
 
 def after(logits: Tensor, prompts: Sequence[Prompt], texts: Sequence[Sequence[int]]) -> Tensor:

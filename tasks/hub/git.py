@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgradcam.images.pictures import Seen
-from mmgradcam.layers import Tap
+from mmgradcam.images.pictures import TracedPreprocess
+from mmgradcam.layers import TargetLayer
 from mmgradcam.layouts import tokens
 from mmgradcam.tasks.fetching import Source
-from mmgradcam.tasks.hub.generative import Prompt, Talking, after, rows_of
+from mmgradcam.tasks.hub.generative import GenerativeVLM, Prompt, after, rows_of
 from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 
@@ -22,10 +22,10 @@ def supports(architecture: str) -> bool:
     return architecture == "GitForCausalLM"
 
 
-def build(source: Source) -> Talking:
+def build(source: Source) -> GenerativeVLM:
     import transformers
 
-    return Talking(Git(source.model(transformers.GitForCausalLM), source.fetch(transformers.AutoProcessor)))
+    return GenerativeVLM(Git(source.model(transformers.GitForCausalLM), source.fetch(transformers.AutoProcessor)))
 
 
 class Leaf(nn.Module):
@@ -45,14 +45,14 @@ class Git:
     """Features are (B, C, tokens), the class token, which has no place, first."""
 
     query_types = frozenset({"caption", "prompt", "question"})
-    seam = "git.image_encoder"
+    feature_layer = "git.image_encoder"
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.tokenizer, self.generator = model, processor.tokenizer, model
-        self.prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
+        self.prepare = TracedPreprocess(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
         vision = model.config.vision_config
         side = vision.image_size // vision.patch_size
-        self.taps = (Tap(model.git.image_encoder, tokens((side, side), skip=1)),)
+        self.target_layers = (TargetLayer(model.git.image_encoder, tokens((side, side), skip=1)),)
         self.begin, self.end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         self.pad = self.tokenizer.pad_token_id
 

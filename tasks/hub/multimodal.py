@@ -1,7 +1,7 @@
 """Language models that see: LLaVA, PaliGemma, Qwen-VL, ... through the one argument most of them share.
 
 `mm_encoder_outputs` takes what the vision encoder made of the picture, so that it runs once for writing and for scoring;
-it is the seam. Maps are taken at the image tokens as the language model gets them.
+it is the feature layer. Maps are taken at the image tokens as the language model gets them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
-from mmgradcam.images.pictures import Prepared, Seen
+from mmgradcam.images.pictures import PreparedImage, TracedPreprocess
 from mmgradcam.tasks.fetching import Source
-from mmgradcam.tasks.hub.generative import Prompt, Talking, after, rows_of
+from mmgradcam.tasks.hub.generative import GenerativeVLM, Prompt, after, rows_of
 from mmgradcam.tasks.hub.text import padded
 from mmgradcam.tasks.hub.writing import Written, written
 
@@ -28,24 +28,24 @@ def supports(architecture: str) -> bool:
     return architecture in VOICES
 
 
-def build(source: Source) -> Talking:
+def build(source: Source) -> GenerativeVLM:
     import transformers
 
     model = source.model(transformers.AutoModelForImageTextToText)
-    return Talking(VOICES[source.architecture](model, source.fetch(transformers.AutoProcessor)))
+    return GenerativeVLM(VOICES[source.architecture](model, source.fetch(transformers.AutoProcessor)))
 
 
 class Multimodal:
     """One picture of a fixed size, one token per cell of its grid."""
 
     query_types = frozenset({"caption", "prompt", "question"})
-    seam = "image tokens"
-    taps = ()
+    feature_layer = "image tokens"
+    target_layers = ()
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor, self.tokenizer, self.generator = model, processor, processor.tokenizer, model
         self.image: int = model.config.image_token_id
-        self._seen = Seen(self._pixels)
+        self._seen = TracedPreprocess(self._pixels)
         settings = model.generation_config
         ends = settings.eos_token_id if settings.eos_token_id is not None else self.tokenizer.eos_token_id
         self.ends: list[int] = ends if isinstance(ends, list) else [ends]
@@ -56,7 +56,7 @@ class Multimodal:
         """What stands for the picture in a prompt."""
         return str(self.tokenizer.convert_ids_to_tokens(self.image))
 
-    def prepare(self, image: Image.Image) -> Prepared:
+    def prepare(self, image: Image.Image) -> PreparedImage:
         return self._seen(image)
 
     def _pixels(self, image: Any) -> Tensor:

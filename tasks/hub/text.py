@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmgradcam.task import Word
+from mmgradcam.task import TextSpan
 from mmgradcam.tasks.segments import Segment, segments
 
 
@@ -77,7 +77,7 @@ def words_of(tokenizer: Any, tokens: Sequence[int], said: str | None = None) -> 
     return _pieces(said, _moved(placed, text, said, whole=True))
 
 
-def words_among(tokenizer: Any, tokens: Sequence[int], asked: str) -> tuple[Word, ...]:
+def words_among(tokenizer: Any, tokens: Sequence[int], asked: str) -> tuple[TextSpan, ...]:
     """The words of what a user asked, without marks, where they stand among the tokens of a prompt; those that stand there."""
     text, placed = _placed(tokenizer, tokens)
     moved = _moved(placed, text, asked, whole=False)
@@ -88,10 +88,10 @@ def words_among(tokenizer: Any, tokens: Sequence[int], asked: str) -> tuple[Word
     while first and placed[first - 1].index == placed[first].index - 1 and not text[slice(*placed[first - 1].at)].strip(" "):
         first -= 1  # a space apart, or a part of the first letter
     pieces = _pieces(asked, moved[first : within[-1] + 1])
-    return tuple(Word(piece.label, piece.tokens[0], piece.tokens[-1]) for piece in pieces if not piece.mark)
+    return tuple(TextSpan(piece.label, piece.tokens[0], piece.tokens[-1]) for piece in pieces if not piece.mark)
 
 
-def words_read(tokenizer: Any, tokens: Sequence[int], question: str) -> tuple[Word, ...]:
+def words_read(tokenizer: Any, tokens: Sequence[int], question: str) -> tuple[TextSpan, ...]:
     """`words_among` of a question, with a warning if some of them are not found."""
     found = words_among(tokenizer, tokens, question)
     rest = [one.text for one in segments(question) if not one.mark and not any(one.text in word.text for word in found)]

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from mmgradcam.errors import InputError
-from mmgradcam.images.pictures import Prepared
+from mmgradcam.images.pictures import PreparedImage
 from mmgradcam.tasks.fetching import Source
-from mmgradcam.tasks.hub.generative import Prompt, Talking
+from mmgradcam.tasks.hub.generative import GenerativeVLM, Prompt
 from mmgradcam.tasks.hub.multimodal import ASKED, Multimodal, pooled
 
 
@@ -25,11 +25,11 @@ def supports(architecture: str) -> bool:
     return architecture in VOICES
 
 
-def build(source: Source) -> Talking:
+def build(source: Source) -> GenerativeVLM:
     import transformers
 
     model = source.model(transformers.AutoModelForImageTextToText)
-    return Talking(VOICES[source.architecture](model, source.fetch(transformers.AutoProcessor)))
+    return GenerativeVLM(VOICES[source.architecture](model, source.fetch(transformers.AutoProcessor)))
 
 
 UNKNOWN = "how the tiles of this model lie is not known without the picture: give it as a file or a PIL image"
@@ -38,7 +38,7 @@ UNKNOWN = "how the tiles of this model lie is not known without the picture: giv
 class Tiled(Multimodal):
     """Tiles of one size, each a square grid of tokens; the processor says in the prompt how they lie."""
 
-    def prepare(self, image: Image.Image) -> Prepared:
+    def prepare(self, image: Image.Image) -> PreparedImage:
         return replace(super().prepare(image), size=image.size)
 
     def _pixels(self, image: Any) -> Tensor:

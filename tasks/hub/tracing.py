@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError, ModelError
 from mmgradcam.explaining.explain import explain
-from mmgradcam.images.pictures import Prepared
-from mmgradcam.layers import Layout, Put, Tap, outputs_of
+from mmgradcam.images.pictures import PreparedImage
+from mmgradcam.layers import LayerOutput, Layout, TargetLayer, outputs_of
 from mmgradcam.layouts import SKIPS, alike, channels_last, tokens
 from mmgradcam.tasks.layer import Layer
 
 
-def last_grid(model: nn.Module, pixels: Tensor, layer: str | None = None) -> Tap:
+def last_grid(model: nn.Module, pixels: Tensor, layer: str | None = None) -> TargetLayer:
     """The last block of a model that puts out a grid of more than one cell and whose cells the scores depend on.
 
     Found by running the model, never by its name: blocks are tried from the last to run. In a transformer that reads one
@@ -35,30 +35,30 @@ def last_grid(model: nn.Module, pixels: Tensor, layer: str | None = None) -> Tap
     """
     device = next((p.device for p in model.parameters()), pixels.device)
     pixels = pixels.to(device)
-    ran = outputs_of(model, pixels[None])
+    record_calls = outputs_of(model, pixels[None])
     known = [name for name, _ in model.named_modules() if name]
     if layer is not None and layer not in known:
         near = difflib.get_close_matches(layer, known, n=5, cutoff=0.4) or known[:20]
         raise InputError(f"{type(model).__name__} has no layer {layer!r}; did you mean {', '.join(near)}?")
-    for put in reversed(ran):
+    for put in reversed(record_calls):
         if put.name != layer if layer else next(put.module.children(), None) is None:
             continue
-        for layout in _layouts(put, ran, pixels, getattr(model, "num_prefix_tokens", None)):
-            tap = Tap(put.module, layout, put.name)
-            if _reached(model, tap, pixels):
-                return tap
+        for layout in _layouts(put, record_calls, pixels, getattr(model, "num_prefix_tokens", None)):
+            target_layer = TargetLayer(put.module, layout, put.name)
+            if _reached(model, target_layer, pixels):
+                return target_layer
     which = f"layer {layer} puts out no" if layer else "no layer puts out a"
     raise InputError(f"{type(model).__name__}: {which} grid of cells that the scores depend on")
 
 
-def layer_of(task: Layer, name: str | None = None) -> Tap:
+def layer_of(task: Layer, name: str | None = None) -> TargetLayer:
     """`last_grid` of a task's model, for a picture, or a clip, of noise."""
     noise: Any = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8))
     example = getattr(task.preparing, "example", lambda: noise)
     return last_grid(task.model, task.prepare(example()).pixels, name)
 
 
-def _layouts(put: Put, ran: list[Put], pixels: Tensor, prefix: int | None) -> Iterator[Layout | None]:
+def _layouts(put: LayerOutput, record_calls: list[LayerOutput], pixels: Tensor, prefix: int | None) -> Iterator[Layout | None]:
     """Layouts that make a grid of the picture's aspect of what a layer put out; `prefix` tokens stand before it, if known."""
     height, width = pixels.shape[-2:]
     shape = put.shape
@@ -72,7 +72,9 @@ def _layouts(put: Put, ran: list[Put], pixels: Tensor, prefix: int | None) -> It
     elif len(shape) == 4 and shape[1] * shape[2] > 1 and alike(shape[1:3], height, width):
         yield channels_last
     elif len(shape) == 3:
-        grids = {tuple(other.shape[2:]) for other in ran if len(other.shape) == 4 and alike(other.shape[2:], height, width)}
+        grids = {
+            tuple(other.shape[2:]) for other in record_calls if len(other.shape) == 4 and alike(other.shape[2:], height, width)
+        }
         coarser = [(-(-rows // d), -(-columns // d)) for d in (1, 2, 4, 8, 16, 32) for rows, columns in sorted(grids)]
         for skip in SKIPS if prefix is None else dict.fromkeys((prefix, *SKIPS)):
             for grid in coarser:
@@ -81,9 +83,11 @@ def _layouts(put: Put, ran: list[Put], pixels: Tensor, prefix: int | None) -> It
                     return
 
 
-def _reached(model: nn.Module, tap: Tap, pixels: Tensor) -> bool:
+def _reached(model: nn.Module, target_layer: TargetLayer, pixels: Tensor) -> bool:
     """Whether the likeliest class depends on what the layer put out, in more than one cell."""
-    task = Layer(model, tap.module, layout=tap.layout, prepare=lambda _: Prepared(pixels, (0.0, 0.0, 1.0, 1.0)))
+    task = Layer(
+        model, target_layer.module, layout=target_layer.layout, prepare=lambda _: PreparedImage(pixels, (0.0, 0.0, 1.0, 1.0))
+    )
     try:
         found = explain(task, Image.new("RGB", (8, 8)), method=lambda features, gradients: gradients.abs().sum(1))
     except ModelError:

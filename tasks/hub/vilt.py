@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
-from mmgradcam.images.pictures import Prepared, Seen
+from mmgradcam.images.pictures import PreparedImage, TracedPreprocess
 from mmgradcam.methods import hirescam
-from mmgradcam.task import Target, Task, Word, at_least_one
+from mmgradcam.task import Target, Task, TextSpan, at_least_one
 from mmgradcam.tasks.fetching import Source
 from mmgradcam.tasks.hub.text import padded, words_read
 
@@ -30,12 +30,12 @@ def build(source: Source) -> Vilt:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class AnswerTarget:
     """A question's tokens, the answer meant, and the one it is held against (or None)."""
 
     question: tuple[int, ...]
     answer: int
-    against: int | None = None
+    contrast: int | None = None
 
 
 class Vilt(Task):
@@ -43,19 +43,19 @@ class Vilt(Task):
 
     They are the only place for a map: what its last layer makes of the patches is read by nothing.
 
-    Query: `question="..."`, with `answer=`, `top=` and `against=` as for VQA; scores are logits.
+    Query: `question="..."`, with `answer=`, `top=` and `contrast=` as for VQA; scores are logits.
     """
 
     unit = "logit"
-    seam = "patch embeddings"
+    feature_layer = "patch embeddings"
     method = staticmethod(hirescam)
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.tokenizer = model, processor.tokenizer
         self.labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
-        self._prepare = Seen(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
+        self._prepare = TracedPreprocess(lambda image: processor.image_processor(image, return_tensors="pt")["pixel_values"][0])
 
-    def prepare(self, image: Image.Image) -> Prepared:
+    def prepare(self, image: Image.Image) -> PreparedImage:
         return self._prepare(image)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Vilt(Task):
         question: str,
         answer: str | Sequence[str] | None = None,
         top: int | None = None,
-        against: str | None = None,
+        contrast: str | None = None,
     ) -> Sequence[Target]:
         if not isinstance(question, str) or not question.strip():
             raise InputError(f"question: expected a sentence, got {question!r:.60}")
@@ -85,7 +85,7 @@ class Vilt(Task):
         longest = self.model.config.max_position_embeddings
         if len(tokens) > longest:
             raise InputError(f"question: expected at most {longest} tokens, got {len(tokens)}; shorten it")
-        reads: tuple[Word, ...] = words_read(self.tokenizer, tokens, question.strip())
+        input_tokens: tuple[TextSpan, ...] = words_read(self.tokenizer, tokens, question.strip())
         with torch.no_grad():
             probabilities = self._logits(features, [tokens])[0].float().sigmoid()
         if answer is None:
@@ -98,19 +98,19 @@ class Vilt(Task):
         made = [
             Target(
                 self.labels[i],
-                Chosen(tokens, i),
+                AnswerTarget(tokens, i),
                 probability=float(probabilities[i]),
-                reads=reads,
+                input_tokens=input_tokens,
                 asserted=answer is not None or n == 0,
             )
             for n, i in enumerate(chosen)
         ]
-        if against is not None:
-            other = self._answer(against, "against")
+        if contrast is not None:
+            other = self._answer(contrast, "contrast")
             if other == chosen[0]:
-                raise InputError(f"against: {against!r} is the answer itself; name another one")
+                raise InputError(f"against: {contrast!r} is the answer itself; name another one")
             label = f"{self.labels[chosen[0]]} rather than {self.labels[other]}"
-            made.insert(1, Target(label, Chosen(tokens, chosen[0], other), reads=reads, asserted=False))
+            made.insert(1, Target(label, AnswerTarget(tokens, chosen[0], other), input_tokens=input_tokens, asserted=False))
         return made
 
     def _answer(self, text: Any, what: str) -> int:
@@ -120,7 +120,7 @@ class Vilt(Task):
         return self.labels.index(text)
 
     def score(self, features: Tensor, targets: Sequence[Target]) -> Tensor:
-        asked: list[Chosen] = [target.value for target in targets]
+        asked: list[AnswerTarget] = [target.value for target in targets]
         return _pick(self._logits(features, [a.question for a in asked]), asked)
 
     def scores(self, features: Tensor, targets: Sequence[Sequence[Target]]) -> Sequence[Tensor] | None:
@@ -140,9 +140,9 @@ class Vilt(Task):
         return logits
 
 
-def _pick(logits: Tensor, asked: Sequence[Chosen]) -> Tensor:
+def _pick(logits: Tensor, asked: Sequence[AnswerTarget]) -> Tensor:
     """(R,) of (R, answers): the answer's, less that of the one it is held against."""
     rows = torch.arange(len(asked), device=logits.device)
     scores = logits[rows, torch.tensor([a.answer for a in asked], device=logits.device)]
-    others = torch.tensor([-1 if a.against is None else a.against for a in asked], device=logits.device)
+    others = torch.tensor([-1 if a.contrast is None else a.contrast for a in asked], device=logits.device)
     return torch.where(others >= 0, scores - logits[rows, others.clamp(min=0)], scores)

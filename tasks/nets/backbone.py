@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from mmgradcam.errors import InputError
-from mmgradcam.images.pictures import Fit
-from mmgradcam.layers import watched
+from mmgradcam.images.pictures import Preprocess
+from mmgradcam.layers import record_outputs
 from mmgradcam.layouts import of_picture
 
 STEMS = ("features", "layer4", "trunk_output")
@@ -61,7 +61,7 @@ class Backbone(nn.Module):
             self.model, self.config = _of_torchvision(rest, weights), None
         else:
             self.model, self.config = _of_hub(name, config, weights)
-        self.grid = nn.Identity()  # names the features, so that they can be a tap among others
+        self.grid = nn.Identity()  # names the features, so that they can be a target layer among others
         for left in self.without:
             self.model.set_submodule(left, nn.Identity())
         missing = [layer for layer in self.layers if layer not in dict(self.model.named_modules())]
@@ -77,11 +77,11 @@ class Backbone(nn.Module):
         """Arguments that make this net anew, plain enough for JSON."""
         return {"name": self.name, "config": self.config, "without": list(self.without), "layers": list(self.layers)}
 
-    def fit(self, how: str = "pad", size: tuple[int, int] | None = None) -> Fit:
+    def fit(self, how: str = "pad", size: tuple[int, int] | None = None) -> Preprocess:
         """The resizing and normalising of the pretrained model, with the whole picture kept unless told otherwise.
 
         Args:
-            how: as for `Fit`.
+            how: as for `Preprocess`.
             size: height and width, if not those the model was trained with.
         """
         library, _, rest = self.name.partition(":")
@@ -102,7 +102,7 @@ class Backbone(nn.Module):
 
             known = Source(self.name).fetch(AutoImageProcessor)
             mean, std = known.image_mean, known.image_std
-        return Fit(size or self._size(), tuple(mean), tuple(std), how)
+        return Preprocess(size or self._size(), tuple(mean), tuple(std), how)
 
     def _size(self) -> tuple[int, int]:
         found = (self.config or {}).get("image_size") or getattr(self.model, "image_size", None) or 224
@@ -118,7 +118,7 @@ class Backbone(nn.Module):
     def _features(self, images: Tensor) -> Tensor:
         if not self.layers:
             return self._last(images)
-        with watched({layer: self.model.get_submodule(layer) for layer in self.layers}) as put:
+        with record_outputs({layer: self.model.get_submodule(layer) for layer in self.layers}) as put:
             self._last(images)
         grids = [_grid(put[layer], images.shape[-2], images.shape[-1], self.name) for layer in self.layers]
         side = grids[-1].shape[-2:]
