@@ -73,9 +73,11 @@ def reached(free: np.ndarray, start: tuple[int, int], diagonal: bool) -> set[tup
     return found
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(60))
 def test_holes_and_segments_are_those_of_a_flood(seed: int) -> None:
-    mask = np.random.default_rng(seed).random((7 + seed % 3, 9)) < (0.4, 0.6, 0.8)[seed % 3]
+    rng = np.random.default_rng(seed)
+    sides = rng.integers(1, 13, 2) if seed >= 20 else (7 + seed % 3, 9)  # lines and single pixels, too
+    mask = rng.random(sides) < (0.4, 0.6, 0.8, 1.0)[seed % 4]
     before = mask.copy()
     outside = reached(np.pad(~mask, 1, constant_values=True), (0, 0), diagonal=False)
     filled = fill_holes(mask)
@@ -86,10 +88,13 @@ def test_holes_and_segments_are_those_of_a_flood(seed: int) -> None:
         if not any((y, x) in one for one in segments):
             segments.append(reached(mask, (y, x), diagonal=True))
     segments.sort(key=len, reverse=True)  # stable: of equally many pixels, the segment that a reader meets first
-    sides = [tuple(zip(*one, strict=True)) for one in segments]
-    assert segment_boxes(mask) == [(min(x), min(y), max(x) + 1, max(y) + 1) for y, x in sides]
-    ys, xs = np.nonzero(mask)
-    assert mask_box(mask) == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+    pixels = [tuple(zip(*one, strict=True)) for one in segments]
+    boxes = [(min(x), min(y), max(x) + 1, max(y) + 1) for y, x in pixels]
+    assert segment_boxes(mask) == boxes
+    assert box_of(mask.astype(np.float32)) == (boxes[0] if boxes else None)
+    if mask.any():
+        ys, xs = np.nonzero(mask)
+        assert mask_box(mask) == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
 
 
 def test_what_is_a_hole() -> None:
@@ -102,6 +107,8 @@ def test_what_is_a_hole() -> None:
     nothing = np.zeros((2, 3), bool)
     assert not fill_holes(nothing).any()
     assert segment_boxes(nothing) == []
+    assert segment_boxes(nothing[:0]) == segment_boxes(nothing[:, :0]) == []
+    assert fill_holes(nothing[:, :0]).shape == (2, 0)
     assert mask_box(nothing) == (0, 0, 0, 0)
     assert segment_boxes(np.array([[1, 0, 0, 1], [1, 0, 0, 0]], bool)) == [(0, 0, 1, 2), (3, 0, 4, 1)], "rows end at the edge"
 

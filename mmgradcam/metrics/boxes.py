@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mmgradcam.errors import InputError
 from mmgradcam.images.pictures import Box
-from mmgradcam.images.regions import PixelBox, mask_box, segment_boxes
+from mmgradcam.images.regions import PixelBox, segment_boxes
 from mmgradcam.metrics.localization import Heat, Mask, alike
 
 
@@ -51,13 +51,7 @@ def box_of(heat: Heat, share: float = 0.15) -> PixelBox | None:
     if not 0 <= share <= 1:
         raise InputError(f"expected a share of the maximum in 0..1, got {share}")
     mask = (heat >= share * float(heat.max())) & (heat > 0)
-    x0, y0, x1, y1 = mask_box(mask)
-    if x1 == 0:
-        return None
-    if mask[y0:y1, x0:x1].all():
-        return x0, y0, x1, y1
-    left, top, right, bottom = segment_boxes(mask[y0:y1, x0:x1])[0]
-    return x0 + left, y0 + top, x0 + right, y0 + bottom
+    return next(iter(segment_boxes(mask)), None)
 
 
 def box_iou(one: PixelBox | Box, other: PixelBox | Box) -> float:
