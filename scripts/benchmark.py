@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts" / "benchmark"))
 ENOUGH = 20.0
 """Seconds of one piece of work after which it is not repeated."""
 

@@ -77,15 +77,15 @@ OTHERS = [
 ]
 TESTS = {
     "mmgradcam/engine.py": "engine invariants graph probability arguments",
-    "mmgradcam/explaining/explainer.py": "explainer engine explanation reliance resampled",
+    "mmgradcam/explaining/explainer.py": "explainer engine explanation grounding method_perturbation",
     "mmgradcam/contract.py": "engine arguments",
     "mmgradcam/utils/rows.py": "engine",
     "mmgradcam/utils/precision.py": "probability",
     "mmgradcam/utils/probability.py": "probability",
     "mmgradcam/utils/memory.py": "engine",
     "mmgradcam/utils/locks.py": "threads",
-    "mmgradcam/layers.py": "seam engine invariants threads",
-    "mmgradcam/layouts.py": "layouts seam pictures classify",
+    "mmgradcam/layers.py": "layers engine invariants threads",
+    "mmgradcam/layouts.py": "layouts layers pictures classify",
     "mmgradcam/images/pictures.py": "pictures defaults",
     "mmgradcam/explaining/model_input.py": "pictures defaults",
     "mmgradcam/images/clips.py": "video",
@@ -93,13 +93,13 @@ TESTS = {
     "mmgradcam/utils/archives.py": "saved",
     "mmgradcam/storage/schema.py": "saved",
     "mmgradcam/images/regions.py": "localization explanation",
-    "mmgradcam/render/heatmaps.py": "draw pictures",
+    "mmgradcam/render/heatmaps.py": "heatmaps pictures",
     "mmgradcam/methods/cam.py": "methods graph",
     "mmgradcam/methods/fusion.py": "methods engine",
-    "mmgradcam/methods/multi_layer.py": "pixels methods",
-    "mmgradcam/methods/input_gradients.py": "pixels methods",
-    "mmgradcam/methods/perturbation.py": "resampled",
-    "mmgradcam/metrics/": "faithfulness localization perturbation sanity verdict reliance flag robustness captions_metrics bias defaults",
+    "mmgradcam/methods/multi_layer.py": "input_gradients methods",
+    "mmgradcam/methods/input_gradients.py": "input_gradients methods",
+    "mmgradcam/methods/perturbation.py": "method_perturbation",
+    "mmgradcam/metrics/": "faithfulness localization deletion_insertion sensitivity sanity grounding hallucination robustness captions_metrics bias defaults",
 }
 """Modules that are mutated, and the test files that are about them."""
 

@@ -848,7 +848,7 @@ def test_words_are_found_though_a_model_parts_them_otherwise() -> None:
 @pytest.mark.parametrize("before", [[], ["background"]])
 def test_a_dog_is_one_of_the_breeds_where_a_model_has_them(before: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The script of the papers' tables: Google's MobileNets have a class before ImageNet's own."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts" / "papers"))
     from reproduce_papers import dogs
 
     class First(Colors):
@@ -888,12 +888,12 @@ def test_doubts_are_measured_too() -> None:
         "label_shuffle",
         "picture_shuffle",
         "methods_agree",
-        "reliance_grey",
-        "reliance_blur",
+        "grounding_gray",
+        "grounding_blur",
         "hallucination_probability",
     }
     assert -1 <= found["picture_shuffle"].mean < 0.5
-    assert found["reliance_grey"].mean > 1
+    assert found["grounding_gray"].mean > 1
     assert found["hallucination_probability"].mean < 0.5
     assert found["methods_agree"].mean == made.figures("gradcam")["methods_agree"].mean
 

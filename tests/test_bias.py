@@ -371,7 +371,7 @@ def test_the_bias_is_planted_as_often_as_said_and_shows() -> None:
 
 @pytest.fixture(scope="module")
 def demo() -> Any:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "papers"))
     try:
         yield importlib.import_module("bias_demo")
     finally:

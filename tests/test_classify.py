@@ -446,7 +446,7 @@ def test_fine_tuning_learns_resumes_and_writes_its_page(folder: Path, tmp_path: 
                 pixels = np.clip(np.array(color) + draw.normal(0, 30, (48, 64, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(where / f"{i}.png")
     (tmp_path / "photos" / "boxes.json").write_text(json.dumps({f"test/red/{i}.png": [0, 0, 64, 48] for i in range(8)}))
-    script = Path(__file__).parents[1] / "scripts" / "finetune_classifier.py"
+    script = Path(__file__).parents[1] / "scripts" / "bundled" / "finetune_classifier.py"
     command = [
         sys.executable, str(script), "--model", str(folder), "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "mine"),
         "--frozen", "1", "--batch", "8", "--rate", "0.02", "--device", "cpu", "--defect", "red",

@@ -81,7 +81,7 @@ def test_a_picture_without_targets_leaves_the_others_of_its_batch_as_they_are(me
             assert [t.grounding for t in one.targets] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
-def test_a_grey_picture_that_has_no_probabilities_gives_no_reliance() -> None:
+def test_a_grey_picture_that_has_no_probabilities_gives_no_grounding() -> None:
     task = Shares()
     task.blind = False
     assert [t.grounding for t in explain(task, PICTURES[0], grounding=True).targets] == [None] * 3
@@ -213,7 +213,7 @@ def test_methods_that_ask_are_named_where_a_graph_is_wanted(pixels: Tensor, clas
     assert classes.encodes == []
 
 
-def test_explanations_like_another_have_neither_its_graph_nor_its_reliance(classes: Classes, pixels: Tensor) -> None:
+def test_explanations_like_another_have_neither_its_graph_nor_its_grounding(classes: Classes, pixels: Tensor) -> None:
     made = explain(classes, pixels, create_graph=True)
     assert made.maps.requires_grad
     for again in (made.with_method("hirescam"), made.explainer.of([made.targets], [pixels / 2])[0]):

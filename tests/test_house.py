@@ -165,7 +165,7 @@ def test_nobody_asks_which_task_a_task_is() -> None:
     both = "from mmgradcam import tasks\nfrom mmgradcam.tasks import VQA as V, Layer\n"
     for wrong in ("isinstance(t, (int, V))", "isinstance(t, int | Layer)", "type(t) is Layer", "isinstance(t, tasks.Policy)"):
         assert asked_of_a_task(both + wrong) == [wrong]
-    scripts = [(path.stem, path) for path in sorted((ROOT / "scripts").glob("*.py"))]
+    scripts = [(path.stem, path) for path in sorted((ROOT / "scripts").rglob("*.py"))]
     asking = {name: found for name, path in [*files(), *scripts] if (found := asked_of_a_task(path.read_text("utf-8")))}
     assert not asking
 

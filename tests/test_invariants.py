@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Classes, Encoder
-from test_seam import state, used
+from test_layers import state, used
 from torch import Tensor, nn
 
 from mmgradcam import explain, methods

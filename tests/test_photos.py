@@ -497,7 +497,7 @@ def test_a_head_is_saved_without_its_encoder_and_loaded_over_it(hub_folder: Path
 
 
 def test_training_may_begin_with_a_model_folder(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts" / "bundled"))
     from train_photos import start_of
 
     task, _ = apart(hub_folder, tmp_path / "model")

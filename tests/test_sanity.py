@@ -1,14 +1,12 @@
-"""Sanity checks: figures by hand and by independent libraries, a map that ignores its model called out, the model left as
-found.
-"""
+"""The check of one map: its rule on both sides of each limit, what hiding costs by hand, and the words that people read."""
 
 from __future__ import annotations
 
-import copy
+import json
 import math
-import re
-from functools import partial
+from html import unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,450 +14,339 @@ import torch
 from conftest import Classes
 from PIL import Image
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
-from mmgradcam import Explanation, InputError, ModelError, Target, Task, explain, gradcam, hirescam, layercam, rise, smooth
-from mmgradcam.explanation import FAIL
-from mmgradcam.metrics.randomization import label_randomization, layers_of, parameter_randomization, reset
-from mmgradcam.metrics.sanity import sanity_check
-from mmgradcam.metrics.sensitivity import (
-    methods_agree,
-    noise_sensitivity,
-    seed_sensitivity,
-    swapped_labels,
-    swapped_pictures,
+from mmgradcam import Explanation, InputError, Target, Task, explain, hirescam
+from mmgradcam.cli.tables import show_verdicts
+from mmgradcam.explanation import FAIL, PASS, WEAK, SanityResult
+from mmgradcam.images.pictures import PreparedImage, whole
+from mmgradcam.metrics import sanity
+from mmgradcam.metrics.sanity import (
+    has_likelihood,
+    hottest,
+    random_parts,
+    sanity_check,
+    sanity_result_of,
+    topk_occlusion_drop,
+    topk_sufficiency,
+    within,
 )
-from mmgradcam.metrics.similarity import correlation, ranks, spearman, ssim, to_grid
+from mmgradcam.metrics.sensitivity import Noise
+from mmgradcam.render.pages import page
+from mmgradcam.storage.record import sanity_results_of
+from mmgradcam.storage.version1 import upgraded
+
+GOOD = {
+    "weights": 0.08, "noise": 0.93, "hot_tenth": 2.1, "other_tenth": 0.3, "hot_quarter": 2.0, "other_quarter": 0.9,
+    "shown_quarter": 0.4, "shown_other": 0.2,
+}  # fmt: skip
 
 
-def test_rank_correlation_by_hand() -> None:
-    one = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]]).expand(3, 3, 3)
-    other = torch.stack([one[0].square(), -one[0], torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])])
-    # Ranks of the last: eight ties at 4.5 and a 9; sum of rank products about the mean 4 * 4 + 4 * .5, norms 60 and 18.
-    np.testing.assert_allclose(spearman(one, other), [1, -1, 18 / (60 * 18) ** 0.5], atol=1e-12)
-    assert spearman(one[:1], torch.zeros(1, 3, 3)).tolist() == [0.0]
-    with pytest.raises(InputError, match=r"of one shape, got \(3, 3, 3\) and \(1, 3, 3\)"):
-        spearman(one, one[:1])
+def test_a_map_that_passes_says_what_hiding_costs() -> None:
+    made = sanity_result_of(None, "nats", GOOD)
+    assert str(made) == (
+        "map passes: the map changes when the model's weights are made random (r .08), holds under noise (r .93), and "
+        "hiding its hottest tenth costs 2.1 nats, a random tenth .30"
+    )
+    assert (made.passes, made.fails, made.figures) == (True, False, GOOD)
+    assert "the map changes somewhat when" in sanity_result_of(None, "nats", {**GOOD, "weights": 0.5}).reason
+    assert "the map changes when" in sanity_result_of(None, "nats", {**GOOD, "weights": 0.49}).reason
+    quarter = sanity_result_of(None, "of the logit", {**GOOD, "hot_tenth": 0.0, "hot_quarter": 1.9})
+    assert quarter.reason.endswith("hiding its hottest quarter costs 1.9 of the logit, a random quarter .90")
+    enough = sanity_result_of(None, "nats", {**GOOD, "hot_tenth": 0.4, "hot_quarter": 0.7, "shown_quarter": 2.4})
+    assert enough.reason.endswith(
+        "hiding its hottest tenth costs .40 nats, a random tenth .30; showing nothing but its hottest quarter gives back 2.4, "
+        "a random quarter .20"
+    )
 
 
-def test_tied_values_share_the_mean_of_their_ranks() -> None:
-    assert ranks(np.array([5.0, 1.0, 5.0, 7.0])).tolist() == [2.5, 1.0, 2.5, 4.0]
-    assert ranks(np.array([3.0, 3.0, 3.0])).tolist() == [2.0, 2.0, 2.0]
-    assert ranks(np.array([0.0])).tolist() == [1.0]
+@pytest.mark.parametrize(
+    ("figures", "short", "why"),
+    [
+        ({"weights": 0.8}, FAIL, "little of the map changes when the model's weights are made random (r .80)"),
+        ({"weights": 0.79}, PASS, ""),
+        ({"noise": 0.49}, FAIL, "noise that nobody would see makes another map of it (r .49)"),
+        ({"noise": 0.5}, PASS, ""),
+        ({"noise": math.nan}, FAIL, "another map of it (r nan)"),
+        ({"weights": math.nan}, FAIL, "little of the map changes"),
+        ({"weights": 0.9, "noise": 0.1, "hot_tenth": 0.0, "hot_quarter": 0.0}, FAIL, "little of the map changes"),
+        ({"noise": -0.2, "hot_tenth": 0.0, "hot_quarter": 0.0}, FAIL, "another map of it (r -.20)"),
+        ({"hot_tenth": 0.61, "hot_quarter": 0.9}, PASS, ""),
+        ({"hot_tenth": 0.6, "other_tenth": 0.3, "hot_quarter": 0.9, "shown_quarter": 9.0}, PASS, "random tenth .30"),
+        ({"hot_tenth": 0.59, "hot_quarter": 0.9}, WEAK, "hottest tenth costs .59 nats, hardly more than a random tenth (.30)"),
+        ({"hot_tenth": 0.3, "hot_quarter": 1.21}, PASS, ""),
+        ({"hot_tenth": 0.3, "hot_quarter": 1.19}, WEAK, "quarter costs 1.2 nats, hardly more than a random quarter (.90)"),
+        ({"hot_tenth": 0.36, "hot_quarter": 0.9, "shown_quarter": 1.21}, PASS, "gives back 1.2"),
+        ({"hot_tenth": 0.3, "hot_quarter": 0.96, "shown_quarter": 1.21}, PASS, "gives back 1.2"),
+        ({"hot_tenth": 0.34, "hot_quarter": 0.94, "shown_quarter": 9.0}, WEAK, "hardly more"),
+        ({"hot_tenth": 0.36, "hot_quarter": 0.9, "shown_quarter": 1.19}, WEAK, "hardly more"),
+        ({"hot_tenth": 0.36, "hot_quarter": 0.9, "shown_quarter": 1.21, "shown_other": 0.3}, WEAK, "hardly more"),
+        ({"hot_tenth": 0.3, "hot_quarter": 0.9}, WEAK, "hottest tenth costs .30 nats, no more than a random tenth (.30)"),
+        (
+            {"hot_tenth": 0.05, "other_tenth": 0.0, "hot_quarter": 0.0, "shown_quarter": 1.5, "shown_other": 0.5},
+            PASS,
+            "costs .05 nats, a random tenth 0;",
+        ),
+        (
+            {"hot_tenth": 0.05, "other_tenth": 0.0, "hot_quarter": 0.0, "shown_quarter": 1.4, "shown_other": 0.5},
+            WEAK,
+            "costs .05 nats",
+        ),
+        ({"weights": 0.004}, PASS, "made random (r 0),"),
+        ({"weights": -0.006}, PASS, "made random (r -.01),"),
+        ({"hot_tenth": 0.95, "hot_quarter": 0.9}, PASS, "costs 0.9 nats"),
+        ({"hot_tenth": 0.949, "hot_quarter": 0.9}, PASS, "costs .95 nats"),
+        ({"hot_tenth": 10.06}, PASS, "costs 10.1 nats"),
+        ({"hot_tenth": -0.004, "hot_quarter": 0.2}, WEAK, "costs 0 nats, no more"),
+        ({"hot_tenth": 0.1, "hot_quarter": 0.4}, WEAK, "hottest tenth costs .10 nats, no more than a random tenth (.30)"),
+    ],
+)
+def test_each_limit_on_both_sides(figures: dict[str, float], short: str, why: str) -> None:
+    made = sanity_result_of(None, "nats", {**GOOD, **figures})
+    assert made.status == short
+    assert why in made.reason
+    gain = max(
+        made.figures["hot_tenth"] - made.figures["other_tenth"], made.figures["hot_quarter"] - made.figures["other_quarter"]
+    )
+    assert ("showing nothing but" in made.reason) == (made.passes and gain < 0.3)
+    assert (made.passes, made.fails) == (short == PASS, short == FAIL)
 
 
-def test_rank_correlation_is_that_of_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats", reason="needs scipy to compare with")
-    one, other = torch.randn(4, 6, 7).relu(), torch.randn(4, 6, 7).relu()
-    expected = [stats.spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(one, other, strict=True)]
-    np.testing.assert_allclose(spearman(one, other), expected, atol=1e-12)
+def test_a_map_that_shows_nothing_fails_with_the_reason() -> None:
+    assert str(sanity_result_of("no gradient", "nats", GOOD)) == "map fails: the map shows nothing (no gradient)"
 
 
-def test_structural_similarity_by_hand() -> None:
-    one, other = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[5.0, 3.0]]])  # scaled: 0 1 and 1 0; a window of one cell
-    np.testing.assert_allclose(ssim(one, other), [1e-4 / (1 + 1e-4)])
-    np.testing.assert_allclose(ssim(one, 7 * one + 2), [1.0])
-    assert ssim(torch.zeros(1, 4, 3, 3), torch.zeros(1, 4, 3, 3)).tolist() == [1.0]
+def test_the_check_puts_the_figures_together(classes: Classes, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
 
+    def label_randomization(explanation: Explanation, seeds: range) -> Any:
+        asked.append(seeds)
+        return np.array([[0.1, 0.2, 0.9], [0.3, 0.4, 0.9], [0.2, 0.6, 0.9]])
 
-def test_structural_similarity_is_that_of_scikit_image() -> None:
-    metrics = pytest.importorskip("skimage.metrics", reason="needs scikit-image to compare with")
-    one, other = torch.rand(3, 16, 20), torch.rand(3, 16, 20)
-    other[1] = one[1] + 0.2 * other[1]
-    scaled = [[((m - m.min()) / (m.max() - m.min())).double().numpy() for m in maps] for maps in (one, other)]
-    expected = [
-        metrics.structural_similarity(a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0)
-        for a, b in zip(*scaled, strict=True)
-    ]
-    np.testing.assert_allclose(ssim(one, other), expected, atol=1e-6)
+    def noise(explanation: Explanation, seed: int) -> Noise:
+        asked.append(seed)
+        return Noise(np.zeros(3), np.array([0.9, 0.8, 0.7]), np.zeros((8, 3)))
 
+    def hidden(explanation: Explanation, area: float, *, seed: int) -> Any:
+        asked.append((area, seed))
+        return np.array([1.0, 0.1, 1.0]) * area, np.array([0.2, 0.3, 0.1]) * area
 
-def test_maps_are_brought_to_a_coarser_grid_by_means() -> None:
-    maps = torch.arange(16.0).view(1, 4, 4)
-    assert to_grid(maps, (2, 2)).tolist() == [[[2.5, 4.5], [10.5, 12.5]]]
-    with pytest.raises(InputError, match="over height and width"):
-        to_grid(torch.zeros(1, 2, 4, 4), (2, 2))
+    def only(explanation: Explanation, area: float, *, seed: int) -> Any:
+        asked.append((area, "shown", seed))
+        return np.array([3.0, 0.1, 3.0]), np.array([1.5, 0.3, 0.1])
 
-
-def test_maps_of_other_grids_than_of_a_picture_are_only_taken_as_they_are() -> None:
-    clip = torch.rand(1, 2, 4, 4)
-    assert to_grid(clip, (2, 4, 4)) is clip
-    for maps, grid in (
-        (clip, (2, 2)),
-        (torch.rand(1, 4, 4), (4,)),
-        (torch.rand(1, 4, 4), (1, 4, 4)),
-        (torch.rand(1, 4), (2, 2)),
+    for name, function in (
+        ("label_randomization", label_randomization),
+        ("noise_sensitivity", noise),
+        ("topk_occlusion_drop", hidden),
+        ("topk_sufficiency", only),
     ):
-        with pytest.raises(InputError, match=re.escape(f"over height and width, got grids {tuple(maps.shape)[1:]} and {grid}")):
-            to_grid(maps, grid)
-    for wrong in ((torch.rand(4), torch.rand(4)), (torch.rand(1, 4), torch.rand(1, 5))):
-        with pytest.raises(InputError, match="two stacks of maps"):
-            spearman(*wrong)
-    one = torch.tensor([[1.0, float("nan"), 3.0]])
-    assert spearman(one, torch.tensor([[2.0, 1.0, 3.0]])).tolist() == [1.0], "what is no number is 0"
+        monkeypatch.setattr(sanity, name, function)
+    made = sanity_check(explain(classes, pixels, method=hirescam), seed=2)
+    assert asked == [range(6, 9), 2, (0.1, 2), (0.25, 2), (0.25, "shown", 2)]
+    first = made.sanity_results[0]
+    assert first is not None
+    assert first.figures == pytest.approx(
+        {
+            "weights": 0.2, "noise": 0.9, "hot_tenth": 0.1, "other_tenth": 0.02, "hot_quarter": 0.25, "other_quarter": 0.05,
+            "shown_quarter": 3.0, "shown_other": 1.5,
+        }
+    )  # fmt: skip
+    assert [one and one.status for one in made.sanity_results] == [PASS, WEAK, FAIL]
+    assert "costs .25 of the score, a random quarter .05; showing" in first.reason
+    asked.clear()
+    sanity_check(explain(classes, pixels, method=hirescam))
+    assert asked == [range(3), 0, (0.1, 0), (0.25, 0), (0.25, "shown", 0)]
 
 
-@pytest.mark.parametrize("side", range(1, 14))
-def test_the_window_is_the_largest_odd_one_that_fits_up_to_eleven(side: int) -> None:
-    """Written out: Gaussian weights of deviation 1.5 that sum to 1, over all places where the window lies in the map."""
-    size = max(n for n in range(1, 12, 2) if n <= side)
-    line = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / 1.5) ** 2)
-    line /= line.sum()
-    maps = torch.rand(2, 1, side, dtype=torch.float64) if side > 1 else torch.ones(2, 1, 1, dtype=torch.float64)
-    a, b = ((m - m.min()) / max(m.max() - m.min(), 1e-9) for m in maps.numpy()[:, 0])
-    found = []
-    for at in range(side - size + 1):
-        x, y = a[at : at + size], b[at : at + size]
-        mx, my = line @ x, line @ y
-        vx, vy, xy = line @ (x - mx) ** 2, line @ (y - my) ** 2, line @ ((x - mx) * (y - my))
-        found.append((2 * mx * my + 1e-4) * (2 * xy + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
-    np.testing.assert_allclose(ssim(maps[:1], maps[1:]), [np.mean(found)], atol=1e-12)
+class Corner(Task):
+    """The mean of the upper left quarter of the picture, and of nothing but it."""
 
-
-def test_a_correlation_is_no_larger_than_1() -> None:
-    """Rounding would make some of them 1.0000000000000002."""
-    draw = np.random.default_rng(0)
-    made = [correlation(one, sign * one) for one in draw.random((200, 7)) for sign in (1, -1)]
-    assert max(made) == 1.0
-    assert min(made) == -1.0
-    assert made == pytest.approx([1.0, -1.0] * 200)
-
-
-class Plain(Task):
-    """Features that are the pixels; one convolution and a layer without `reset_parameters` as the head."""
+    unit = "log-probability"
 
     def __init__(self) -> None:
-        class Scale(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.with_method = nn.Parameter(torch.tensor([0.5, -1.5, 2.5, 0.25]))
-
-            def forward(self, x: Tensor) -> Tensor:
-                return x * self.with_method
-
-        self.head = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Scale())
+        self.scale = nn.Conv2d(3, 1, 1)
+        nn.init.constant_(self.scale.weight, 1.0)
+        nn.init.zeros_(self.scale.bias)
 
     def encode(self, images: Tensor) -> Tensor:
-        return images
+        return self.scale(images)
 
     def targets(self, features: Tensor) -> list[Target]:
-        return [Target("first", 0), Target("second", 1)]
+        return [Target("corner")]
 
     def score(self, features: Tensor, targets: list[Target]) -> Tensor:
-        return self.head(features)[torch.arange(len(targets)), torch.tensor([t.value for t in targets])]
+        return features[:, 0, :8, :8].mean((1, 2)) - 3
 
 
-def edges(features: Tensor, gradients: Tensor) -> Tensor:
-    """An edge detector that calls itself an explanation: it reads no gradient."""
-    grey = features.mean(1)
-    across = (grey.diff(dim=2, prepend=grey[:, :, :1])) ** 2
-    return across + grey.diff(dim=1, prepend=grey[:, :1]) ** 2
+def test_hiding_costs_what_the_part_is_worth() -> None:
+    heat = torch.zeros(10, 10)
+    heat[2, 3] = 1.0
+    assert hottest(heat, 1).nonzero().tolist() == [[2, 3]]
+    inside = within((-0.25, 0.0, 1.25, 1.0), (2, 10, 12))  # two frames, padded left and right by two cells
+    assert inside.float().mean((0, 1)).tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]
+    parts = random_parts(inside, 32, 4, 0)
+    assert [int(part.sum()) for part in parts] == [32] * 4
+    assert not any((part & ~inside).any() for part in parts)
+    assert (parts[0] != parts[1]).any()
+    x = torch.zeros(3, 16, 16)
+    x[:, :8, :8] = 1.0
+    made = explain(Corner(), x, method=hirescam)
+    hot, other = topk_occlusion_drop(made, area=0.25)
+    assert hot[0] == pytest.approx(3 * (1 - 0.25), abs=1e-5)  # its three channels become the picture's mean, a quarter
+    assert 0 < other[0] < hot[0] / 2
+    cold = explain(Corner(), x, method=lambda features, gradients: torch.relu(1 - features).sum(1))
+    hot, other = topk_occlusion_drop(cold, area=0.25)
+    assert hot[0] == pytest.approx(0, abs=1e-6)
+    assert other[0] > 0.05
 
 
-@pytest.fixture
-def plain() -> Task:
-    return Plain()
+class Apart(Corner):
+    """The mean of the upper left quarter less that of the rest, which speaks against it."""
+
+    unit = "score"
+
+    def score(self, features: Tensor, targets: list[Target]) -> Tensor:
+        corner = features[:, 0, :8, :8].sum((1, 2))
+        return 1 + corner / 64 - (features[:, 0].sum((1, 2)) - corner) / 192
 
 
-def test_a_map_that_ignores_the_weights_is_called_out(plain: Task, picture: Image.Image) -> None:
-    bad, good = (explain(plain, picture, method=method) for method in (edges, hirescam))
-    for stage in parameter_randomization(bad) + parameter_randomization(bad, how="independent"):
-        np.testing.assert_allclose([stage.absolute, stage.positive, stage.ssim], 1.0, atol=1e-6)
-    assert (parameter_randomization(good)[-1].positive < 0.6).all()
-    np.testing.assert_allclose(label_randomization(bad), 1.0)
-    np.testing.assert_allclose(label_randomization(good, [4, 0])[1], parameter_randomization(good, seed=0)[-1].positive)
-    said = sanity_check(bad).sanity_results
-    assert [sanity_result.status for sanity_result in said if sanity_result] == [FAIL] * 2
-    assert "little of the map changes when the model's weights are made random (r 1.00)" in str(said[0])
-    assert bad.sanity_results == [None, None]
+def test_of_the_hottest_part_only_what_has_heat_is_hidden() -> None:
+    x = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    made = explain(Apart(), x, method=hirescam)
+    grey = x.mean((1, 2), keepdim=True).expand_as(x)
+
+    def cost(*masks: Tensor) -> float:
+        return float(np.mean([float(made.score - explain(Apart(), torch.where(m, grey, x)).score) for m in masks]))
+
+    corner = torch.zeros(16, 16, dtype=torch.bool)
+    corner[:8, :8] = True
+    hot, other = topk_occlusion_drop(made, area=0.5, count=3, seed=4)
+    assert hot[0] == pytest.approx(cost(corner), abs=1e-5)
+    assert other[0] == pytest.approx(cost(*random_parts(torch.ones(16, 16, dtype=torch.bool), 128, 3, 4)), abs=1e-5)
+    heat, rest = torch.relu(made.maps[0]), torch.ones(16, 16, dtype=torch.bool)
+    hot, other = topk_sufficiency(made, count=3, seed=4)  # a quarter
+    parts = random_parts(rest, 64, 3, 4)
+    assert hot[0] == pytest.approx(cost(rest) - cost(~corner), abs=1e-5)
+    assert other[0] == pytest.approx(cost(rest) - cost(*(~part for part in parts)), abs=1e-5)
+    hot, other = topk_sufficiency(made)  # a quarter, and eight random parts of seed 0
+    assert hot[0] == pytest.approx(cost(rest) - cost(~corner), abs=1e-5)
+    assert other[0] == pytest.approx(cost(rest) - cost(*(~part for part in random_parts(rest, 64, 8, 0))), abs=1e-5)
+    assert topk_occlusion_drop(made, area=0.001)[0] == pytest.approx(cost(hottest(heat, 1)), abs=1e-5)  # one pixel at least
+    hot, other = topk_occlusion_drop(made)  # a tenth, and eight random parts of seed 0
+    assert hot[0] == pytest.approx(cost(hottest(heat, 26)), abs=1e-5)
+    assert other[0] == pytest.approx(cost(*random_parts(torch.ones(16, 16, dtype=torch.bool), 26, 8, 0)), abs=1e-5)
 
 
-def test_stages_are_what_making_layers_random_by_hand_gives(classes: Classes, pixels: Tensor) -> None:
-    made = explain(classes, pixels, method=hirescam)
-    layers = layers_of(classes, pixels, made.targets)
-    assert [layer.name for layer in layers] == ["outer", "inner", "norm", "second", "first"]
-    by_hand = copy.deepcopy(classes)
-    for how in ("cascading", "independent"):
-        other = copy.deepcopy(by_hand)
-        stages = parameter_randomization(made, seed=5, how=how, stages=None)
-        assert [stage.layers for stage in stages] == [(layer.name,) for layer in layers]
-        for n, (stage, layer) in enumerate(zip(stages, layers, strict=True)):
-            if how == "independent":
-                other = copy.deepcopy(by_hand)
-            with torch.random.fork_rng():
-                torch.manual_seed(5 * 1_000_003 + n)
-                root = other.head if layer.name in ("outer", "inner") else other.encoder
-                getattr(root, layer.name).reset_parameters()
-            expected = explain(other, pixels, method=hirescam)
-            np.testing.assert_allclose(stage.scores, expected.scores, atol=1e-6)
-            np.testing.assert_allclose(stage.absolute, spearman(made.maps.abs(), expected.maps.abs()), atol=1e-9)
-            np.testing.assert_allclose(stage.positive, spearman(made.maps.relu(), expected.maps.relu()), atol=1e-9)
-            np.testing.assert_allclose(stage.ssim, ssim(made.maps.relu(), expected.maps.relu()), atol=1e-9)
-    two = parameter_randomization(made, seed=5, stages=2)
-    assert [stage.layers for stage in two] == [("outer", "inner", "norm"), ("second", "first")]
-    np.testing.assert_allclose(two[-1].scores, parameter_randomization(made, seed=5, stages=None)[-1].scores)
+def test_pixels_whose_middle_lies_on_the_edge_of_the_picture_are_padding() -> None:
+    for low, high, kept in ((-0.125, 0.875, [0, 1, 1, 1]), (0.125, 1.125, [1, 1, 1, 0]), (-0.12, 0.88, [1, 1, 1, 1])):
+        assert within((low, 0.0, high, 1.0), (2, 4)).int().tolist() == [kept] * 2
+        assert within((0.0, low, 1.0, high), (3, 4, 2)).int().tolist() == [[[one] * 2 for one in kept]] * 3
 
 
-def test_a_layer_without_a_way_of_its_own_gets_normal_numbers_of_its_deviation(plain: Task, picture: Image.Image) -> None:
-    made = explain(plain, picture)
-    assert [(stage.layers, stage.reset) for stage in parameter_randomization(made, stages=None)] == [(("4",), 0), (("0",), 1)]
-    layer = nn.Module()
-    layer.weight = nn.Parameter(3 + 2 * torch.randn(100_000))
-    assert not reset(layer, 0, 0)
-    assert layer.weight.mean().item() == pytest.approx(3, abs=0.05)
-    assert layer.weight.std().item() == pytest.approx(2, abs=0.05)
+def test_parts_by_hand() -> None:
+    ties = torch.tensor([[1.0, 2.0, 1.0], [2.0, 1.0, 0.0]])
+    assert hottest(ties, 3).tolist() == [[True, True, False], [True, False, False]]  # of equals the first
+    assert not hottest(ties, 0).any()
+    clip = random_parts(torch.ones(3, 8, 8, dtype=torch.bool), 30, 1, 5)[0]
+    assert (clip[0] == clip[1]).float().mean() > 0.9  # one blob through all frames
+    one, same, other = (random_parts(torch.ones(8, 8, dtype=torch.bool), 20, 2, seed) for seed in (3, 3, 4))
+    assert (one[0] == same[0]).all()
+    assert (one[0] != other[0]).any()
+    small, large = (random_parts(torch.ones(8, 8, dtype=torch.bool), size, 1, 3)[0] for size in (10, 30))
+    assert not (small & ~large).any()  # a larger part of the same seed holds the smaller one
+    upper = within((0.0, -1.0, 1.0, 1.0), (4, 2))  # the picture is the lower half of what the model sees
+    assert upper.tolist() == [[False, False], [False, False], [True, True], [True, True]]
+    assert has_likelihood(Corner())
+    assert not has_likelihood(Apart())
 
 
-def test_the_model_is_left_as_found_and_seeds_decide(classes: Classes, pixels: Tensor) -> None:
-    classes.encoder.train()
-    before, modes = copy.deepcopy(classes.encoder.state_dict()), [m.training for r in classes.modules() for m in r.modules()]
-    made, drawn = explain(classes, pixels, method=hirescam), torch.get_rng_state()
-    found = [sanity_check(made, seed=seed) for seed in (0, 0, 1)]
-    parameter_randomization(made, how="independent")
-    assert torch.equal(drawn, torch.get_rng_state())
-    assert all(torch.equal(v, before[k]) for k, v in classes.encoder.state_dict().items())
-    assert [m.training for r in classes.modules() for m in r.modules()] == modes
-    assert all(p.requires_grad and p.grad is None for r in classes.modules() for p in r.parameters())
-    assert found[0].sanity_results == found[1].sanity_results != found[2].sanity_results
-    torch.testing.assert_close(found[0].maps, made.maps)
+EVIL = "</script><img src=x onerror=alert(1)>&\"'"
 
 
-def test_what_cannot_be_checked_says_so(classes: Classes, pixels: Tensor, tmp_path: Path) -> None:
-    made = explain(classes, pixels)
+def test_verdicts_are_drawn_escaped_and_kept(classes: Classes, pixels: Tensor, tmp_path: Path) -> None:
+    made = sanity_check(explain(classes, pixels, method=hirescam))
+    made.sanity_results[1] = SanityResult("weak", EVIL, {"weights": 0.5})
+    text = made.save(tmp_path / "page.html")[0].read_text(encoding="utf-8")
+    body = text[text.index("<body>") :]
+    assert "<img src=x" not in body
+    assert unescape(body).count(EVIL) == 1
+    assert body.count('<p class="verdict') == 3
+    assert (
+        "verdict"
+        not in (explain(classes, pixels).save(tmp_path / "plain.html")[0].read_text().split("<body>")[1].split("<script>")[0])
+    )
     made.save(tmp_path / "kept.npz")
-    with pytest.raises(InputError, match="loaded from a file"):
-        sanity_check(Explanation.load(tmp_path / "kept.npz"))
-    with pytest.raises(InputError, match='"cascading" or "independent", got \'up\''):
-        parameter_randomization(made, how="up")
-    with pytest.raises(InputError, match="gradcam draws nothing at random"):
-        seed_sensitivity(made)
-    classes.lock = (i for i in range(3))  # type: ignore[attr-defined]
-    with pytest.raises(ModelError, match="cannot be copied"):
-        parameter_randomization(made)
+    back = Explanation.load(tmp_path / "kept.npz")
+    assert back.sanity_results == made.sanity_results
+    assert back[1].sanity_result == made.sanity_results[1]
+    assert [one.sanity_result for one in made] == made.sanity_results
+    assert made.describe()["targets"][1]["sanity_result"]["figures"] == {"weights": 0.5}
 
 
-def test_swaps_are_correlations_with_the_other_maps(classes: Classes, pixels: Tensor) -> None:
-    one, two = explain(classes, [pixels, pixels.flip(2)], method=hirescam)
-    maps = one.maps.relu()
-    by_hand = [np.mean([spearman(maps[i][None], maps[k][None])[0] for k in range(3) if k != i]) for i in range(3)]
-    np.testing.assert_allclose(swapped_labels(one), by_hand)
-    assert np.isnan(swapped_labels(one[0])).all()
-    found = swapped_pictures([one, two])
-    np.testing.assert_allclose(found[0], spearman(one.maps.relu(), two.maps.relu()), atol=1e-9)
-    np.testing.assert_allclose(found[0], found[1], atol=1e-9)
-    with pytest.raises(InputError, match="2 pictures or more"):
-        swapped_pictures([one])
-
-
-def test_noise_is_measured_against_the_noise_itself(plain: Task, picture: Image.Image) -> None:
-    from mmgradcam.images.pictures import to_tensor
-    from mmgradcam.methods.perturbation import noisy
-
-    made = explain(plain, picture, method=lambda features, gradients: features.sum(1))
-    x = to_tensor(picture)
-    off = [(copy_ - x).sum(0).norm() / x.sum(0).norm() for copy_ in noisy(x[None], 5, 0.1, 7)]
-    noise = noise_sensitivity(made, sigma=0.1, samples=5, seed=7)
-    np.testing.assert_allclose(noise.most, max(off), rtol=1e-5)
-    assert noise.scores.shape == (5, 2)
-    assert noise_sensitivity(made, sigma=0.0).most.max() == 0
-    np.testing.assert_allclose(noise_sensitivity(made, sigma=0.0).correlation, 1)
-
-
-def test_seeds_and_methods_are_compared(classes: Classes, pixels: Tensor) -> None:
-    few, many = (explain(classes, pixels, method=partial(rise, count=count, cells=3)) for count in (4, 400))
-    assert (seed_sensitivity(many) > seed_sensitivity(few)).all()
-    still = explain(classes, pixels, method=smooth(layercam, 2, sigma=0.0))
-    np.testing.assert_allclose(seed_sensitivity(still), 1)
-    assert (seed_sensitivity(explain(classes, pixels, method=smooth(layercam, 2, sigma=0.5))) < 1).all()
-    several = [explain(classes, pixels, method=method) for method in (hirescam, gradcam)]
-    found = methods_agree([*several, many])
-    assert found.shape == (3, 3, 3)
-    np.testing.assert_allclose(found[0, 1], spearman(several[0].maps.relu(), several[1].maps))
-    np.testing.assert_allclose(found[0, 2], spearman(several[0].maps.relu(), to_grid(many.maps, (4, 4)).relu()))
-    with pytest.raises(InputError, match="the same targets"):
-        methods_agree([several[0], several[1][0]])
-    with pytest.raises(InputError, match="the same targets"):
-        methods_agree([])
-    np.testing.assert_allclose(methods_agree([several[0]]), np.ones((1, 1, 3)))
-
-
-def test_targets_of_the_same_label_are_no_swap(classes: Classes, pixels: Tensor) -> None:
+def test_people_read_that_the_map_passes_not_that_the_word_is_true(
+    classes: Classes, pixels: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = explain(classes, pixels, method=hirescam)
-    made.targets = [Target("a", 0), Target("b", 1), Target("a", 2)]
-    maps = made.maps.relu()
-    first, third = (spearman(maps[k][None], maps[1][None])[0] for k in (0, 2))
-    np.testing.assert_allclose(swapped_labels(made), [first, (first + third) / 2, third])
+    made.sanity_results = [SanityResult(short, "why", {"weights": 0.1}) for short in (PASS, WEAK, FAIL)]
+    body = unescape(page(made)).split("<body>")[1].split("<script>")[0]
+    for n, (headline, tone) in enumerate((("map passes", " good"), ("map is weak", ""), ("map fails", " bad"))):
+        assert f'<span class="mark{tone}">{headline}</span>' in body
+        assert f'class="verdict{tone}" data-of="{n}"' in body
+    caveat = "A map that passes shows what the model rests a word or answer on, not that it is true."
+    assert body.count(caveat) == 1
+    show_verdicts(made)
+    told = capsys.readouterr().out
+    assert [line.split("  ")[-1] for line in told.splitlines()] == [
+        "map passes: why", "map is weak: why", "map fails: why", caveat,
+    ]  # fmt: skip
+    made.save(tmp_path / "kept")
+    kept = json.loads((tmp_path / "kept" / "explanation.json").read_text())["targets"]
+    assert [one["sanity_result"]["status"] for one in kept] == ["pass", "weak", "fail"]
+    assert "trust" not in body + told
+    made.sanity_results = [None] * 3
+    show_verdicts(made)
+    assert capsys.readouterr().out == ""
+    assert caveat not in page(made)
 
 
-def test_each_picture_is_swapped_with_the_next(classes: Classes, pixels: Tensor) -> None:
-    three = explain(classes, [pixels, pixels.flip(2), pixels.flip(1)], method=hirescam, classes=[0, 1])
-    found = swapped_pictures(three)
-    for n, one in enumerate(three):
-        other = three[(n + 1) % 3].maps.relu()
-        np.testing.assert_allclose(found[n], spearman(one.maps.relu(), other), atol=1e-9)
-    with pytest.raises(InputError, match="by one model, got 2"):
-        swapped_pictures([three[0], explain(copy.deepcopy(classes), pixels)])
+def test_what_was_saved_in_earlier_words_is_shown_in_these() -> None:
+    said = ["trust it", "map is weak", "do not trust it"]
+    figures = {"hot": 2.0, "other": 0.3}
+    old = {"targets": [{"verdict": {"short": short, "why": "because", "figures": figures}} for short in said]}
+    back = sanity_results_of(upgraded(old))
+    assert [one and one.status for one in back] == [PASS, WEAK, FAIL]
+    assert [one and (one.reason, one.figures) for one in back] == [("because", figures)] * 3
 
 
-def test_noise_is_that_of_a_twentieth_of_the_range_by_default(classes: Classes, pixels: Tensor) -> None:
-    from mmgradcam.methods.perturbation import noisy
-
-    made = explain(classes, pixels, method=hirescam)
-    found = noise_sensitivity(made)
-    others = [explain(classes, one, method=hirescam) for one in noisy(pixels[None], 8, 0.05, 0)]
-    own = made.maps.flatten(1)
-    changes = torch.stack([(other.maps.flatten(1) - own).norm(dim=1) / own.norm(dim=1) for other in others])
-    np.testing.assert_allclose(found.most, changes.amax(0), rtol=1e-5)
-    likeness = [spearman(made.maps.relu(), other.maps.relu()) for other in others]
-    np.testing.assert_allclose(found.correlation, np.mean(likeness, 0), atol=1e-6)
-    np.testing.assert_allclose(found.scores, torch.stack([other.scores for other in others]), atol=1e-5)
-    nothing = explain(classes, pixels, method=lambda features, gradients: 0 * features.sum(1))
-    assert noise_sensitivity(nothing).most.tolist() == [0, 0, 0]  # a map of norm 0 is divided by 1
+def test_a_status_of_another_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="status: expected pass, weak, fail, got 'trust it'"):
+        SanityResult("trust it", "because")
 
 
-def test_other_seeds_are_the_method_with_other_seeds(classes: Classes, pixels: Tensor) -> None:
-    few = partial(rise, count=6, cells=3)
-    made = explain(classes, pixels, method=few)
-    others = [explain(classes, pixels, method=partial(few, seed=seed)).maps.relu() for seed in (1, 2, 3)]
-    np.testing.assert_allclose(seed_sensitivity(made), np.mean([spearman(made.maps.relu(), o) for o in others], 0), atol=1e-9)
-    with pytest.raises(InputError, match="the same targets"):
-        methods_agree([])
+class Padded(Corner):
+    """Sees a picture in the middle of pixels three times as many."""
 
-
-class Around(nn.Module):
-    """A weight of its own around two layers, of which the second never runs; the whole is held twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.own = nn.Parameter(torch.tensor([2.0]))
-        self.used, self.unused = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.own * self.used(x)
-
-
-class Held(Task):
-    def __init__(self) -> None:
-        self.body = Around()
-        self.again, self.head = self.body, nn.Linear(2, 2)
-
-    def encode(self, images: Tensor) -> Tensor:
-        return self.body(images)
-
-    def targets(self, features: Tensor) -> list[Target]:
-        return [Target("one", 0)]
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        pixels = torch.zeros(3, 16, 48)
+        pixels[:, :, 16:32] = whole(image).pixels
+        return PreparedImage(pixels, (-1.0, 0.0, 2.0, 1.0))
 
     def score(self, features: Tensor, targets: list[Target]) -> Tensor:
-        return self.head(features.mean((2, 3)))[:, 0]
+        return features[:, 0, :, 16:24].mean((1, 2)) + features[:, 0, :, :16].mean((1, 2))
 
 
-def test_layers_are_found_once_in_the_order_they_run() -> None:
-    task = Held()
-    layers = layers_of(task, torch.rand(3, 8, 8), [Target("one", 0)])
-    assert [layer.name for layer in layers] == ["Linear", "unused", "Around", "used"]
-    assert sorted(layers[2].own()) == ["own"]
-    stages = parameter_randomization(explain(task, torch.rand(3, 8, 8)), stages=1)
-    assert [stage.layers for stage in stages] == [("Linear", "unused", "Around", "used")]
-    assert stages[0].reset == 3
-    assert len(parameter_randomization(explain(task, torch.rand(3, 8, 8)))) == 4  # fewer layers than stages
+def test_what_a_picture_was_padded_with_is_neither_hidden_nor_counted() -> None:
+    picture = Image.new("RGB", (16, 16))
+    picture.paste((255, 255, 255), (0, 0, 8, 16))
 
+    def beyond(features: Tensor, gradients: Tensor) -> Tensor:
+        made = torch.zeros(len(features), 16, 48)
+        made[:, :, :16], made[:, :, 16:24] = 9.0, torch.linspace(1.0, 2.0, 16)[:, None]
+        return made
 
-def test_at_most_eight_stages_by_default() -> None:
-    task = Held()
-    task.head = nn.Sequential(*(nn.Linear(2, 2) for _ in range(9)))
-    stages = parameter_randomization(explain(task, torch.rand(3, 8, 8)))
-    assert [len(stage.layers) for stage in stages] == [2, 2, 2, 2, 1, 1, 1, 1]
-    for few in (1, 0):
-        assert [len(stage.layers) for stage in parameter_randomization(explain(task, torch.rand(3, 8, 8)), stages=few)] == [12]
-
-
-def test_layers_inside_a_layer_keep_their_weights() -> None:
-    class Outer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.own, self.inner = nn.Parameter(torch.arange(4.0)), nn.Linear(2, 3)
-
-    module = Outer()
-    inner, own = module.inner.weight.detach().clone(), module.own.detach().clone()
-    assert reset(module, 1, 2) is False
-    assert torch.equal(module.inner.weight, inner)
-    assert not torch.equal(module.own, own)
-
-
-def test_two_numbers_become_normal_ones_of_their_mean_and_deviation() -> None:
-    layer = nn.Module()
-    layer.pair = nn.Parameter(torch.tensor([4.0, 6.0]))
-    assert not reset(layer, seed=7, number=5)
-    with torch.random.fork_rng():
-        torch.manual_seed(7 * 1_000_003 + 5)
-        torch.testing.assert_close(layer.pair.detach(), 5 + math.sqrt(2) * torch.randn(2))
-
-
-def test_a_single_number_becomes_a_normal_one_of_its_size() -> None:
-    layer = nn.Module()
-    layer.size = nn.Parameter(torch.tensor([-3.0]))
-    assert not reset(layer, seed=7, number=5)
-    with torch.random.fork_rng():
-        torch.manual_seed(7 * 1_000_003 + 5)
-        assert layer.size.item() == pytest.approx(3 * torch.randn(1).item())
-
-
-def test_models_that_cannot_be_made_random_say_so(classes: Classes, pixels: Tensor) -> None:
-    made = explain(classes, pixels)
-    with pytest.raises(InputError, match="a check needs a target, and this explanation has none"):
-        parameter_randomization(
-            Explanation(made.picture, made.box, [], made.maps[:0], made.scores[:0], None, [], made.metadata)
-        )
-
-    class Shared(nn.Linear):
-        def __deepcopy__(self, memo: object) -> Shared:
-            return self
-
-    classes.extra = Shared(2, 2)  # type: ignore[attr-defined]
-    with pytest.raises(ModelError, match="its copy shares weights with it"):
-        label_randomization(made)
-
-    class Bare(Task):
-        def encode(self, images: Tensor) -> Tensor:
-            return images
-
-        def targets(self, features: Tensor) -> list[Target]:
-            return [Target("mean")]
-
-        def score(self, features: Tensor, targets: list[Target]) -> Tensor:
-            return features.mean((1, 2, 3))
-
-    with pytest.raises(InputError, match="Bare has no weights to make random"):
-        label_randomization(explain(Bare(), torch.rand(3, 8, 8)))
-
-
-def test_a_model_of_the_hub_is_checked(tmp_path: Path, picture: Image.Image) -> None:
-    from hub_models import saved
-
-    from mmgradcam.tasks import load
-
-    task = load(saved("blip", tmp_path), device="cpu")
-    before, made = task.fingerprint(), explain(task, picture, caption="a dog catches red frisbee")
-    stages = parameter_randomization(made)
-    assert stages[0].layers[0] == "text_decoder.cls.predictions.decoder"
-    assert stages[-1].layers[-1] == "vision_model.embeddings.patch_embedding"
-    assert all(sanity_result is not None and sanity_result.reason for sanity_result in sanity_check(made).sanity_results)
-    assert task.fingerprint() == before
-
-
-def test_the_command_line_checks_on_request(folders: dict[str, Path], tmp_path: Path, picture: Image.Image) -> None:
-    from mmgradcam.cli import app
-
-    picture.save(tmp_path / "photo.png")
-    asked = ["vqa", str(tmp_path / "photo.png"), "--model", str(folders["vqa"]), "--question", "what color is the ball?"]
-    told = {}
-    for check in (False, True):
-        done = CliRunner().invoke(
-            app, [*asked, "--device", "cpu", "--out", str(tmp_path / str(check)), *["--sanity-check"] * check]
-        )
-        assert done.exit_code == 0, done.output
-        told[check] = (
-            done.output + (tmp_path / str(check) / "photo" / "index.html").read_text().split("<body>")[1].split("<script>")[0]
-        )
-    assert "random" not in told[False]
-    assert told[True].count("made random") + told[True].count("costs") >= 6
+    made, grey = explain(Padded(), picture, method=beyond), 3 * 128 / 255
+    assert topk_occlusion_drop(made, area=0.5)[0] == pytest.approx(
+        3 - grey, abs=1e-5
+    )  # all of the white half and nothing beyond
+    assert topk_occlusion_drop(made, area=0.25)[0] == pytest.approx((3 - grey) / 2, abs=1e-5)
+    assert topk_sufficiency(made, area=0.5)[0] == pytest.approx(3 - grey, abs=1e-5)

@@ -27,7 +27,7 @@ from mmgradcam.utils import files
 
 SAVED = Path(__file__).parent / "saved"
 VERSION1 = SAVED / "version1"
-"""What version 0.1.0 wrote: answers with reliance, results of the sanity check and importances; words with a spread; a clip;
+"""What version 0.1.0 wrote: answers with their reliance, results of the sanity check and importances; words with a spread; a clip;
 tiles.
 """
 NAN, INF = float("nan"), float("inf")

@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import Bent, Classes, Encoder, tiny_captioner
 from PIL import Image
-from test_seam import Recurrent, state, used
+from test_layers import Recurrent, state, used
 from torch import Tensor, nn
 
 from mmgradcam import Explanation, check, compare, explain, gradcam, hirescam, layercam, rise, smooth

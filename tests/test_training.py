@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[1] / "scripts" / "bundled"
 
 
 COLORS = ("red", "blue", "green", "gray")
@@ -35,7 +35,7 @@ def test_the_training_script_learns_from_the_official_layouts(model: str, hub_fo
     (tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json").write_text(json.dumps({"questions": asked}))
     answers = tmp_path / "v2_mscoco_train2014_annotations.json"
     answers.write_text(json.dumps({"data_subtype": "train2014", "annotations": given}))
-    train = Path(__file__).parents[1] / "scripts" / "train_photos.py"
+    train = Path(__file__).parents[1] / "scripts" / "bundled" / "train_photos.py"
     command = [sys.executable, train, model, "--data", captions if "captioner" in model else answers, "--encoder", hub_folder]
     more = ["--out", tmp_path / "out", "--epochs", "1", "--batch", "4", "--held", "4", "--every", "1", "--device", "cpu"]
     done = subprocess.run([*map(str, command), *map(str, more)], capture_output=True, text=True, timeout=300)

@@ -121,25 +121,25 @@ def agree(batch: Batch) -> dict[str, Column]:
 
 
 @metric(
-    "reliance_grey",
+    "grounding_gray",
     higher_is_better=None,
     range=UNBOUNDED,
     description="log-probability of the target less that on a gray image (natural logarithm)",
     source="mmgradcam",
 )
 @metric(
-    "reliance_blur",
+    "grounding_blur",
     higher_is_better=None,
     range=UNBOUNDED,
     description="log-probability of the target less that on a blurred image (natural logarithm)",
     source="mmgradcam",
 )
 def grounding(batch: Batch) -> dict[str, Column]:
-    """How much more likely the image makes the target than a gray or a blurred one (docs/reliance.md)."""
+    """How much more likely the image makes the target than a gray or a blurred one (docs/grounding.md)."""
     grey, blur = (metrics.grounding(batch.explanations, without) for without in ("grey", "blur"))
     return {
-        "reliance_grey": [float(v) for some in grey for v in some],
-        "reliance_blur": [float(v) for some in blur for v in some],
+        "grounding_gray": [float(v) for some in grey for v in some],
+        "grounding_blur": [float(v) for some in blur for v in some],
     }
 
 
@@ -151,7 +151,7 @@ def grounding(batch: Batch) -> dict[str, Column]:
     source="mmgradcam",
 )
 def hallucination_probability(batch: Batch) -> dict[str, Column]:
-    """The probability that the target is made up (docs/reliance.md); None where the model does not claim it."""
+    """The probability that the target is made up (docs/grounding.md); None where the model does not claim it."""
     found = [float(v) for some in metrics.hallucination_probability(batch.explanations) for v in some]
     return {"hallucination_probability": [None if np.isnan(v) else v for v in found]}
 

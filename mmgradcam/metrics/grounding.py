@@ -53,7 +53,7 @@ def grounding(
         A list of them for many explanations.
 
     Raises:
-        InputError: the targets have no log-probability, or the explanation was loaded from a file and holds no reliance.
+        InputError: the targets have no log-probability, or the explanation was loaded from a file and holds no grounding.
 
     Source: the pointwise mutual information of target and picture (Fano 1961), the model's marginal being that without it.
     """
@@ -212,6 +212,6 @@ def _likely(task: Task, features: Tensor, targets: Sequence[Target]) -> Floats:
     known = [row for row in rows if row is not None]
     if len(known) < len(rows):
         raise InputError(
-            f"{task.name}: reliance needs log-probabilities of its targets, and it has none; give the task a `log_prob`"
+            f"{task.name}: grounding needs log-probabilities of its targets, and it has none; give the task a `log_prob`"
         )
     return np.asarray(torch.stack(known).double().cpu().numpy())

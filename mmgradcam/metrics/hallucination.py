@@ -45,7 +45,7 @@ def hallucination_probability(
     """How likely it is that a word or an answer is made up: that the picture does not hold what it says.
 
     A logistic regression on what the model itself gives away (`evidence`). It is calibrated at even odds, as if half of what
-    is said were false: of a model that errs rarely, fewer of the words at 0.8 are false than 80%. docs/reliance.md tells how
+    is said were false: of a model that errs rarely, fewer of the words at 0.8 are false than 80%. docs/grounding.md tells how
     well it does, and how badly where it was not calibrated.
 
     Args:

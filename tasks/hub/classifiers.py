@@ -111,7 +111,7 @@ def _of_timm(model: Any, name: str, labels: Sequence[str] | None = None) -> Laye
     if not model.num_classes:
         raise InputError(
             f"{name} is an encoder without classes; take a model with a classifier, or train classes of your own on it: "
-            "scripts/finetune_classifier.py"
+            "scripts/bundled/finetune_classifier.py"
         )
     if not labels and model.num_classes == IMAGENET:
         names = timm().data.ImageNetInfo()

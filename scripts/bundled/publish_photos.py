@@ -1,6 +1,6 @@
-"""Makes a bundled model of what scripts/train_photos.py trained: chooses its method and layers, measures it, writes its card.
+"""Makes a bundled model of what scripts/bundled/train_photos.py trained: chooses its method and layers, measures it, writes its card.
 
-    python scripts/publish_photos.py photo-captioner --run runs/photos/photo-captioner --train train.parquet --val val.parquet
+    python scripts/bundled/publish_photos.py photo-captioner --run runs/photos/photo-captioner --train train.parquet --val val.parquet
 
 Method and layers are chosen on photos at the end of the training set that the head was not trained on; their boxes are read for
 that and for nothing else. The figures are those of the validation photos.
@@ -31,7 +31,7 @@ from mmgradcam.task import Task
 from mmgradcam.tasks import load
 from mmgradcam.tasks.loading import build, parts, save
 
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 NETS = "mmgradcam.tasks.nets"
 METHODS = ("gradcam", "hirescam", "normgrad")
 GRID, FINE = "grid", "model.layer.4"
@@ -264,7 +264,7 @@ def made(name: str, config: Figures, given: argparse.Namespace) -> str:
     kept = torch.load(given.run / "best.pt", map_location="cpu", weights_only=True)
     notes = (given.run / "note.md").read_text() if (given.run / "note.md").exists() else ""
     return f"""- Head: `{head}`, {parameters / 1e6:.2f} M parameters in the file{" with the encoder" if small else ""}; matrices stored as int8 with a scale per row.
-- Recipe: `python scripts/train_photos.py {name} --data train.parquet --out runs/photos/{name}`, 5,500 photos of Flickr8k's training split,
+- Recipe: `python scripts/bundled/train_photos.py {name} --data train.parquet --out runs/photos/{name}`, 5,500 photos of Flickr8k's training split,
   the weights that did best on the 500 others:
 {recipe_of(kept, "detectors" if vqa else "weights")}
 - Where the words are: from captions alone. A detector of each word, one linear layer, must find the word in some cell of
@@ -384,12 +384,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=SUMMARIES)
     parser.add_argument(
-        "--run", type=Path, help="what scripts/train_photos.py wrote; without it, the bundled model is measured anew"
+        "--run", type=Path, help="what scripts/bundled/train_photos.py wrote; without it, the bundled model is measured anew"
     )
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("--encoder", type=Path, help="a folder with the hub's encoder")
-    parser.add_argument("--student", type=Path, help="encoder.pt of scripts/distill_photos.py")
+    parser.add_argument("--student", type=Path, help="encoder.pt of scripts/bundled/distill_photos.py")
     parser.add_argument("--choose-on", type=int, default=60)
     parser.add_argument("--measure-on", type=int, default=1000)
     parser.add_argument("--until", choices=("export", "choose", "card"), default="card")

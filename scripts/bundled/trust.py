@@ -1,7 +1,7 @@
 """Are maps that pass `sanity_check` more often right? On scenes whose truth is known, and on photos; docs/trust.md has what it
 printed.
 
-    python scripts/trust.py --data val.parquet --kept trust.jsonl
+    python scripts/bundled/trust.py --data val.parquet --kept trust.jsonl
 
 The figures of every map are kept in a file, so that a run that was stopped goes on, and limits can be tried without a model.
 """

@@ -1,6 +1,6 @@
 """Pictures of products, whole or cracked, as an image folder: scenes in which one object may have a crack, its place known.
 
-    python scripts/defect_data.py --out runs/defects        # train, validation and test, with boxes.json beside
+    python scripts/papers/defect_data.py --out runs/defects        # train, validation and test, with boxes.json beside
 
 Labels are of whole pictures. The boxes are for measuring maps, never for training.
 """

@@ -4,9 +4,9 @@ The student sees crops, flips and changed colours of the training photos. It lea
 put out at the same place of the whole photo, and to say which words the photo's captions hold: a detector per word looks at
 each cell, and the photo's score is the soft maximum over the cells (multiple-instance learning, Fang et al. 2015).
 
-    python scripts/distill_photos.py --data train.parquet --teacher FEATURES.npy --out runs/photos/student
+    python scripts/bundled/distill_photos.py --data train.parquet --teacher FEATURES.npy --out runs/photos/student
 
-`scripts/train_photos.py photo-captioner` writes the teacher's features beside its `--out`. Seeded, logged to log.csv, resumed
+`scripts/bundled/train_photos.py photo-captioner` writes the teacher's features beside its `--out`. Seeded, logged to log.csv, resumed
 from last.pt.
 """
 

@@ -1,6 +1,6 @@
 """Trains the bundled model that tells how something moves, chooses how its maps are made, measures it, and writes its card.
 
-    python scripts/train_motion.py --out runs/motion
+    python scripts/bundled/train_motion.py --out runs/motion
 
 Clips are rendered once and kept in `--out`; mirrored, turned and reversed in time they stand for sixteen times as many.
 Training goes on from last.pt there.
@@ -135,7 +135,7 @@ def train(given: argparse.Namespace) -> Net:
 
 METHODS = ("gradcam", "gradcam_pp", "hirescam", "layercam", "normgrad")
 LAYERS: list[list[str]] = [[], ["blocks.2"], ["blocks.1"], ["blocks.0"], ["blocks.3", "blocks.1"], ["blocks.3", "blocks.0"]]
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 
 
 def publish(net: Net, given: argparse.Namespace) -> None:
@@ -263,7 +263,7 @@ Sports-1M, another model and other clips:
 - Architecture: `ClipEncoder` of widths {list(WIDTHS)}, which sees beside the frames how they differ from their median over time and weighs
   its features by that; a score of every cell, soft maximum over place, mean over time; {count / 1e6:.2f} M parameters, stored as fp16. {FRAMES} frames of {SIDE} x {SIDE}.
 - Data: {given.count:,} clips, seeds 1000000 on, mirrored, turned and reversed in time with the motion's name changed accordingly.
-- Recipe: `python scripts/train_motion.py --out runs/motion`, {given.steps:,} steps of {given.batch} clips, AdamW {given.rate}, cosine, seed {given.seed}; on a CPU.
+- Recipe: `python scripts/bundled/train_motion.py --out runs/motion`, {given.steps:,} steps of {given.batch} clips, AdamW {given.rate}, cosine, seed {given.seed}; on a CPU.
 - Licence: Apache-2.0. Rendered data, no pictures of others.
 """
 

@@ -1,8 +1,8 @@
 """The papers' tables: each protocol run on what is on hand, the papers' own figures beside ours, and what differs.
 
-    python scripts/reproduce_papers.py --limit 200 --out docs/papers.md
-    python scripts/reproduce_papers.py --photos flickr8k/val.parquet --classifier mobilenet_v2_1.0_224 --out docs/papers.md
-    python scripts/reproduce_papers.py --classes ILSVRC --classifier google/mobilenet_v2_1.0_224 --captions
+    python scripts/papers/reproduce_papers.py --limit 200 --out docs/papers.md
+    python scripts/papers/reproduce_papers.py --photos flickr8k/val.parquet --classifier mobilenet_v2_1.0_224 --out docs/papers.md
+    python scripts/papers/reproduce_papers.py --classes ILSVRC --classifier google/mobilenet_v2_1.0_224 --captions
         captions_val2014.json --captioner photo-captioner --questions v2_mscoco_val2014_annotations.json --answerer photo-vqa
         --attention vqahat_val
 
@@ -329,7 +329,7 @@ def written(parts: Sequence[tuple[str, str, list[Table]]], given: argparse.Names
     )
     return f"""# The papers' tables, on what was on hand
 
-Made by `python scripts/reproduce_papers.py {command}`. The papers' figures are of other models and other data, as each part
+Made by `python scripts/papers/reproduce_papers.py {command}`. The papers' figures are of other models and other data, as each part
 says; what compares is the order of the methods, not the numbers. At most {given.limit} pictures each.
 
 {body}"""

@@ -1,6 +1,6 @@
 """Chooses each scene model's method and layers on validation scenes, measures it on test scenes, writes checkpoints/ and cards.
 
-python scripts/publish_scenes.py            # needs runs/scenes/best.pt, which scripts/train_scenes.py makes
+python scripts/bundled/publish_scenes.py            # needs runs/scenes/best.pt, which scripts/bundled/train_scenes.py makes
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mmgradcam.scenes.splits import SPLITS
 from mmgradcam.task import Task
 from mmgradcam.tasks.loading import build, parts, save
 
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 METHODS = ("gradcam", "gradcam_pp", "xgradcam", "hirescam", "layercam", "normgrad")
 SINGLE: tuple[tuple[str, ...], ...] = ((), ("stages.1",), ("stages.0",), ("stem",))
 FUSED: tuple[tuple[str, ...], ...] = (
@@ -212,7 +212,7 @@ the mean heat outside.
 
 - Architecture: encoder {ENCODER}; head `{kind.__name__}` {made}; {sum(p.numel() for m in parts(build(config)).values() for p in m.parameters()) / 1e6:.2f} M parameters, stored as fp16.
 - Data: 60,000 scenes (seeds {SPLITS["train"]:,} on), 8 captions and 24 questions each, rendered by `mmgradcam.datasets`.
-- Recipe: `python scripts/train_scenes.py`, {how}. The encoder first learned which pairs of attributes occur in a scene, from labels
+- Recipe: `python scripts/bundled/train_scenes.py`, {how}. The encoder first learned which pairs of attributes occur in a scene, from labels
   of whole pictures; then this head and the three others learned on top of it together; last, the answer heads went on alone,
   learning beside the answer what the objects are that a question describes, and on which side of the other the one lies. No mask,
   box or coordinate was ever shown to it.

@@ -1,8 +1,8 @@
 """Fits the flag of what is made up, `mmgradcam/metrics/hallucination.json`, on validation scenes, and measures it on test
 scenes and photos.
 
-    python scripts/calibrate_flag.py                         # collect, fit, measure; about an hour on one core
-    python scripts/calibrate_flag.py --photos val.parquet    # how it does on photos, too
+    python scripts/bundled/calibrate_hallucination.py                         # collect, fit, measure; about an hour on one core
+    python scripts/bundled/calibrate_hallucination.py --photos val.parquet    # how it does on photos, too
 
 What is collected is kept in runs/flag and taken up again; figures go to runs/flag/figures.json. Seeds are fixed. Nothing is
 chosen on a test scene.
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from flag_data import ALL, ROLES, Floats, Rows, answers, joined, kept, made_to_say, photos, really_said
+from hallucination_data import ALL, ROLES, Floats, Rows, answers, joined, kept, made_to_say, photos, really_said
 
 from mmgradcam.metrics.hallucination import COLUMNS, LIMITS, chances
 from mmgradcam.scenes.questions import QUESTION_KINDS
@@ -96,7 +96,7 @@ def interval(rows: Rows, score: Floats, draws: int = 500) -> list[float]:
 
 
 def measured(rows: Rows, p: Floats, groups: Sequence[str] = ()) -> dict[str, Any]:
-    """Figures of the flag beside probability alone and reliance alone."""
+    """Figures of the flag beside probability alone and grounding alone."""
     found: dict[str, Any] = {
         "auc": roc_auc(p, rows.false),
         "interval": interval(rows, p),
@@ -133,7 +133,7 @@ def ablation(data: dict[str, Rows]) -> dict[str, Any]:
     """AUC on each model's validation rows of flags on other columns, fitted on the other model's: lies, and what it really
     said.
     """
-    sets = {name: (c,) for c, name in enumerate(ALL[:-1])} | {"log p, reliance": (0, 1), "the flag": (0, 1, 2)}
+    sets = {name: (c,) for c, name in enumerate(ALL[:-1])} | {"log p, grounding": (0, 1), "the flag": (0, 1, 2)}
     sets |= {f"the flag, {ALL[c]}": (0, 1, 2, c) for c in (3, 4)}
     found: dict[str, Any] = {}
     for name, which in sets.items():
@@ -236,7 +236,7 @@ def main() -> None:
     if told.photos:
         rows = kept(told.out / "photos.npz", partial(photos, told.photos, told.count))
         made["photos"], figures["photos"] = of_photos(made["words"], rows)
-    path = Path(__file__).parents[1] / "mmgradcam" / "metrics" / "hallucination.json"
+    path = Path(__file__).parents[2] / "mmgradcam" / "metrics" / "hallucination.json"
     kept_flags = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     made = {**{k: v for k, v in kept_flags.items() if k == "photos"}, **made}  # photos are not always at hand
     path.write_text(json.dumps(_rounded(made), indent=2) + "\n", encoding="utf-8")
@@ -245,13 +245,13 @@ def main() -> None:
 
 
 def tables(figures: dict[str, Any]) -> str:
-    """The figures as the tables of docs/reliance.md."""
+    """The figures as the tables of docs/grounding.md."""
     lines = []
     for kind, found in figures.items():
         if kind == "photos":
             lines += [
                 "",
-                "| flag | AUC | 95% | average precision | calibration error | log p alone | reliance alone | false flagged | true flagged | other words flagged |",
+                "| flag | AUC | 95% | average precision | calibration error | log p alone | grounding alone | false flagged | true flagged | other words flagged |",
                 "|" + " --- |" * 10,
             ]
             lines += [
@@ -266,7 +266,7 @@ def tables(figures: dict[str, Any]) -> str:
                 "",
                 f"{kind}, {what.replace('_', ' ')}",
                 "",
-                "| model | flag | AUC | 95% | average precision | calibration error | log p alone | reliance alone | false, true |",
+                "| model | flag | AUC | 95% | average precision | calibration error | log p alone | grounding alone | false, true |",
                 "|" + " --- |" * 9,
             ]
             for model, flags in found["test"].items():
@@ -276,7 +276,7 @@ def tables(figures: dict[str, Any]) -> str:
                 ]
             lines += [
                 "",
-                "| AUC (log p alone, reliance alone; false) | " + " | ".join(found["test"]) + " |",
+                "| AUC (log p alone, grounding alone; false) | " + " | ".join(found["test"]) + " |",
                 "|" + " --- |" * (1 + len(found["test"])),
             ]
             groups = dict.fromkeys(g for flags in found["test"].values() for g in flags["fitted on both"][what]["by"])

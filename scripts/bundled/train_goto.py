@@ -1,6 +1,6 @@
 """Trains the bundled policy that goes where it is told, measures it, and writes its card.
 
-    python scripts/train_goto.py --out runs/goto
+    python scripts/bundled/train_goto.py --out runs/goto
 
 It imitates the best way, which is worked out in each room from every place to every object: of a room that the environment
 draws, the agent is put somewhere and told to go to one of the objects. Rooms of training, choice and test have seeds of their
@@ -138,7 +138,7 @@ def train(given: argparse.Namespace) -> GoToNet:
 
 METHODS = ("gradcam", "hirescam", "layercam", "normgrad")
 LAYERS = ("encoder.layers.5", "encoder.layers.3", "encoder.layers.1")
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 
 
 def publish(net: GoToNet, given: argparse.Namespace) -> None:
@@ -226,7 +226,7 @@ in {p["follows"]:.1%}. Half the sum of the absolute differences of both maps, ea
 - Data: {given.chunk * given.chunks:,} rooms as the environment draws them (seeds 1000000 on), {EACH} instructions and places of the agent in each. What is
   learned is where the agent stands, and the best action at every place of the room, found by search from the object backwards. It
   imitates; it was never rewarded.
-- Recipe: `python scripts/train_goto.py --out runs/goto`, {given.steps:,} steps of {given.batch}, AdamW {given.rate}, cosine, seed {given.seed}, mean of the weights; on a CPU.
+- Recipe: `python scripts/bundled/train_goto.py --out runs/goto`, {given.steps:,} steps of {given.batch}, AdamW {given.rate}, cosine, seed {given.seed}, mean of the weights; on a CPU.
 - Licence: Apache-2.0.
 """
 

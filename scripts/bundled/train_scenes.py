@@ -7,8 +7,8 @@ relating take them longer than captions take theirs. There they also learn to sa
 describes, all their attributes, though not where: before it can be said on which side of the cube the ball is, both must
 have been found.
 
-    python scripts/train_scenes.py                  # data, training, choice of method, figures and checkpoints/
-    python scripts/train_scenes.py --until train    # stop before the figures
+    python scripts/bundled/train_scenes.py                  # data, training, choice of method, figures and checkpoints/
+    python scripts/bundled/train_scenes.py --until train    # stop before the figures
 
 Everything is seeded. Training is resumed from runs/scenes/last.pt where it was stopped; the weights that did best on the
 validation scenes are kept in runs/scenes/best.pt.

@@ -1,7 +1,7 @@
 """Trains a classifier people have on pictures of their own, and shows what it goes by.
 
-    python scripts/finetune_classifier.py --model torchvision:resnet18 --data photos/ --out runs/mine
-    python scripts/finetune_classifier.py --model google/mobilenet_v2_1.0_224 --data runs/defects --out runs/cracks
+    python scripts/bundled/finetune_classifier.py --model torchvision:resnet18 --data photos/ --out runs/mine
+    python scripts/bundled/finetune_classifier.py --model google/mobilenet_v2_1.0_224 --data runs/defects --out runs/cracks
 
 `--data` is an image folder (photos/train/cat/1.jpg, ..., or photos/cat/1.jpg, which is then parted), or anything `datasets`
 loads with a picture and a label in each row. First the new classifier alone learns, over the model as it came; then all of

@@ -45,10 +45,10 @@ from mmgradcam.scenes.scene import make_scene
 from mmgradcam.scenes.splits import seeds
 from mmgradcam.tasks import load
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "bundled"))
 try:
-    calibrating: Any = import_module("calibrate_flag")
-    lying: Any = import_module("flag_data")
+    calibrating: Any = import_module("calibrate_hallucination")
+    lying: Any = import_module("hallucination_data")
 finally:
     sys.path.pop(0)
 
@@ -93,7 +93,7 @@ def plain(*color: int, size: tuple[int, int] = (12, 9)) -> Image.Image:
     return Image.new("RGB", size, color)
 
 
-def test_reliance_by_hand() -> None:
+def test_grounding_by_hand() -> None:
     made = explain(Colors(), plain(204, 51, 102))
     assert grounding(made) == pytest.approx([math.log(0.8 / GREY), math.log(0.2 / GREY), math.log(0.4 / GREY)], abs=1e-5)
     assert grounding(made, plain(51, 51, 204, size=(40, 20))) == pytest.approx([math.log(4), 0, -math.log(2)], abs=1e-5)
@@ -165,9 +165,9 @@ def test_what_cannot_be_said_is_one_line(tmp_path: Path) -> None:
         unit = "logit"
 
     made = explain(Blind(), plain(1, 2, 3), grounding=True)
-    with pytest.raises(InputError, match=r"^Blind: reliance needs log-probabilities of its targets, and it has none; .*$"):
+    with pytest.raises(InputError, match=r"^Blind: grounding needs log-probabilities of its targets, and it has none; .*$"):
         grounding(made)
-    with pytest.raises(InputError, match=r"^Blind: reliance needs log-probabilities"):
+    with pytest.raises(InputError, match=r"^Blind: grounding needs log-probabilities"):
         hallucination_probability(made, calibrations()["answers"])
     with pytest.raises(InputError, match=r"^made_up: no flag is calibrated for Blind; fitted=calibrations.*$"):
         hallucination_probability(made)

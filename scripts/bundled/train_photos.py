@@ -1,16 +1,16 @@
 """Trains a head for photos over a frozen image encoder: a captioner, or one that answers questions.
 
-    python scripts/train_photos.py photo-captioner --data train.parquet --out runs/photos/photo-captioner
-    python scripts/train_photos.py photo-captioner --data train.parquet --out runs/photos/rewarded --start
-    runs/photos/photo-captioner/best.pt --reward --epochs 4 python scripts/train_photos.py photo-vqa --data train.parquet --out
-    runs/photos/photo-vqa --start checkpoints/photo-captioner python scripts/train_photos.py photo-captioner --data
+    python scripts/bundled/train_photos.py photo-captioner --data train.parquet --out runs/photos/photo-captioner
+    python scripts/bundled/train_photos.py photo-captioner --data train.parquet --out runs/photos/rewarded --start
+    runs/photos/photo-captioner/best.pt --reward --epochs 4 python scripts/bundled/train_photos.py photo-vqa --data train.parquet --out
+    runs/photos/photo-vqa --start checkpoints/photo-captioner python scripts/bundled/train_photos.py photo-captioner --data
     captions_train2014.json --images train2014 --encoder timm:resnet50 --layers layer2 layer3 layer4 ... python
-    scripts/train_photos.py photo-vqa --data v2_mscoco_train2014_annotations.json --images train2014 ...
+    scripts/bundled/train_photos.py photo-vqa --data v2_mscoco_train2014_annotations.json --images train2014 ...
 
 The head learns to say the captions, or to answer, and at the same time to find each word of the captions somewhere in the
 grid (`Detectors`). No box is read. The encoder's features of each photo, its mirror image and crops of it are worked out once
 and kept beside `--out`; training goes on from last.pt there, its curve is log.csv, and what did best on held photos is best.pt.
-`scripts/publish_photos.py` makes a model folder of it.
+`scripts/bundled/publish_photos.py` makes a model folder of it.
 """
 
 from __future__ import annotations

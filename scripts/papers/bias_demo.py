@@ -1,6 +1,6 @@
 """A bias planted in training pictures, found by its report, and gone when the training pictures are balanced.
 
-    python scripts/bias_demo.py --out runs/bias
+    python scripts/papers/bias_demo.py --out runs/bias
 
 The pattern is section 6.3 of the Grad-CAM paper (Selvaraju et al., IJCV 2019): a classifier of doctors and nurses, trained on
 78% male doctors and 93% female nurses, looked at faces and hair; trained on as many men as women of each, its accuracy on
