@@ -389,9 +389,7 @@ ABOUT_BUNDLED = """# What explaining with the bundled models costs
 `python scripts/benchmark.py --bundled --photos val.parquet`. Explaining all words of a generated caption, or the answer to a question,
 as multiples of encoding the picture and answering (captions by the model's own beam search), picture by picture, in
 time and in FLOPs (multiplications of matrices and convolutions; LSTM steps and elementwise work are not among them). The last two columns:
-time per picture in a batch of 16, as multiples of that one by one.
-
-The default's maps are taken at layers of the encoder, so that each of K targets runs back through what lies between: K times about half of
+time per picture in a batch of 16, as multiples of that one by one. The default's maps are taken at layers of the encoder, so that each of K targets runs back through what lies between: K times about half of
 the encoder for the photo models. That is the price of the map's sharpness and not of the order of work; `--layer none` (`target_layers=()`) leaves it out.
 """
 
