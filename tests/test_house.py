@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -216,6 +217,38 @@ def test_files_can_be_read_at_a_sitting() -> None:
     assert not long
 
 
+TEMPLATES = ROOT / "mmgradcam" / "render" / "templates"
+
+
+def closing_tags(path: Path) -> list[str]:
+    """Closing tags of HTML in the strings of a file of Python, docstrings left out."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    told = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    strings = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in told]
+    return [tag for text in strings for tag in re.findall(r"</[a-z]+[0-9]?>", text)]
+
+
+def test_pages_are_made_of_templates_that_escape_every_value(tmp_path: Path) -> None:
+    (tmp_path / "page.py").write_text('"""A <b>docstring</b>."""\npage = f"<p>{__name__}</p>"\n')
+    assert closing_tags(tmp_path / "page.py") == ["</p>"]
+    assert not {module: found for module, path in files() if (found := closing_tags(path))}
+    pages = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATES.iterdir()}
+    assert {"base.html", "explanation.html", "player.html", "evaluation.html", "bias.html"} <= set(pages)
+    for name, text in pages.items():
+        assert not re.search(r"\|\s*safe|autoescape|Markup", text), f"{name}: values are escaped"
+        assert name == "base.html" or not name.endswith(".html") or text.startswith('{% extends "base.html" %}'), name
+        assert text.count("<head>") == (name == "base.html"), f"{name}: one head for all pages"
+
+
+def test_templates_are_read_when_a_page_is_made_and_not_before() -> None:
+    code = "import sys, mmgradcam.render.pages, mmgradcam.studies.bias_report as b; before = {'jinja2'} & set(sys.modules)\n"
+    code += (
+        "from mmgradcam.render.templating import environment; assert environment() is environment(); print(before or 'none')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout.strip() == "none"
+
+
 def test_the_wheel_clashes_with_nobody(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", minversion="77", reason="building the wheel offline needs setuptools 77 or newer here")
     source = tmp_path / "source"
@@ -241,6 +274,9 @@ def test_the_wheel_clashes_with_nobody(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"mmgradcam", wheel.name.split("-py3")[0] + ".dist-info"}
     for name in ("mmgradcam/py.typed", "mmgradcam/tasks/nets/encoder.py", "mmgradcam/checkpoints/__init__.py"):
         assert name in names
+    templates = {f"mmgradcam/render/templates/{path.name}" for path in TEMPLATES.iterdir()}
+    assert "mmgradcam/render/templates/base.html" in templates
+    assert templates <= set(names)
     for model in checkpoints.names():
         for file in ("model.safetensors", "config.json", "README.md"):
             assert f"mmgradcam/checkpoints/{model}/{file}" in names

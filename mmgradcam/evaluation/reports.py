@@ -1,34 +1,20 @@
 """What an audit writes: rows as Parquet, figures as JSON, plots, and one offline page."""
-# ruff: noqa: E501
 
 from __future__ import annotations
 
-import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from mmgradcam.errors import unicode_text
-from mmgradcam.evaluation.intervals import Figure
+from mmgradcam.evaluation.intervals import DRAWS, Figure
 from mmgradcam.evaluation.run import Audit
 from mmgradcam.metrics.definition import Metric
-from mmgradcam.render.pages import STYLE, page_head
+from mmgradcam.render.embedded import data_uri
+from mmgradcam.render.templating import render_page
 from mmgradcam.utils.writing import Files, to_json, write_folder
-
-_MORE = """
-main{max-width:76rem;margin:0 auto}
-th.n,td.n{text-align:right}
-td b{font-weight:700}
-td small{color:var(--soft);margin-left:.5em}
-caption{text-align:left;font-weight:600;font-size:1.15rem;margin:1.4rem 0 .3rem}
-img.plot{max-width:100%;height:auto;background:#fff;border-radius:.4rem;margin:.5rem 0}
-h2{font-size:1.15rem;margin:1.6rem 0 .4rem}
-body{max-width:78rem}
-"""
 
 
 def save(made: Audit, out: str | Path) -> list[Path]:
@@ -135,41 +121,24 @@ def draw_plots(made: Audit) -> bytes:
 
 def page(made: Audit, plots: bytes) -> str:
     """One offline page: the tables, the plots, and what could not be read."""
-    found = {method: made.figures(method) for method in made.methods}
-    known = made.metrics()
-    whole = _table("All targets", found, known)
-    kinds = made.kinds()
-    parts = []
-    if len(kinds) > 1:
-        parts = [_table(kind, {m: made.figures(m, kind) for m in made.methods}, known) for kind in kinds[:12]]
-    picture = (
-        f'<h2>Plots</h2><img class="plot" alt="Each figure by method, with its 95% interval" src="data:image/png;base64,{base64.b64encode(plots).decode()}">'
-        if plots
-        else ""
-    )
-    speeds = "".join(f"<tr><td>{escape(n)}</td><td class=n>{v:.3g}</td></tr>" for n, v in made.speeds().items())
-    bad = "".join(f"<li>{escape(line)}</li>" for line in made.bad[:200])
-    more = f"<p>and {len(made.bad) - 200} more</p>" if len(made.bad) > 200 else ""
-    broken = f"<h2>{len(made.bad)} malformed records, left out</h2><ul>{bad}</ul>{more}" if made.bad else ""
-    skipped = f" {made.skipped} records say nothing that this model could be asked." if made.skipped else ""
-    return unicode_text(f"""{page_head(f"{made.model} on {made.data}", STYLE + _MORE)}<main>
-<h1>{escape(made.model)} on {escape(made.data)}</h1>
-<p>{made.pictures} pictures, {len(made.rows) // max(1, len(made.methods))} targets, by {escape(", ".join(made.methods))}. In brackets, where the mean lies with
-95% confidence (pictures drawn anew {1000} times); in bold, the best.{skipped}</p>
-{whole}
-{_whole(made)}
-{picture}
-{"".join(parts)}
-<div class=scroll><table><caption>Pictures a second</caption>{speeds}</table></div>
-{broken}
-<footer>mmgradcam; rows.parquet holds every target, summary.json all figures.</footer>
-</main></body></html>
-""")
-
-
-def _whole(made: Audit) -> str:
-    found = {method: {n: Figure(v, v, v, 0) for n, v in made.wholes(method).items()} for method in made.methods}
-    return _table("Whole images", found, made.metrics()) if any(found.values()) else ""
+    known, kinds = made.metrics(), made.kinds()
+    wholes = {method: {n: Figure(v, v, v, 0) for n, v in made.wholes(method).items()} for method in made.methods}
+    parts = {kind: {m: made.figures(m, kind) for m in made.methods} for kind in kinds[:12]} if len(kinds) > 1 else {}
+    values: dict[str, Any] = {
+        "title": f"{made.model} on {made.data}",
+        "pictures": made.pictures,
+        "targets": len(made.rows) // max(1, len(made.methods)),
+        "methods": made.methods,
+        "draws": DRAWS,
+        "skipped": made.skipped,
+        "all_targets": _table("All targets", {method: made.figures(method) for method in made.methods}, known),
+        "whole_images": _table("Whole images", wholes, known) if any(wholes.values()) else None,
+        "by_kind": [_table(kind, found, known) for kind, found in parts.items()],
+        "plots": data_uri(plots, "png") if plots else "",
+        "speeds": made.speeds(),
+        "malformed": made.bad,
+    }
+    return render_page("evaluation.html", values)
 
 
 def listed_figures(known: Mapping[str, Metric], found: Mapping[str, Mapping[str, Figure]]) -> list[str]:
@@ -192,27 +161,35 @@ def _plotted(name: str, known: Mapping[str, Metric]) -> bool:
     return not any(name in one.baselines for one in known.values())
 
 
-def _table(title: str, found: Mapping[str, Mapping[str, Figure]], known: Mapping[str, Metric]) -> str:
-    """A line per figure and a column per method; an interval of no rows is not shown."""
-    head = "".join(f"<th class=n>{escape(method)}</th>" for method in found)
-    lines = []
-    for name in listed_figures(known, found):
-        better = _better(name, known)
-        means = {m: one[name].mean for m, one in found.items() if name in one}
-        top = None if better is None else f"{(max if better else min)(means.values()):.3g}"
-        best = top if len({f"{mean:.3g}" for mean in means.values()}) > 1 else None
-        cells = []
-        for one in found.values():
-            figure = one.get(name)
-            if figure is None:
-                cells.append("<td class=n>-</td>")
-                continue
-            mean = f"{figure.mean:.3g}"
-            shown = f"<b>{mean}</b>" if mean == best else mean
-            between = f"<small>({figure.low:.3g} to {figure.high:.3g})</small>" if figure.rows else ""
-            cells.append(f"<td class=n>{shown}{between}</td>")
-        note = f"<small>{escape(known[name].description)}</small>" if name in known else ""
-        lines.append(f"<tr><td>{escape(name.replace('_', ' '))}{note}</td>{''.join(cells)}</tr>")
-    rows = max((f.rows for one in found.values() for f in one.values()), default=0)
-    count = f" ({rows} targets)" if rows else ""
-    return f"<div class=scroll><table><caption>{escape(title)}{count}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+def _table(title: str, found: Mapping[str, Mapping[str, Figure]], known: Mapping[str, Metric]) -> dict[str, Any]:
+    """A line per figure and a cell per method, as the page shows them."""
+    return {
+        "title": title,
+        "rows": max((figure.rows for one in found.values() for figure in one.values()), default=0),
+        "methods": list(found),
+        "lines": [
+            {
+                "name": name.replace("_", " "),
+                "description": known[name].description if name in known else "",
+                "cells": _cells([one.get(name) for one in found.values()], _better(name, known)),
+            }
+            for name in listed_figures(known, found)
+        ],
+    }
+
+
+def _cells(figures: Sequence[Figure | None], higher_is_better: bool | None) -> list[dict[str, Any] | None]:
+    """Means as they are read, which of them is best, and their intervals; an interval of no rows is not shown."""
+    means = [one.mean for one in figures if one is not None]
+    differ = higher_is_better is not None and len({f"{mean:.3g}" for mean in means}) > 1
+    best = f"{(max if higher_is_better else min)(means):.3g}" if differ else None
+    return [
+        None
+        if one is None
+        else {
+            "mean": f"{one.mean:.3g}",
+            "best": f"{one.mean:.3g}" == best,
+            "interval": f"{one.low:.3g} to {one.high:.3g}" if one.rows else "",
+        }
+        for one in figures
+    ]

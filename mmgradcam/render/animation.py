@@ -1,12 +1,9 @@
 """Maps over time: frames with their heat, as an offline page that plays, as a GIF or MP4, and as a strip."""
-# ruff: noqa: E501
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +11,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from mmgradcam.errors import InputError, unicode_text
+from mmgradcam.errors import InputError
 from mmgradcam.images.clips import Clip, encoded
 from mmgradcam.images.pictures import Box
 from mmgradcam.render import heatmaps
-from mmgradcam.render.embedded import CANVAS_SIDE, canvas_size, heat_data, heat_script, picture_uri
-from mmgradcam.render.pages import STYLE, page_head
+from mmgradcam.render.embedded import CANVAS_SIDE, canvas_size, heat_data, palette, picture_uri
+from mmgradcam.render.templating import render_page
 from mmgradcam.utils.files import path_of
 from mmgradcam.utils.writing import write_file, write_folder
 
@@ -174,53 +171,6 @@ class Animation:
         }
 
 
-_STYLE = """
-.player{display:flex;gap:.5rem;align-items:center;flex-wrap:wrap;margin:.8rem 0}
-.player button{min-width:2.9rem;border:2px solid var(--line)}
-.player input{flex:1 1 12rem;width:auto}
-.player output{font-variant-numeric:tabular-nums;color:var(--soft);min-width:6ch;text-align:right}
-figure .heat{transition:none}
-figure.small img,figure.small canvas{image-rendering:pixelated}
-.cols{display:flex;gap:1.2rem;flex-wrap:wrap;align-items:flex-start}
-.cols figure{flex:1 1 18rem}
-.values{flex:1 1 14rem;max-width:26rem;margin:0;padding:0;list-style:none}
-.values li{display:grid;grid-template-columns:7.5rem 1fr 4.5rem;gap:.5rem;align-items:center;padding:.12rem 0}
-.values b{font-weight:400;overflow-wrap:anywhere}
-.values .on b{font-weight:700}
-.values i{display:block;height:.85rem;border-radius:.25rem;background:var(--soft);opacity:.55}
-.values .on i{background:var(--on);opacity:1}
-.values span{font-variant-numeric:tabular-nums;text-align:right;color:var(--soft)}
-"""
-
-_SCRIPT = """
-const film=JSON.parse(document.getElementById('film').textContent),base=document.querySelector('.base'),heat=document.querySelector('.heat'),
-figure=document.querySelector('figure'),slider=document.getElementById('at'),out=document.getElementById('n'),say=document.getElementById('say'),
-play=document.getElementById('play'),chips=[...document.querySelectorAll('button[data-i]')],values=document.querySelector('.values');
-let at=0,track=0,timer=0;
-const keep=film.frames.map(src=>{const i=new Image();i.src=src;return i}),cells=film.heats.map(h=>bytes(h.cells));
-function glow(){const h=film.heats[track];if(!h)return;const [T,r,c]=h.grid,n=r*c,place=Math.min(Math.max((at+.5)/film.frames.length*T-.5,0),T-1),
-low=Math.floor(place),gain=h.gains[0]/255,near=cells[track].subarray(low*n,(low+1)*n),far=cells[track].subarray(Math.min(low+1,T-1)*n);
-paint(heat,Float32Array.from(near,(v,k)=>(v+(place-low)*(far[k]-v))*gain),h.grid,h.boxes.slice(0,1))}
-function show(i){at=(i+film.frames.length)%film.frames.length;base.src=film.frames[at];glow();slider.value=at;
-out.textContent=(at+1)+' / '+film.frames.length;const m=film.moments[at];say.textContent=m?m.said:'';
-if(values&&m){values.replaceChildren(...m.values.map(([name,value,share],k)=>{const li=document.createElement('li');if(k===m.chosen)li.className='on';
-const b=document.createElement('b'),bar=document.createElement('i'),s=document.createElement('span');b.textContent=name;bar.style.width=(100*share)+'%';
-s.textContent=value;li.append(b,bar,s);return li}));}}
-function run(on){clearInterval(timer);timer=on?setInterval(()=>show(at+1),1000/film.rate):0;play.textContent=on?'❚❚':'▶';
-play.setAttribute('aria-label',on?'pause':'play')}
-function pick(k){track=k;chips.forEach((c,j)=>c.setAttribute('aria-pressed',j===k));show(at)}
-play.addEventListener('click',()=>run(!timer));
-document.getElementById('back').addEventListener('click',()=>{run(0);show(at-1)});
-document.getElementById('next').addEventListener('click',()=>{run(0);show(at+1)});
-slider.addEventListener('input',()=>{run(0);show(+slider.value)});
-chips.forEach((c,k)=>c.addEventListener('click',()=>pick(k)));
-document.getElementById('o').addEventListener('input',e=>figure.style.setProperty('--o',e.target.value/100));
-document.addEventListener('keydown',e=>{if(e.target.type==='range')return;const d={ArrowRight:1,ArrowLeft:-1}[e.key];
-if(d){e.preventDefault();run(0);show(at+d)}else if(e.key===' '&&e.target.tagName!=='BUTTON'){e.preventDefault();run(!timer)}});
-pick(0);run(!matchMedia('(prefers-reduced-motion: reduce)').matches&&film.frames.length>1);
-"""
-
-
 def _heats(track: HeatTrack) -> dict[str, Any]:
     heats = torch.from_numpy(np.ascontiguousarray(track.heats))
     return heat_data(heats[None], [track.box] * len(heats))
@@ -228,37 +178,31 @@ def _heats(track: HeatTrack) -> dict[str, Any]:
 
 def _page(film: Animation) -> str:
     width, height = film.clip.size
-    chips = "".join(
-        f'<li><button data-i="{i}" aria-pressed="false">{escape(t.label)}{f"<small>{escape(t.print)}</small>" if t.print else ""}</button></li>'
-        for i, t in enumerate(film.tracks)
-    )
-    moments = []
-    for moment in film.moments:
-        numbers = [value for _, value in moment.values]
-        low, high = min([*numbers, 0.0]), max([*numbers, 0.0])
-        span = (high - low) or 1.0
-        form = ".2f" if 1 <= max(high, -low) < 1000 else ".3g"
-        shown = [[name, f"{value:{form}}", round(max((value - low) / span, 0.01), 3)] for name, value in moment.values]
-        moments.append({"said": moment.said, "values": shown, "chosen": moment.chosen})
-    told = {
+    data = {
         "rate": film.clip.rate,
         "frames": [picture_uri(frame) for frame in film.clip.frames],
         "heats": [_heats(track) for track in film.tracks],
-        "moments": moments,
+        "moments": [_moment(moment) for moment in film.moments],
     }
-    small = ' class="lit small"' if max(width, height) < 256 else ' class="lit"'
-    across, down = canvas_size(width, height, min(max(width, height), CANVAS_SIDE))
-    values = '<ul class="values" aria-live="off"></ul>' if any(m.values for m in film.moments) else ""
-    what = f" Bars: {escape(film.values_are)}; the one taken is bold." if values else ""
-    return unicode_text(f"""{page_head(film.title, STYLE + _STYLE, script=True)}
-<h1>{escape(film.title)}</h1>
-<ul class="chips">{chips}</ul>
-<div class="cols"><figure{small} style="--o:1;max-width:min({max(width, 480)}px,66vh*{width / height:.4f})"><img class="base" width="{width}" height="{height}" alt="a frame of the clip"><canvas class="heat on" width="{across}" height="{down}" aria-hidden="true"></canvas></figure>{values}</div>
-<div class="player"><button id="play" aria-label="play">▶</button><button id="back" aria-label="one frame back">◀❘</button><button id="next" aria-label="one frame on">❘▶</button>
-<input id="at" type="range" min="0" max="{len(film.clip) - 1}" value="0" aria-label="frame"><output id="n"></output></div>
-<p id="say" aria-live="off"></p>
-<div class="bar"><label for="o">heat</label><input id="o" type="range" min="0" max="100" value="100"></div>
-<footer>{escape(film.note)}{what} Keys: space plays and pauses, arrows step. Made with mmgradcam.</footer>
-<script type="application/json" id="film">{json.dumps(told).replace("<", chr(92) + "u003c")}</script>
-<script>{heat_script()}{_SCRIPT}</script></body></html>
-""")
+    values: dict[str, Any] = {
+        "title": film.title,
+        "tracks": film.tracks,
+        "width": width,
+        "height": height,
+        "canvas": canvas_size(width, height, min(max(width, height), CANVAS_SIDE)),
+        "values_are": film.values_are if any(m.values for m in film.moments) else None,
+        "note": film.note,
+        "data": data,
+        "palette": palette(),
+    }
+    return render_page("player.html", values)
+
+
+def _moment(moment: FrameInfo) -> dict[str, Any]:
+    """What `player.js` shows of a frame: values as (name, text, share of the bar's full length)."""
+    numbers = [value for _, value in moment.values]
+    low, high = min([*numbers, 0.0]), max([*numbers, 0.0])
+    span = (high - low) or 1.0
+    form = ".2f" if 1 <= max(high, -low) < 1000 else ".3g"
+    shown = [[name, f"{value:{form}}", round(max((value - low) / span, 0.01), 3)] for name, value in moment.values]
+    return {"said": moment.said, "values": shown, "chosen": moment.chosen}

@@ -1,5 +1,4 @@
-"""What pages hold in themselves: pictures, heat on its grids, and the script that draws it."""
-# ruff: noqa: E501
+"""What pages hold in themselves: pictures, heat on its grids, and its colors."""
 
 from __future__ import annotations
 
@@ -21,28 +20,14 @@ PICTURE_SIDE, CANVAS_SIDE = 1280, 640
 HEAT_SIDE, MOST_CELLS = 320, 2**19
 """Cells of a grid along a side, and of all grids of a page together."""
 
-_HEAT_SCRIPT = """
-const bytes=text=>Uint8Array.from(atob(text),c=>c.charCodeAt(0)),palette=new Uint32Array(bytes('PALETTE').buffer);
-function cellsAt(pixels,cells,low,high){return Float32Array.from({length:pixels},(_,p)=>{const u=((p+.5)/pixels-low)/(high-low);
-return u<0||u>1?-1:Math.min(Math.max(u*cells-.5,0),cells-1)})}
-function paint(canvas,values,grid,boxes){const W=canvas.width,H=canvas.height,[,h,w]=grid,sum=new Float32Array(W*H),line=new Float32Array(w);
-boxes.forEach((box,t)=>{const xs=cellsAt(W,w,box[0],box[2]),ys=cellsAt(H,h,box[1],box[3]);
-for(let y=0;y<H;y++)if(ys[y]>=0){const i=Math.floor(ys[y]),a=(t*h+i)*w,b=(t*h+Math.min(i+1,h-1))*w,down=ys[y]-i;
-for(let j=0;j<w;j++)line[j]=values[a+j]+down*(values[b+j]-values[a+j]);
-for(let x=0;x<W;x++)if(xs[x]>=0){const j=Math.floor(xs[x]),n=line[j];sum[y*W+x]+=n+(xs[x]-j)*(line[Math.min(j+1,w-1)]-n)}}});
-const image=new ImageData(W,H),out=new Uint32Array(image.data.buffer);
-for(let k=0;k<out.length;k++)out[k]=palette[Math.min(255,Math.round(255*sum[k]))];canvas.getContext('2d').putImageData(image,0,0)}
-"""
 
-
-def heat_script() -> str:
-    """JavaScript that draws `heat_data` as `draw.overlay` does: bilinear between the centres of cells, then colored."""
-    palette = heatmaps.palette(256).round().byte().numpy().tobytes()
-    return _HEAT_SCRIPT.replace("PALETTE", base64.b64encode(palette).decode())
+def palette() -> str:
+    """The 256 colors of heat, RGBA, in base64, which `heat.js` draws with."""
+    return base64.b64encode(heatmaps.palette(256).round().byte().numpy().tobytes()).decode()
 
 
 def heat_data(heats: Tensor, boxes: Sequence[Box]) -> dict[str, Any]:
-    """Heat on its grids as JSON, which `heat_script` draws at any size, as `draw.overlay` does.
+    """Heat on its grids as JSON, which `heat.js` draws at any size, as `heatmaps.overlay` does.
 
     Args:
         heats: (K, T, H, W) >= 0 of T tiles or moments, 1 where a pixel has the full color.

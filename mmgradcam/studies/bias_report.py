@@ -1,19 +1,17 @@
 """A report of bias: as a table to read, as JSON, and as one offline page."""
-# ruff: noqa: E501
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from mmgradcam.errors import InputError, unicode_text
+from mmgradcam.errors import InputError
 from mmgradcam.metrics.significance import Difference
 from mmgradcam.render.embedded import picture_uri
-from mmgradcam.render.pages import STYLE, page_head
+from mmgradcam.render.templating import render_page
 from mmgradcam.utils.writing import to_json, write_file, write_folder
 
 SILENT = "no difference found at this size"
@@ -135,79 +133,33 @@ class BiasReport:
 
     def page(self) -> str:
         """One HTML page that fetches nothing; all text from models and users escaped."""
-        title = f"Does {self.model} treat “{self.groups[0]}” and “{self.groups[1]}” alike?"
         spans = {
-            share: max((max(abs(r.low), abs(r.high)) for r in self.rows if r.share is share), default=1.0)
+            share: max((max(abs(r.low), abs(r.high)) for r in self.rows if r.share is share), default=1.0) or 1.0
             for share in (True, False)
         }
-        rows = "".join(
-            f"<tr{' class=found' if row.found else ''}><td>{escape(_name(row))}</td>"
-            + "".join(f"<td>{escape(mean)}</td>" for mean in _means(row))
-            + f"<td>{_drawn(row, spans[row.share] or 1.0)}</td><td>{escape(_interval(row))}</td><td>{_p(row.adjusted)}</td>"
-            f"<td>{escape(_says(row, self.groups))}</td></tr>"
-            for row in self.rows
-        )
-        shown = "".join(self._shown(group, count) for group, count in zip(self.groups, self.counts, strict=True))
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        kind = "alarm" if self.found else "calm"
-        return unicode_text(f"""{page_head(title, STYLE + _STYLE)}
-<h1>{escape(title)}</h1>
-<p class="verdict {kind}">{escape(self.sanity_result)}</p>
-<div class="scroll"><table><thead><tr><th></th><th>{escape(self.groups[0])}</th><th>{escape(self.groups[1])}</th><th colspan="2">difference, 95% interval</th><th>p (Holm)</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>
-<ul class="notes">{notes}</ul>
-{shown}
-<footer>{escape(self.method)} at {escape(self.feature_layer)}, model {escape(self.model)}. Heat is the share of a map's heat that lies in a region, over the maps that show any. Intervals: bootstrap over pictures. p: permutation of the groups, corrected by Holm for all rows. A difference says that the model treats the groups differently, not why. Made with mmgradcam.</footer>
-</body></html>
-""")
-
-    def _shown(self, group: str, count: int) -> str:
-        cards = "".join(
-            f'<figure class="card"><img alt="{escape(e.label)}" src="{picture_uri(e.overlay)}"><figcaption><b>{escape(e.label)}</b> '
-            f"{escape(e.caption)}{_said(e)}</figcaption></figure>"
-            for e in self.examples
-            if e.group == group
-        )
-        return (
-            f"<h2>{escape(group)} <small>{count} pictures; the first of them</small></h2><div class=cards>{cards}</div>"
-            if cards
-            else ""
-        )
+        values: dict[str, Any] = {
+            "title": f"Does {self.model} treat “{self.groups[0]}” and “{self.groups[1]}” alike?",
+            "report": self,
+            "rows": [_row(row, self.groups, spans[row.share]) for row in self.rows],
+            "examples": [(e, picture_uri(e.overlay)) for e in self.examples],
+        }
+        return render_page("bias.html", values)
 
 
-_STYLE = """
-h2{font-size:1.15rem;margin:1.6rem 0 .6rem}
-h2 small,.card figcaption{color:var(--soft);font-weight:400;font-size:.9rem}
-.verdict{padding:.7rem .9rem;border-radius:.5rem;background:var(--chip);border-left:.35rem solid var(--line);overflow-wrap:anywhere}
-.verdict.alarm{border-color:#d9480f}
-td:first-child{min-width:10rem}
-td:last-child{white-space:normal;padding-right:0;min-width:7rem}
-th{white-space:normal;vertical-align:bottom}
-tr:not(.found) td:last-child{color:var(--soft)}
-tr.found td:first-child,tr.found td:last-child{font-weight:600}
-tr.found svg{color:#d9480f}
-td svg{display:block;color:var(--soft)}
-.notes{color:var(--soft);font-size:.9rem;padding-left:1.1rem}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:.9rem}
-.card{line-height:1.35;overflow:visible}
-.card img{border-radius:.4rem;image-rendering:auto}
-.card figcaption{margin-top:.3rem;overflow-wrap:anywhere}
-.card b{color:var(--ink)}
-.card i{color:#d9480f;font-style:normal}
-"""
-
-
-def _said(example: Example) -> str:
-    return f" <i>said {escape(example.said)}</i>" if example.said and example.said != example.label else ""
-
-
-def _drawn(row: Difference, span: float) -> str:
-    """The interval on a line from -span to span."""
-    at = [55 + 50 * value / span for value in (row.low, row.difference, row.high)]
-    return (
-        f'<svg width="110" height="20" role="img" aria-label="{escape(_interval(row))}"><path d="M55 2V18" stroke="currentColor" opacity=".45"/>'
-        f'<path d="M{at[0]:.1f} 10H{max(at[2], at[0] + 1):.1f}" stroke="currentColor" stroke-width="3" stroke-linecap="round"/>'
-        f'<circle cx="{at[1]:.1f}" cy="10" r="4.5" fill="currentColor"/></svg>'
-    )
+def _row(row: Difference, groups: tuple[str, str], span: float) -> dict[str, Any]:
+    """What the page shows of a measure; `low`, `middle` and `high`: the interval drawn on a line of -span to span."""
+    low, middle, high = (55 + 50 * value / span for value in (row.low, row.difference, row.high))
+    return {
+        "found": row.found,
+        "name": _name(row),
+        "means": _means(row),
+        "interval": _interval(row),
+        "p": _p(row.adjusted),
+        "says": _says(row, groups),
+        "low": low,
+        "middle": middle,
+        "high": high,
+    }
 
 
 def _name(row: Difference) -> str:

@@ -13,12 +13,10 @@ figures of each class, and page.html, where right and wrong predictions of each 
 from __future__ import annotations
 
 import argparse
-import base64
 import io
 import json
 import time
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,8 @@ from torchvision.transforms import v2
 from mmgradcam import Explanation, explain
 from mmgradcam.errors import InputError
 from mmgradcam.images.pictures import open_picture
-from mmgradcam.render.pages import page_head
+from mmgradcam.render.embedded import data_uri
+from mmgradcam.render.templating import environment
 from mmgradcam.tasks import Layer, load
 from mmgradcam.tasks.hub.classifiers import from_timm, save, with_classes
 
@@ -179,31 +178,49 @@ def drawn(task: Layer, picture: Any, class_: int, given: argparse.Namespace) -> 
     return explain(task, open_picture(picture), classes=[class_], method=given.method, target_layers=given.layer)
 
 
+PAGE = """{% extends "base.html" %}
+{% block style %}{{ super() }}
+.maps{display:flex;flex-wrap:wrap;gap:1rem}
+.maps figure{line-height:1.4}
+.maps img{display:inline;width:11rem;max-width:48%;border-radius:.3rem}
+{% endblock %}
+{% block body %}
+<h1>{{ title }}</h1>
+<p>{{ task.name }}; maps by {{ method }} at {{ layers }}, of the class that was predicted.</p>
+{% for part in parts %}
+<h2>{{ part.label }}, {{ part.title }} ({{ part.count }})</h2><div class="maps">
+{% for one, truth in part.shown %}
+<figure><img src="{{ embedded(one.picture) }}" alt=""><img src="{{ embedded(one.overlay()) }}" alt="map">
+<figcaption>{{ part.label }} {{ "{:.0%}".format(one.targets[0].probability or 0.0) }}
+{%- if truth != part.label %} (it is {{ truth }}){% endif %}</figcaption></figure>
+{% else %}
+<p>none</p>
+{% endfor %}
+</div>
+{% endfor %}
+{% endblock %}
+"""
+
+
 def page(task: Layer, rows: Any, said: Tensor, true: Tensor, given: argparse.Namespace) -> str:
     """Right and wrong predictions of each class, with what the prediction went by."""
     parts = []
     for c, label in enumerate(task.labels):
         for title, chosen in (("right", (said == c) & (true == c)), ("wrong", (said == c) & (true != c))):
             at = chosen.nonzero().flatten()[: given.each].tolist()
-            cards = []
-            for i in at:
-                one = drawn(task, rows[i]["image"], c, given)
-                was = "" if title == "right" else f" (it is {escape(task.labels[int(true[i])])})"
-                share = one.targets[0].probability or 0.0
-                cards.append(
-                    f'<figure><img src="{embedded(one.picture)}" alt=""><img src="{embedded(one.overlay())}" alt="map">'
-                    f"<figcaption>{escape(label)} {share:.0%}{was}</figcaption></figure>"
-                )
-            none = "" if cards else "<p>none</p>"
-            parts.append(f"<h2>{escape(label)}, {title} ({int(chosen.sum())})</h2><div>{''.join(cards)}{none}</div>")
-    style = (
-        "body{font:1rem/1.4 system-ui,sans-serif;max-width:72rem;margin:auto;padding:1rem}div{display:flex;flex-wrap:wrap;gap:1rem}"
-        "figure{margin:0;max-width:100%}img{width:11rem;max-width:48%;border-radius:.3rem}h2{font-size:1.15rem;margin:1.4rem 0 .5rem}"
-    )
+            shown = [(drawn(task, rows[i]["image"], c, given), task.labels[int(true[i])]) for i in at]
+            parts.append({"label": label, "title": title, "count": int(chosen.sum()), "shown": shown})
     return (
-        f"{page_head('What the classifier goes by', style)}<h1>What the classifier goes by</h1>"
-        f"<p>{escape(task.name)}; maps by {escape(given.method)} at {escape(' x '.join(given.layer or [t.name for t in task.target_layers]))}, of the "
-        f"class that was predicted.</p>{''.join(parts)}</body></html>"
+        environment()
+        .from_string(PAGE)
+        .render(
+            title="What the classifier goes by",
+            task=task,
+            method=given.method,
+            layers=" x ".join(given.layer or [t.name for t in task.target_layers]),
+            parts=parts,
+            embedded=embedded,
+        )
     )
 
 
@@ -212,7 +229,7 @@ def embedded(image: Image.Image) -> str:
     small = image.convert("RGB")
     small.thumbnail((360, 360))
     small.save(data, "WEBP", quality=80)
-    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
+    return data_uri(data.getvalue(), "webp")
 
 
 def met(task: Layer, rows: Any, given: argparse.Namespace) -> dict[str, float] | None:
