@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -371,6 +372,7 @@ def test_maps_that_rank_nothing_correlate_with_nothing() -> None:
     ramp = np.arange(300.0).reshape(15, 20)
     assert rank_correlation(np.full((15, 20), 0.1), ramp) == 0.0
     assert rank_correlation(ramp, np.zeros((3, 3))) == 0.0
+    assert math.isnan(rank_correlation(np.array([[1.0, 2.0, np.nan]]), np.array([[1.0, 2.0, 3.0]]))), "NaN has no rank"
     # Averaging rounds; equal areas must tie all the same.
     halves = np.where(np.arange(30)[:, None] < 15, 0.1, 0.7) * np.ones((30, 23))
     rows = np.repeat([0.0, 1.0], [7, 7])[:, None] * np.ones((14, 14))
@@ -504,9 +506,30 @@ def test_mistakes_are_told_in_a_line(mistake: object, said: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
+def test_otsu_is_the_best_of_all_cuts(seed: int) -> None:
+    """Written out: the variance between the classes of each of 255 cuts, in whole numbers."""
+    rng = np.random.default_rng(seed)
+    heat = rng.random(rng.integers(1, 20, 2)) ** (1 + seed % 4) * 10.0 ** (-seed)
+    heat = (np.round(heat / heat.max() * 5) / 5 if seed % 3 == 0 else heat).astype(np.float32)
+    low, high = float(heat.min()), float(heat.max())
+    if low == high:
+        assert otsu(heat) == low
+        return
+    edges = np.linspace(low, high, 257)
+    bins = [min(int(np.searchsorted(edges, value, side="right")) - 1, 255) for value in heat.ravel().astype(float)]
+    best, found = Fraction(-1), low
+    for cut in range(1, 256):
+        under, over = [b for b in bins if b < cut], [b for b in bins if b >= cut]
+        between = len(under) * len(over) * (Fraction(sum(under), len(under)) - Fraction(sum(over), len(over))) ** 2
+        if between > best:
+            best, found = between, max(v for v, b in zip(heat.ravel().tolist(), bins, strict=True) if b < cut)
+    assert otsu(heat) == found
+
+
+@pytest.mark.parametrize("seed", range(12))
 def test_segments_and_otsu_against_scikit_image(seed: int) -> None:
-    measure = pytest.importorskip("skimage.measure", reason="scikit-image, of the dev extra, is not installed")
-    filters = pytest.importorskip("skimage.filters", reason="scikit-image, of the dev extra, is not installed")
+    from skimage import filters, measure
+
     heat = bumpy(seed)
     for share in (0.0, 0.15, 0.5, 1.0):
         regions = measure.regionprops(measure.label((heat >= share * heat.max()) & (heat > 0), connectivity=2))
@@ -522,7 +545,8 @@ def test_segments_and_otsu_against_scikit_image(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_rank_correlation_against_scipy(seed: int) -> None:
-    stats = pytest.importorskip("scipy.stats", reason="scipy, of the dev extra, is not installed")
+    from scipy import stats
+
     rng = np.random.default_rng(seed)
     one, other = rng.integers(0, 8 + 20 * seed, (2, 14, 13))
     assert rank_correlation(one, other) == pytest.approx(stats.spearmanr(one.ravel(), other.ravel()).statistic)

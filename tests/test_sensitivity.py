@@ -48,11 +48,25 @@ def test_tied_values_share_the_mean_of_their_ranks() -> None:
     assert ranks(np.array([0.0])).tolist() == [1.0]
 
 
-def test_rank_correlation_is_that_of_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats", reason="needs scipy to compare with")
-    one, other = torch.randn(4, 6, 7).relu(), torch.randn(4, 6, 7).relu()
-    expected = [stats.spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(one, other, strict=True)]
+@pytest.mark.parametrize("grid", [(1,), (7,), (1, 1), (6, 7), (2, 3, 4)])
+def test_ranks_are_counts_of_what_is_smaller(grid: tuple[int, ...]) -> None:
+    """Written out: one more than how many values are smaller, and half of how many others are equal."""
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(5, *grid, generator=generator).mul(2).round() for _ in range(2))  # many ties
+    one[0] = 3.0
+    slow = [
+        np.array(
+            [[1 + (row < value).sum() + ((row == value).sum() - 1) / 2 for value in row] for row in maps.flatten(1).numpy()]
+        )
+        for maps in (one, other)
+    ]
+    np.testing.assert_array_equal(np.stack([ranks(row) for row in one.flatten(1).double().numpy()]), slow[0])
+    even = [min(map(np.ptp, pair)) == 0 for pair in zip(*slow, strict=True)]
+    expected = [0.0 if same else np.corrcoef(*pair)[0, 1] for same, pair in zip(even, zip(*slow, strict=True), strict=True)]
     np.testing.assert_allclose(spearman(one, other), expected, atol=1e-12)
+    assert even[0]
+    assert all(even) == (math.prod(grid) == 1)
+    assert spearman(one[:0], other[:0]).shape == (0,)
 
 
 def test_structural_similarity_by_hand() -> None:
@@ -112,6 +126,24 @@ def test_the_window_is_the_largest_odd_one_that_fits_up_to_eleven(side: int) -> 
         x, y = a[at : at + size], b[at : at + size]
         mx, my = line @ x, line @ y
         vx, vy, xy = line @ (x - mx) ** 2, line @ (y - my) ** 2, line @ ((x - mx) * (y - my))
+        found.append((2 * mx * my + 1e-4) * (2 * xy + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
+    np.testing.assert_allclose(ssim(maps[:1], maps[1:]), [np.mean(found)], atol=1e-12)
+
+
+@pytest.mark.parametrize("grid", [(4, 13), (12, 11), (3, 2, 9)])
+def test_structural_similarity_of_maps_and_clips_is_its_formula(grid: tuple[int, ...]) -> None:
+    """Written out for each place of a window in two dimensions, slice by slice."""
+    maps = torch.rand(2, *grid, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    a, b = ((m - m.min()) / (m.max() - m.min()) for m in maps.numpy().reshape(2, -1, *grid[-2:]))
+    sizes = [max(n for n in range(1, 12, 2) if n <= side) for side in grid[-2:]]
+    lines = [np.exp(-0.5 * ((np.arange(n) - n // 2) / 1.5) ** 2) for n in sizes]
+    window = np.outer(*lines) / np.outer(*lines).sum()
+    found = []
+    for x, y in zip(
+        *(np.lib.stride_tricks.sliding_window_view(m, sizes, (1, 2)).reshape(-1, *sizes) for m in (a, b)), strict=True
+    ):
+        mx, my = (window * x).sum(), (window * y).sum()
+        vx, vy, xy = ((window * (p - mp) * (q - mq)).sum() for p, mp, q, mq in ((x, mx, x, mx), (y, my, y, my), (x, mx, y, my)))
         found.append((2 * mx * my + 1e-4) * (2 * xy + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
     np.testing.assert_allclose(ssim(maps[:1], maps[1:]), [np.mean(found)], atol=1e-12)
 

@@ -30,7 +30,8 @@ def rank_correlation(one: AnyMap, other: AnyMap, side: int = 14) -> float:
         side: cells a side; 14 for VQA-HAT.
 
     Returns:
-        -1..1; 0.0 where one map is the same everywhere, which ranks nothing (scipy's spearmanr gives nan).
+        -1..1; 0.0 where one map is the same everywhere, which ranks nothing (scipy's spearmanr gives NaN); NaN where one has a
+        NaN.
 
     Source: Das et al. 2016, "Human Attention in Visual Question Answering", section 4: both maps scaled to 14 x 14, their
     pixels ranked, and the ranks correlated.

@@ -18,8 +18,8 @@ def otsu(heat: Heat) -> float:
     """The threshold that parts a map's values into two classes of the largest variance between them.
 
     On 256 equal bins from the minimum to the maximum. It is the largest value of the lower class, as OpenCV's on maps of
-    8 bits, which the Token Activation Map code calls; scikit-image's threshold_otsu gives the middle of that value's bin,
-    above which lie some pixels of the lower class.
+    8 bits, which the Token Activation Map code calls; scikit-image's threshold_otsu of a map gives the middle of that
+    value's bin, above which lie some pixels of the lower class.
 
     Args:
         heat: (H, W).
@@ -32,15 +32,14 @@ def otsu(heat: Heat) -> float:
     >>> otsu(np.array([[0, 0.25, 0.25], [0, 0.9, 1.0]], np.float32))
     0.25
     """
+    from skimage.filters import threshold_otsu
+
     low, high = float(heat.min()), float(heat.max())
     if low == high:
         return low
     counts, edges = np.histogram(heat, 256, (low, high))
-    below = np.cumsum(counts)
-    sums = np.cumsum(counts * np.arange(256))  # in bins: neither the unit nor the zero changes which threshold is best
-    above = below[-1] - below[:-1]
-    between = below[:-1] * above * (sums[:-1] / below[:-1] - (sums[-1] - sums[:-1]) / above) ** 2
-    return float(heat[heat < edges[int(between.argmax()) + 1]].max())
+    best = int(threshold_otsu(hist=(counts, np.arange(256))))
+    return float(heat[heat < edges[best + 1]].max())
 
 
 def obj_iou(heat: Heat, mask: Mask) -> float:
