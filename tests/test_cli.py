@@ -126,11 +126,8 @@ def test_each_picture_gets_a_folder_of_its_own(
 def test_a_place_to_write_is_looked_at_before_any_model_runs(
     command: str, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmgradcam import cli
-    from mmgradcam.cli import evaluating, loading
-
-    for module in (loading, cli, evaluating):
-        monkeypatch.setattr(module, "load_asked", lambda *_: pytest.fail("a model is loaded"))
+    for module in ("loading", f"commands.{command}"):
+        monkeypatch.setattr(f"mmgradcam.cli.{module}.load_asked", lambda *_: pytest.fail("a model is loaded"))
     more = {"vqa": ["--question", "what"], "classify": ["--model", "x"], "video": ["--model", "x"]}.get(command, [])
     assert called(command, scene, *more, "--out", scene / "in") == 1
     assert f"{scene / 'in'}: cannot be written (Not a directory); choose another place" in capsys.readouterr().err
@@ -243,7 +240,13 @@ def test_json_is_json_whatever_the_figures_are(
 
 
 @pytest.mark.parametrize(
-    "where", ["mmgradcam.explaining.explain.explain", "mmgradcam.storage.record.files", "os.fsync", "mmgradcam.cli.load_asked"]
+    "where",
+    [
+        "mmgradcam.explaining.explain.explain",
+        "mmgradcam.storage.record.files",
+        "os.fsync",
+        "mmgradcam.cli.commands.caption.load_asked",
+    ],
 )
 def test_an_interrupt_is_one_line_and_leaves_nothing_unfinished(
     where: str, folders: dict[str, Path], scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -327,8 +330,9 @@ def test_no_model_is_loaded_for_pictures_that_are_not_there(
     def loaded(*_: Any) -> None:
         raise InputError("a model was loaded")
 
-    for name in ("load_asked", "captioner", "answerer"):
-        monkeypatch.setattr(cli, name, loaded)
+    fallback = {"caption": "captioner", "vqa": "answerer"}.get(command[0], "load_asked")
+    for name in ("load_asked", fallback):
+        monkeypatch.setattr(f"mmgradcam.cli.commands.{command[0]}.{name}", loaded)
     gone = [str(tmp_path / "gone.png"), str(tmp_path)]
     done = CliRunner().invoke(cli.app, [*command, *gone, "--out", str(tmp_path / "out")])
     told = " ".join(done.output.split())

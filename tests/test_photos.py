@@ -405,7 +405,7 @@ def test_photos_that_cannot_be_read_are_named_and_left_out(
     assert made.figures("hirescam") == whole.figures("hirescam")
     assert len(made.bad) == 3
     assert "expected phrase" in made.bad[2]
-    monkeypatch.setattr("mmgradcam.cli.evaluating.load_asked", lambda *_: answerer())
+    monkeypatch.setattr("mmgradcam.cli.commands.evaluate.load_asked", lambda *_: answerer())
     monkeypatch.setattr(sys, "argv", ["mmgradcam", "evaluate", "x", "--data", str(tmp_path / "photos.parquet"), "--json"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
