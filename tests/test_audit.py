@@ -783,8 +783,8 @@ def test_what_is_asked_to_be_kept_is_kept_without_naming_metrics(tmp_path: Path)
         (["--metrics", "pointing"], "expected one model"),
         (["scenes-captioner", "--metrics", "pointing", "--data", "nowhere.json"], "nowhere.json: no such file"),
         (
-            ["clips-motion", "--metrics", "pointing", "--limit", "1"],
-            "expected a model of pictures, as the data set holds; clips-motion sees clips",
+            ["clips-motion", "--metrics", "pointing", "--data", "scenes", "--limit", "1"],
+            "expected a model of images, as scenes:test holds; clips-motion sees clips",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmgradcam import InputError, Target, Task, check, explain, gradcam
 from mmgradcam.datasets.records import ObjectAnnotation, Phrase, Question, Sample
 from mmgradcam.datasets.sources import open_data
-from mmgradcam.evaluation.queries import asked_of
+from mmgradcam.evaluation.queries import asked_of, check_askable
 from mmgradcam.evaluation.run import audit
 from mmgradcam.tasks import load
 
@@ -206,7 +206,7 @@ def test_a_data_set_asks_each_task_what_it_supports() -> None:
     assert [one.query for one in asked_of(named, objects("red", "chair"))] == [{"classes": ["red"]}], "it takes no top="
     assert asked_of(named, objects("chair")) == []
     with pytest.raises(InputError, match="Classifying has no `labels`"):
-        asked_of(Classifying(), objects("red"))
+        check_askable(Classifying(), open_data("scenes"))
     assert told(Own(), objects("red", "chair")) == [("red", True, True), ("blue", False, False)], "what it predicts"
     phrase = Phrase(0, 0, 1, "red square", ("shape",), ((0.0, 0.0, 0.5, 1.0),))
     written = Sample("a", red(), captions=(("red", "square", "here"),), phrases=(phrase,))
@@ -222,8 +222,44 @@ def test_a_data_set_asks_each_task_what_it_supports() -> None:
     assert [one.query for one in asked_of(Both(), written)] == [{"caption": "red square here"}]
     clips, policy = load("clips-motion", "cpu"), load("babyai-goto", "cpu")
     for task, sees in ((clips, "clips"), (policy, "observations")):
-        with pytest.raises(InputError, match=f"expected a model of pictures, as the data set holds; {task.name} sees {sees}"):
-            asked_of(task, written)
+        with pytest.raises(InputError, match=f"expected a model of images, as scenes:test holds; {task.name} sees {sees}"):
+            audit(task, open_data("scenes"), [gradcam], ["pointing"])
+
+
+MOVING = """
+import torch
+from mmgradcam.images.pictures import Preprocess
+from mmgradcam.tasks import Video
+from mmgradcam.tasks.nets.clips import ClipEncoder, SliceHead
+
+torch.manual_seed(0)
+def of(*labels, length=8):
+    return Video(ClipEncoder((4, 6)), SliceHead(6, len(labels)), labels, Preprocess((32, 32)), length)
+ways, other = of("Grows", "shrinks", "walks"), of("dog", "cat")
+"""
+
+
+def test_a_model_of_clips_of_ones_own_is_measured_on_the_motions_that_it_has_labels_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ways.py").write_text(MOVING)
+    told = ["--methods", "gradcam,layercam", "--metrics", "pointing,accuracy,drop", "--limit", "12", "--json"]
+    assert run("evaluate", f"{tmp_path / 'ways.py'}:ways", *told) == 0
+    made = json.loads(capsys.readouterr().out)
+    kinds = [next(iter(open_data("motions").since(n))).group for n in range(12)]
+    known = sum(kind in ("grows", "shrinks") for kind in kinds)
+    assert (made["data"], made["pictures"], made["skipped"]) == ("motions:test", known, 12 - known)
+    assert 0 < known < 12
+    assert list(made["figures"]) == ["gradcam", "layercam"]
+    for found in made["figures"].values():
+        assert {"pointing", "pointing_swapped", "baseline_center", "baseline_random", "average_drop", "correct"} <= set(found)
+        assert found["pointing"]["rows"] == found["top1_accuracy"]["rows"] == known
+        assert all(0 <= found[name]["mean"] <= 1 for name in ("pointing", "baseline_center", "average_drop", "win_rate"))
+    assert run("evaluate", f"{tmp_path / 'ways.py'}:ways", "--limit", "12", "--out", tmp_path / "out") == 0
+    assert "top1 accuracy" in capsys.readouterr().out
+    assert (tmp_path / "out" / "index.html").exists()
+    assert run("evaluate", f"{tmp_path / 'ways.py'}:other", "--limit", "2") == 1
+    assert "motions:test says nothing that Video could be asked" in capsys.readouterr().err
 
 
 def test_vilt_is_evaluated_on_a_data_set_of_questions(

@@ -126,9 +126,8 @@ def test_a_card_of_a_photo_model_tells_the_figures_of_its_config(name: str) -> N
 
 def test_the_readme_tells_the_figures_of_the_model_of_clips() -> None:
     figures = checkpoints.config(checkpoints.folder("clips-motion"))["figures"]
-    place = figures["localization"]["motion"]
-    for share in (figures["accuracy"]["all"], place["peak"], place["centre"]):
-        assert f"{share:.1%}" in README
+    for name in ("top1_accuracy", "pointing", "baseline_center"):
+        assert f"{figures['all'][name]['mean']:.1%}" in README
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
@@ -159,9 +158,14 @@ def test_the_card_of_the_policy_tells_the_figures_of_its_config() -> None:
 def test_the_card_of_the_model_of_clips_tells_the_figures_of_its_config() -> None:
     folder = checkpoints.folder("clips-motion")
     config, text = json.loads((folder / "config.json").read_text()), (folder / "README.md").read_text()
-    figures, place = config["figures"], config["figures"]["localization"]["motion"]
-    assert f"Motions told right: **{figures['accuracy']['all']:.1%}**" in text
-    assert f"**{place['peak']:.1%}** of {place['count']:,} frames" in text
+    figures = config["figures"]
+    found = {name: figure["mean"] for name, figure in figures["all"].items()}
+    assert f"Motions told right: **{found['top1_accuracy']:.1%}**" in text
+    assert f"**{found['pointing']:.1%}** of {figures['counts']['photos'] * 16:,} frames" in text
+    for name in ("baseline_center", "baseline_random", "pointing_swapped"):
+        assert f"{found[name]:.1%}" in text
+    for kind, share in figures["by_motion"].items():
+        assert f"| {kind} | {share:.1%} |" in text
     for found in figures["faithfulness"].values():
         assert " | ".join(f"{100 * found[key]:.2f}" for key in ("average_drop", "increase_in_confidence", "win_rate")) in text
     assert f"**{config['method']}** at **{' x '.join(config['target_layers']) or 'the features'}**" in text

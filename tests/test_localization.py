@@ -17,7 +17,6 @@ from mmgradcam import InputError
 from mmgradcam.datasets.records import mask_of
 from mmgradcam.images.regions import fill_holes, mask_box, segment_boxes
 from mmgradcam.metrics import (
-    Localization,
     agreement,
     agreement_with_attention,
     agreement_with_boxes,
@@ -131,39 +130,6 @@ def test_where_points_lie_by_hand() -> None:
     assert inside_outside(heat, np.zeros((2, 2), bool)) == (0.0, 7 / 16)
     assert inside_outside(0 * heat, np.array([[1, 1], [0, 0]], bool)) == (0.0, 0.0)
     assert inside_outside(heat / 16, np.array([[1, 1], [0, 0]], bool)) == (0.75, 0.125)
-
-
-def test_figures_over_many_maps_by_hand() -> None:
-    ring = np.ones((5, 5), bool)
-    ring[2, 2] = False
-    ring[0] = False
-    middle, corner = np.zeros((5, 5), np.float32), np.zeros((5, 5), np.float32)
-    middle[2, 2], corner[0, 0], corner[4, 4] = 2.0, 4.0, 1.0
-    many = Localization()
-    assert many.figures() == {"count": 0}
-    many.add(middle, ring)
-    alone = many.figures()
-    assert math.isnan(alone.pop("swapped"))
-    expected = {"peak": 1.0, "strict": 0.0, "centre": 1.0, "random": 20 / 25, "inside_outside": 0.0, "count": 1, "swaps": 0}
-    assert alone == pytest.approx(expected)
-    many.add(corner, ring, [middle, corner, corner])
-    found = many.figures()
-    assert found == pytest.approx(
-        {
-            "peak": 0.5,
-            "strict": 0.0,
-            "swapped": 1 / 3,
-            "centre": 1.0,
-            "random": 20 / 25,
-            "inside_outside": (0 + 0.25 / 19) / 2 / ((1 / 6 + 1 / 6) / 2),
-            "count": 2,
-            "swaps": 3,
-        }
-    )
-    inside = Localization()
-    inside.add(corner, corner > 0)
-    assert inside.figures()["inside_outside"] == math.inf
-    assert inside.figures()["strict"] == 1.0
 
 
 def test_the_share_of_heat_inside() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mmgradcam.images.clips import Clip
 from mmgradcam.images.pictures import Box
 
 Mask = npt.NDArray[np.bool_]
@@ -75,7 +76,10 @@ class Question:
 
 @dataclass(frozen=True)
 class ObjectAnnotation:
-    """Something in a picture, by the name of its class, and where it is: `boxes` and `pixels` as of a `Phrase`."""
+    """Something in a picture, by the name of its class, and where it is: `boxes` and `pixels` as of a `Phrase`.
+
+    In a clip, `pixels` are (T, height, width), frame by frame.
+    """
 
     label: str
     boxes: tuple[Box, ...] = ()
@@ -120,6 +124,7 @@ class Sample:
         objects: that are to be seen, or the one class it belongs to.
         group: which group of pictures it belongs to, for reports of bias; empty where there are none.
         judge: of a picture whose whole content is known, what says whether the words of a caption are true of it.
+        clip: of a data set of clips, the clip; `image` is its first frame.
     """
 
     name: str
@@ -130,10 +135,19 @@ class Sample:
     objects: tuple[ObjectAnnotation, ...] = ()
     group: str = ""
     judge: Judge | None = None
+    clip: Clip | None = None
+
+    @property
+    def input(self) -> Image.Image | Clip:
+        """What a model is shown: the clip, where there is one, else the image."""
+        return self.image if self.clip is None else self.clip
 
 
-def where(one: Region, shape: tuple[int, int]) -> Mask | None:
-    """(H, W) bool: the drawn pixels, resized by nearest neighbour, else those of the boxes; None where nobody said."""
+def where(one: Region, shape: tuple[int, ...]) -> Mask | None:
+    """(H, W) bool: the drawn pixels, resized by nearest neighbour, else those of the boxes; None where nobody said.
+
+    Of what is in a clip, (T, H, W): its pixels, which have the size of the clip's own frames.
+    """
     if one.pixels is None:
         return mask_of(one.boxes, shape) if one.boxes else None
     if one.pixels.shape == tuple(shape):

@@ -8,6 +8,7 @@ from typing import Any
 from mmgradcam.datasets.coco import coco
 from mmgradcam.datasets.entities import entities
 from mmgradcam.datasets.folders import image_folder, pictures
+from mmgradcam.datasets.motion_source import motions
 from mmgradcam.datasets.scene_source import scenes
 from mmgradcam.datasets.stream import Source as Source
 from mmgradcam.datasets.voc import imagenet, is_voc, voc
@@ -17,7 +18,7 @@ from mmgradcam.utils.files import exists, is_folder
 
 KNOWN = (
     "a Parquet file, COCO's captions_*.json or instances_*.json, VQA's annotations JSON, a folder vqahat_val, VOCdevkit, "
-    'ILSVRC, of Flickr30k Entities, of a saved data set or of pictures, or "scenes"'
+    'ILSVRC, of Flickr30k Entities, of a saved data set or of pictures, "scenes", or "motions"'
 )
 
 
@@ -26,8 +27,8 @@ def open_data(spec: str | Path | Any, images: Path | None = None) -> Source:
 
     Args:
         spec: a path, of which the layout is recognised (docs/data.md has a table of them); "scenes" or "scenes:validation",
-            the project's own, or "scenes:test:generated", for captions that a model generates; a data set of `datasets`; or a
-            `Source`, which is returned as it is.
+            the project's own, or "scenes:test:generated", for captions that a model generates; "motions" or
+            "motions:validation", rendered clips; a data set of `datasets`; or a `Source`, which is returned as it is.
         images: the folder of the pictures, where it is not where the layout has it.
 
     Raises:
@@ -50,6 +51,8 @@ def open_data(spec: str | Path | Any, images: Path | None = None) -> Source:
         if generated not in ("", "generated"):
             raise InputError(f'scenes: expected "scenes:{split}" or "scenes:{split}:generated", got {str(spec)!r}')
         return scenes(split or "test", bool(generated))
+    if str(spec) == "motions" or str(spec).startswith("motions:"):
+        return motions(str(spec).partition(":")[2] or "test")
     path = Path(spec)
     images = Path(images) if images else None
     if images and not is_folder(images):

@@ -45,6 +45,7 @@ class Source:
         called: what a record is called in `bad`.
         texts: captions and phrases of all records, in order, where they can be had without opening a picture; of a malformed
             record, none.
+        holds: what its samples are: "images", "clips" or "observations".
 
     Attributes:
         bad: "RECORD: reason" of the malformed records met so far in the iteration that was begun last.
@@ -57,8 +58,9 @@ class Source:
         read: Callable[[Any], Sample],
         called: Callable[[Any], str] = str,
         texts: Callable[[], list[Texts]] | None = None,
+        holds: str = "images",
     ) -> None:
-        self.name = name
+        self.name, self.holds = name, holds
         self.bad: list[str] = []
         self.texts = texts
         self._records, self._read, self._called = records, read, called

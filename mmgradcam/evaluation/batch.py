@@ -56,7 +56,7 @@ class Batch:
 
     @cached_property
     def heats(self) -> list[Heat]:
-        """Of each row, its heat on the picture's pixels."""
+        """Of each row, its heat on the picture's pixels, (H, W), or (T, H, W) on a clip's."""
         return [one.heat() for explanation in self.explanations for one in explanation]
 
     @property
@@ -69,7 +69,15 @@ class Batch:
         """Of each row, where its target is; None where nobody said."""
         return [self.truths[e][k].mask(heat.shape) for (e, k), heat in zip(self.rows, self.heats, strict=True)]
 
-    def placed(self, measure: Callable[[Heat, Any], float]) -> Column:
-        """A measure of heat and mask, of each row that has a mask."""
+    def placed(self, measure: Callable[[Heat, Any], Any]) -> list[Any]:
+        """A measure of heat and mask, of each row that has a mask; of a clip, its mean over the frames."""
         pairs = zip(self.heats, self.masks, strict=True)
-        return [None if mask is None else measure(heat, mask) for heat, mask in pairs]
+        return [None if mask is None else over_frames(measure, heat, mask) for heat, mask in pairs]
+
+
+def over_frames(measure: Callable[..., Any], *arrays: npt.NDArray[Any]) -> Any:
+    """A measure of arrays (H, W); of arrays (T, H, W), its mean over the frames, number by number."""
+    if arrays[0].ndim == 2:
+        return measure(*arrays)
+    found = [measure(*parts) for parts in zip(*arrays, strict=True)]
+    return np.mean(np.asarray(found, np.float64), 0)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from mmgradcam import metrics
-from mmgradcam.evaluation.batch import Batch, Column, Values
-from mmgradcam.evaluation.queries import Truth
+from mmgradcam.evaluation.batch import Batch, Column, Values, over_frames
+from mmgradcam.evaluation.queries import Mask, Truth
 from mmgradcam.images.regions import fill_holes
 from mmgradcam.metrics.definition import CORRELATION, SHARE, metric
 from mmgradcam.metrics.localization import ZHANG_TOLERANCE
@@ -29,6 +28,24 @@ ZHANG, SELVARAJU, CHATTOPADHYAY = "Zhang et al. 2016", "Selvaraju et al. 2017", 
 def correct(batch: Batch) -> dict[str, Column]:
     """Whether each target is true of its image, as the data set says; every row has it."""
     return {"correct": [batch.truths[e][k].right for e, k in batch.rows]}
+
+
+@metric(
+    "top1_accuracy",
+    higher_is_better=True,
+    range=SHARE,
+    description="the likeliest of all classes is one of the sample's own, in the first row of each sample and method",
+    source="mmgradcam",
+)
+def accuracy(batch: Batch) -> dict[str, Column]:
+    """Whether a classifier's likeliest class is true of the image or clip; of one that can be asked for the likeliest."""
+    made: list[float | None] = [None] * len(batch.rows)
+    first = 0
+    for explanation, truths in zip(batch.explanations, batch.truths, strict=True):
+        if "top" in explanation.metadata.query and truths:
+            made[first] = float(bool(truths[int(explanation.scores.argmax())].right))
+        first += len(explanation)
+    return {"top1_accuracy": made}
 
 
 @metric(
@@ -86,10 +103,10 @@ def pointing(batch: Batch) -> dict[str, Column]:
     """The pointing game without tolerance, and what the center, a random point and another target's map score.
 
     A map hits its object if its maximum lies in the object's mask. Of several equal maxima the first counts, and an empty map
-    misses. The swapped maps are those of other targets of the same text or image whose objects are elsewhere; for a
-    classifier, those of likely classes that are absent count as well.
+    misses; of a clip, each frame counts. The swapped maps are those of other targets of the same text or image whose objects
+    are elsewhere; for a classifier, those of likely classes that are absent count as well.
     """
-    filled = [None if mask is None else fill_holes(mask) for mask in batch.masks]
+    filled = [None if mask is None else _of_frames(fill_holes, mask) for mask in batch.masks]
     return {**_pointed(batch, filled), "pointing_unfilled": batch.placed(metrics.peak_in)}
 
 
@@ -127,7 +144,7 @@ def pointing_15px(batch: Batch) -> dict[str, Column]:
 
     On small images 15 pixels are a lot: compare with the two baselines.
     """
-    wide = [None if mask is None else metrics.widened(mask, ZHANG_TOLERANCE) for mask in batch.masks]
+    wide = [None if m is None else _of_frames(partial(metrics.widened, tolerance=ZHANG_TOLERANCE), m) for m in batch.masks]
     return {f"{name}_15px": column for name, column in _pointed(batch, wide).items() if name not in PAIRS}
 
 
@@ -168,22 +185,29 @@ def specificity(own: Values, swapped: Values) -> Values:
     return own - swapped
 
 
-def _pointed(batch: Batch, masks: Sequence[npt.NDArray[np.bool_] | None]) -> dict[str, Column]:
+def _of_frames(change: Callable[[Mask], Mask], mask: Mask) -> Mask:
+    """A mask (H, W) changed, or each frame of (T, H, W)."""
+    return change(mask) if mask.ndim == 2 else np.stack([change(frame) for frame in mask])
+
+
+def _pointed(batch: Batch, masks: Sequence[Mask | None]) -> dict[str, Column]:
     """What hits the masks: the peak, another target's, the centre, and a random point."""
     at = {row: n for n, row in enumerate(batch.rows)}
     pairs: list[tuple[float, float] | None] = []
     for (e, k), mask in zip(batch.rows, masks, strict=True):
         own = batch.truths[e][k]
         others = [j for j, t in enumerate(batch.truths[e]) if j != k and t.text == own.text and _apart(t, own)]
-        hits = [metrics.peak_in(batch.heats[at[e, j]], mask) for j in others] if mask is not None else []
+        hits = [over_frames(metrics.peak_in, batch.heats[at[e, j]], mask) for j in others] if mask is not None else []
         pairs.append((float(len(hits)), float(sum(hits))) if hits else None)
     return {
-        "pointing": [None if m is None else metrics.peak_in(h, m) for h, m in zip(batch.heats, masks, strict=True)],
+        "pointing": [
+            None if m is None else over_frames(metrics.peak_in, h, m) for h, m in zip(batch.heats, masks, strict=True)
+        ],
         "pointing_swapped": [None if pair is None else pair[1] / pair[0] for pair in pairs],
         "swapped_pairs": [None if pair is None else pair[0] for pair in pairs],
         "swapped_hits": [None if pair is None else pair[1] for pair in pairs],
-        "baseline_center": [None if m is None else metrics.centre_in(m) for m in masks],
-        "baseline_random": [None if m is None else metrics.random_in(m) for m in masks],
+        "baseline_center": [None if m is None else over_frames(metrics.centre_in, m) for m in masks],
+        "baseline_random": [None if m is None else over_frames(metrics.random_in, m) for m in masks],
     }
 
 
@@ -213,7 +237,7 @@ def heat(batch: Batch) -> dict[str, Column]:
 
     `inside_outside` is what the Grad-CAM paper measures with DenseCap's boxes.
     """
-    both = [None if m is None else metrics.inside_outside(h, m) for h, m in zip(batch.heats, batch.masks, strict=True)]
+    both = batch.placed(metrics.inside_outside)
     return {
         "energy_pointing": batch.placed(metrics.energy_inside),
         "inside": [None if pair is None else pair[0] for pair in both],
@@ -257,8 +281,8 @@ def box(batch: Batch) -> dict[str, Column]:
     ious: list[float | None] = []
     for (e, k), made in zip(batch.rows, batch.heats, strict=True):
         placed = batch.truths[e][k].placed
-        own = metrics.box_of(made)
         true = [] if placed is None else [metrics.pixel_box(b, (made.shape[0], made.shape[1])) for b in placed.boxes]
+        own = metrics.box_of(made) if true else None
         ious.append(None if not true else 0.0 if own is None else max(metrics.box_iou(own, b) for b in true))
     return {"box_iou": ious, "box_found": [None if iou is None else iou >= 0.5 for iou in ious]}
 

@@ -33,7 +33,7 @@ def defaults_of(task: Task) -> list[str]:
     types = task.query_types
     if types & CAPTIONS:
         return ["pointing", "heat", "captions", "statements"]
-    return ["pointing", "heat", "answers", "correct_answers"] if types & QUESTIONS else ["pointing"]
+    return ["pointing", "heat", "answers", "correct_answers"] if types & QUESTIONS else ["pointing", "heat", "accuracy"]
 
 
 def measures_of(names: Iterable[str | Measure]) -> list[Measure]:

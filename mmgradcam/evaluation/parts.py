@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mmgradcam.errors import InputError
 from mmgradcam.evaluation.rows import from_parquet, plain, to_parquet
-from mmgradcam.explaining.trial import hallucination_probability
+from mmgradcam.explaining.trial import example_of
 from mmgradcam.task import Task
 from mmgradcam.utils.naming import name_of
 from mmgradcam.utils.version import __version__
@@ -97,7 +97,7 @@ def key_of(
         "mmgradcam": __version__,
         "model": task.name,
         "weights": task.fingerprint(),
-        "preprocessing": content_of(task.prepare(hallucination_probability())),
+        "preprocessing": content_of(task.prepare(example_of(task))),
         "words": content_of(said),
         "data": name,
         "records": count,  # the lists of a data set have one name

@@ -57,8 +57,8 @@ class Truth:
         return self.question.text if self.question else self.text
 
     def mask(self, shape: tuple[int, ...]) -> Mask | None:
-        """(H, W) bool, where the target is; None where nobody said."""
-        return None if self.placed is None else where(self.placed, (shape[0], shape[1]))
+        """(H, W) bool, or (T, H, W) of a clip, where the target is; None where nobody said."""
+        return None if self.placed is None else where(self.placed, shape)
 
 
 @dataclass(frozen=True)
@@ -121,15 +121,21 @@ class Asked:
         ]
 
 
-def check_askable(task: Task) -> None:
-    """Checks that a model can be asked about the pictures of a data set.
+def sees(task: Task) -> str:
+    """What a model takes: "images", "clips" or "observations"."""
+    if "observations" in task.query_types:
+        return "observations"
+    return "images" if task.clip_length is None else "clips"
+
+
+def check_askable(task: Task, data: Source) -> None:
+    """Checks that a model can be asked about the samples of a data set.
 
     Raises:
-        InputError: it sees clips or observations, or is asked for classes and has no labels to find them by.
+        InputError: it sees something else, or is asked for classes and has no labels to find them by.
     """
-    if task.clip_length is not None or "observations" in task.query_types:
-        sees = "observations" if task.clip_length is None else "clips"
-        raise InputError(f"evaluate: expected a model of pictures, as the data set holds; {task.name} sees {sees}")
+    if sees(task) != data.holds:
+        raise InputError(f"evaluate: expected a model of {data.holds}, as {data.name} holds; {task.name} sees {sees(task)}")
     if task.query_types & ASKED == {"classes"} and not task.labels:
         raise InputError(f"evaluate: {task.name} has no `labels`, the names of its classes; set them on the task")
 
@@ -152,11 +158,7 @@ def asked_of(task: Task, photo: Sample) -> list[Asked]:
     are none; models of questions for their answer to each question, and captioners that answer questions, too, where people
     wrote no captions; classifiers for the classes that are in the picture and, if they support `top`, the five likeliest;
     others for what they predict.
-
-    Raises:
-        InputError: the model cannot be asked about a data set; see `check_askable`.
     """
-    check_askable(task)
     types = task.query_types
     if types & QUESTIONS and (not types & CAPTIONS or (photo.questions and not photo.captions and not photo.judge)):
         return _questions(task, photo)

@@ -146,7 +146,7 @@ def audit(
         raise InputError("evaluate: expected at least one method and one metric")
     if limit is not None and limit < 1:
         raise InputError(f"evaluate: expected a limit of 1 or more, got {limit}")
-    check_askable(task)
+    check_askable(task, data)
     functions = measures_of(metrics)
     chosen: list[AnyMethod] = [method_of(method) or gradcam for method in methods]
     ways = [name_of(method) for method in chosen]
@@ -252,7 +252,7 @@ def _explained(
     def explained(some: Sequence[tuple[int, Asked]]) -> list[list[Explanation]]:
         return compare(
             task,
-            [one.photo.image for _, one in some],
+            [one.photo.input for _, one in some],
             methods,
             target_layers=target_layers,
             each=[one.query for _, one in some],

@@ -11,7 +11,7 @@ from mmgradcam.metrics.captions import CiderD, bleu4, cider, meteor
 from mmgradcam.metrics.corruption_robustness import corruption_sweep
 from mmgradcam.metrics.corruptions import corrupted
 from mmgradcam.metrics.deletion_insertion import confidence_vs_area, deletion, insertion, occlusion_correlation, road, shown
-from mmgradcam.metrics.faithfulness import average_drop, increase, shown_only, shown_only_of_clip, win
+from mmgradcam.metrics.faithfulness import average_drop, increase, shown_only, win
 from mmgradcam.metrics.grounding import Prior, grounding, language_prior, log_probs_of
 from mmgradcam.metrics.hallucination import (
     annotate_hallucination,
@@ -21,7 +21,6 @@ from mmgradcam.metrics.hallucination import (
     is_hallucinated,
 )
 from mmgradcam.metrics.localization import (
-    Localization,
     centre_in,
     energy_inside,
     inside_outside,
@@ -44,7 +43,6 @@ from mmgradcam.metrics.thresholding import f1_iou, func_iou, obj_iou, otsu
 __all__ = [
     "NOBODY",
     "CiderD",
-    "Localization",
     "Prior",
     "Variants",
     "adversarial",
@@ -105,7 +103,6 @@ __all__ = [
     "seed_sensitivity",
     "shown",
     "shown_only",
-    "shown_only_of_clip",
     "spearman",
     "ssim",
     "swapped_labels",

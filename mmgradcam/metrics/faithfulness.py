@@ -9,7 +9,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from mmgradcam.errors import InputError
-from mmgradcam.images.clips import Clip
 
 Heat = npt.NDArray[np.float32]
 TIE = 1e-4
@@ -24,12 +23,6 @@ def shown_only(picture: Image.Image, heat: Heat) -> Image.Image:
         heat: (height, width) in 0..1.
     """
     return Image.fromarray((np.asarray(picture) * heat[..., None]).round().astype(np.uint8))
-
-
-def shown_only_of_clip(clip: Clip, heat: Heat) -> Clip:
-    """Each frame times its heat, (frames, height, width) in 0..1."""
-    frames = tuple(shown_only(frame, part) for frame, part in zip(clip.frames, heat, strict=True))
-    return Clip(frames, clip.rate, clip.name)
 
 
 def average_drop(whole: Sequence[float], shown: Sequence[float]) -> float:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmgradcam.errors import InputError
-from mmgradcam.images.regions import fill_holes
 
 Heat = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -160,46 +159,3 @@ def _rows(tops: Sequence[float], hits: Sequence[bool], present: Sequence[bool]) 
             "give one row per map"
         )
     return np.asarray(tops, np.float64), np.asarray(hits, np.bool_), np.asarray(present, np.bool_)
-
-
-class Localization:
-    """Figures over many maps: `add` each map with its mask, then read `figures`."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[bool, bool, bool, float, float, float]] = []
-        self._swapped: list[bool] = []
-
-    def add(self, heat: Heat, mask: Mask, others: Iterable[Heat] = ()) -> None:
-        """Counts one target.
-
-        Args:
-            heat: (H, W) heat of the target.
-            mask: (H, W), where the target truly is.
-            others: heat of other targets of the same text or picture, whose objects are others: the swapped maps.
-        """
-        filled = fill_holes(mask)
-        inside, outside = inside_outside(heat, mask)
-        self._rows.append((peak_in(heat, mask), peak_in(heat, filled), centre_in(filled), random_in(filled), inside, outside))
-        self._swapped += [peak_in(other, filled) for other in others]
-
-    def figures(self) -> dict[str, float]:
-        """Shares in 0..1 and the ratio of means.
-
-        Returns:
-            `peak`: the peak lies in the mask with its holes filled; `strict`: in the mask itself; `swapped`: another
-            target's peak lies in the filled mask; `centre`, `random`: what those points would score; `inside_outside`:
-            mean heat inside over mean heat outside; `count`, `swaps`: how many maps and swapped maps were counted.
-        """
-        if not self._rows:
-            return {"count": 0}
-        strict, peak, centre, chance, inside, outside = (float(x) for x in np.mean(np.array(self._rows, dtype=float), 0))
-        return {
-            "peak": peak,
-            "strict": strict,
-            "swapped": float(np.mean(self._swapped)) if self._swapped else float("nan"),
-            "centre": centre,
-            "random": chance,
-            "inside_outside": inside / outside if outside > 0 else float("inf"),
-            "count": len(self._rows),
-            "swaps": len(self._swapped),
-        }

@@ -21,8 +21,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from training import autocast, keep, rate_at, resumed
 
-from mmgradcam import methods
-from mmgradcam.evaluation.motion import evaluate_motion
+from mmgradcam.datasets.sources import open_data
+from mmgradcam.evaluation.reports import figures_of
+from mmgradcam.evaluation.run import Audit, audit
 from mmgradcam.images.regions import fill_holes
 from mmgradcam.metrics import peak_in
 from mmgradcam.render.heatmaps import upsample
@@ -165,22 +166,45 @@ def publish(net: Net, given: argparse.Namespace) -> None:
             if len(target_layers) > 1 and method != "normgrad":
                 continue
             task = load(folder)
-            how: dict[str, Any] = {"method": getattr(methods, method), "target_layers": target_layers, "faithful": False}
-            found = evaluate_motion(task, given.choose_on, "validation", **how)["localization"]["motion"]
+            validation, layers = open_data("motions:validation"), target_layers
+            made = audit(task, validation, [method], ["pointing", "heat"], limit=given.choose_on, target_layers=layers)
+            found = {name: figure.mean for name, figure in made.figures(method).items()}
             rows.append({"method": method, "target_layers": target_layers, **found})
-            print(method, target_layers, round(found["peak"], 3), round(found["inside_outside"], 1), flush=True)
-    top = max(row["peak"] for row in rows)
-    best = next(row for row in rows if row["peak"] > top - 0.01)  # the plainest of those that are as good as any
+            print(method, target_layers, round(found["pointing"], 3), round(found["inside_outside"], 1), flush=True)
+    top = max(row["pointing"] for row in rows)
+    best = next(row for row in rows if row["pointing"] > top - 0.01)  # the plainest of those that are as good as any
     config |= {"method": best["method"], "target_layers": best["target_layers"]}
     save(task, config, folder)
-    figures = evaluate_motion(load(folder), given.measure_on)
-    figures["weights_alone"] = weights_alone(net, given.measure_on)
-    place = figures["localization"]["motion"]
-    said = f"{figures['accuracy']['all']:.1%} right; peak on what moves in {place['peak']:.1%} of frames, centre {place['centre']:.1%}"
+    rivals = list(dict.fromkeys([str(best["method"]), "gradcam", "gradcam_pp"]))
+    measured = audit(
+        load(folder), open_data("motions"), rivals, ["pointing", "heat", "accuracy", "drop"], limit=given.measure_on
+    )
+    figures = figures_in_card(measured, weights_alone(net, given.measure_on))
+    told = {name: figure["mean"] for name, figure in figures["all"].items()}
+    said = (
+        f"{told['top1_accuracy']:.1%} right; peak on what moves in {told['pointing']:.1%} of frames, "
+        f"centre {told['baseline_center']:.1%}"
+    )
     config |= {"headline": said, "figures": figures}
     save(task, config, folder)
     (folder / "README.md").write_text(card(config, rows, best, given), encoding="utf-8")
     print(said)
+
+
+def figures_in_card(made: Audit, alone: float) -> dict[str, Any]:
+    """Of the model's own method all figures, accuracy by motion, and each method's faithfulness, of the true motions."""
+    own = made.methods[0]
+    right: dict[str, list[float]] = {}
+    for row in made.rows.of(own):
+        if row["top1_accuracy"] is not None:
+            right.setdefault(row["group"], []).append(row["top1_accuracy"])
+    found = {method: made.figures(method, "true") for method in made.methods}
+    return {
+        **figures_of(made, own),
+        "by_motion": {kind: float(np.mean(right[kind])) for kind in MOTIONS if kind in right},
+        "faithfulness": {method: {name: one[name].mean for name in FAITHFUL} for method, one in found.items()},
+        "weights_alone": alone,
+    }
 
 
 @torch.no_grad()
@@ -197,15 +221,16 @@ def weights_alone(net: Net, count: int) -> float:
 
 def card(config: dict[str, Any], rows: list[dict[str, Any]], best: dict[str, Any], given: argparse.Namespace) -> str:
     figures = config["figures"]
-    place, accuracy, faith = figures["localization"]["motion"], figures["accuracy"], figures["faithfulness"]
-    kinds = "".join(f"| {k} | {v:.1%} |\n" for k, v in accuracy.items() if k not in ("all", "number"))
+    place, faith = {name: figure["mean"] for name, figure in figures["all"].items()}, figures["faithfulness"]
+    kinds = "".join(f"| {k} | {v:.1%} |\n" for k, v in figures["by_motion"].items())
+    clips = figures["counts"]["photos"]
     lines = []
     for row in rows:
         mark = "**" if row is best else ""
         cells = [
             row["method"],
             " x ".join(row["target_layers"]) or "the features",
-            f"{row['peak']:.1%}",
+            f"{row['pointing']:.1%}",
             f"{row['inside_outside']:.1f}",
         ]
         lines.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")
@@ -227,23 +252,25 @@ explain(load("clips-motion"), open_clip("film.gif"))
 Maps are taken by **{best["method"]}** at **{" x ".join(best["target_layers"]) or "the features"}**, the first in the table below that lies within a point of the best
 on validation clips.
 
-## Figures on {accuracy["number"]:,} held-out clips
+## Figures on {clips:,} held-out clips
 
 Seeds 90000 on, which nothing was trained, chosen or tuned on. `mmgradcam evaluate clips-motion` prints them anew.
 
-Motions told right: **{accuracy["all"]:.1%}**.
+Motions told right: **{place["top1_accuracy"]:.1%}**.
 
 | motion | right |
 | --- | --- |
 {kinds}
-The map's peak lies on what moves in **{place["peak"]:.1%}** of {place["count"]:,} frames (the centre point {place["centre"]:.1%}, a random point {place["random"]:.1%}); mean heat
-inside its mask over mean heat outside: {place["inside_outside"]:.1f}. Most of that is the encoder's doing, which weighs its features by how much
+The map's peak lies on what moves in **{place["pointing"]:.1%}** of {clips * FRAMES:,} frames (the centre point {place["baseline_center"]:.1%}, a random point
+{place["baseline_random"]:.1%}); mean heat inside its mask over mean heat outside: {place["inside_outside"]:.1f}. The maps of the likeliest other motions, which the
+clip does not show, peak there in {place["pointing_swapped"]:.1%}: a map says where something moves, and little about how. Most of that is the
+encoder's doing, which weighs its features by how much
 a place is not as it usually is: those weights alone, before anything learned, peak on what moves in {figures["weights_alone"]:.1%} of the frames.
 
 ## Grad-CAM++ against Grad-CAM
 
-Shown each frame times its heat alone (Chattopadhyay et al. 2018, section 4.1), in percent; beside it, the paper's figures for C3D on
-Sports-1M, another model and other clips:
+Shown each frame times the true motion's heat alone (Chattopadhyay et al. 2018, section 4.1), in percent; beside it, the paper's figures for C3D on
+Sports-1M, another model and other clips (`mmgradcam evaluate clips-motion --methods gradcam,gradcam_pp --metrics drop`, kind true):
 
 | | average drop (lower is better) | increase | win | paper: drop | paper: increase | paper: win |
 | --- | --- | --- | --- | --- | --- | --- |

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mmgradcam.task import Task
 
 
-HELD_OUT = "scenes:test:generated"
-"""What a model is measured on unless a data set is named: scenes that no bundled model was trained on."""
+HELD_OUT = {"images": "scenes:test:generated", "clips": "motions:test"}
+"""What a model is measured on unless a data set is named, by what it sees: what no bundled model was trained on."""
 
 
 class EvaluateCommand(TyperCommand):
@@ -42,7 +42,8 @@ def evaluate(
     ] = None,
     named: Annotated[str | None, typer.Option("--model", help="The same, as an option.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="A data set, its layout recognised (docs/data.md); without, held-out scenes.")
+        str | None,
+        typer.Option(help="A data set, its layout recognised (docs/data.md); without, held-out scenes or rendered clips."),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the data set's pictures, if it is elsewhere.")] = None,
     methods: Annotated[
@@ -54,7 +55,9 @@ def evaluate(
             help="Metrics, separated by commas; by default those that fit the model. `mmgradcam metrics` says what each is.",
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Number of pictures (all by default) or of scenes (1000).", min=1)] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Number of samples; by default all of a data set, and 1000 held-out ones.", min=1)
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for rows, plots and the page; a run that was stopped goes on.", callback=writable),
@@ -74,38 +77,32 @@ def evaluate(
         raise InputError(f"--limit: there are 10000 held-out scenes, got {limit}")
     figures = None
     if data is None and not (methods or metrics or out or images):
-        figures = _of_worlds(load, limit, method, layer)
+        figures = _of_episodes(load, limit, method, layer)
     if figures is None:
         limit = limit or (1000 if data is None else None)
-        _audit(load, data or HELD_OUT, images, methods or method, metrics, limit, out, as_json, layer)
+        _audit(load, data, images, methods or method, metrics, limit, out, as_json, layer)
     elif as_json:
         typer.echo(to_json(figures, indent=2, ascii_only=True))
     else:
         show_figures(figures)
 
 
-def _of_worlds(
+def _of_episodes(
     load: Callable[[], Task], limit: int | None, method: str | None, layer: list[str] | None
 ) -> dict[str, Any] | None:
-    """The figures of a model of clips or a policy on what is rendered for such; None of a model of pictures."""
+    """The figures of a policy in rendered rooms; None of other models."""
     from mmgradcam.evaluation.goto import evaluate_goto
-    from mmgradcam.evaluation.motion import evaluate_motion
 
-    task = load()
-    measures: dict[str, Any] = {"clips": evaluate_motion, "observations": evaluate_goto}
-    measure = next((one for key, one in measures.items() if key in supported_by(task)), None)
-    if measure is None:
+    task: Any = load()
+    if "observations" not in supported_by(task):
         return None
-    shown = progress(f"{limit or 1000} scenes")
-    figures: dict[str, Any] = measure(
-        task, limit or 1000, method=method_of(method), target_layers=target_layers_of(task, layer), progress=shown
-    )
-    return figures
+    shown, layers = progress(f"{limit or 1000} episodes"), target_layers_of(task, layer)
+    return evaluate_goto(task, limit or 1000, method=method_of(method), target_layers=layers, progress=shown)
 
 
 def _audit(
     load: Callable[[], Task],
-    data: str,
+    data: str | None,
     images: Path | None,
     methods: str | None,
     metrics: str | None,
@@ -117,14 +114,16 @@ def _audit(
     """Compares methods on a data set."""
     from mmgradcam.datasets.sources import open_data
     from mmgradcam.evaluation.measures import defaults_of, measures_of
+    from mmgradcam.evaluation.queries import sees
     from mmgradcam.evaluation.reports import save, summary
     from mmgradcam.evaluation.run import audit
     from mmgradcam.methods import gradcam
 
     wanted = [method_of(one) for one in names_of(methods or "")]
     measures = measures_of(names_of(metrics or ""))
-    source = open_data(data, images)
+    source = None if data is None else open_data(data, images)
     task = load()
+    source = source or open_data(HELD_OUT.get(sees(task), HELD_OUT["images"]), images)
     measures = measures or measures_of(defaults_of(task))
     ways = wanted or [task.method or gradcam]
     made = audit(
