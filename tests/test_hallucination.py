@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from mmgradcam import Explanation, InputError, Target, Task, explain, hirescam
@@ -368,6 +369,19 @@ def test_figures_by_hand() -> None:
     assert calibrating.roc_auc(np.zeros(4), false) == 0.5
     assert calibrating.average_precision(score, false) == pytest.approx((1 + 2 / 3) / 2)
     assert calibrating.calibration_error(score, false) == pytest.approx((0.1 + 0.4 + 0.65 + 0.2) / 4)
+
+
+@pytest.mark.parametrize("values", [2, 5, 1000])
+def test_auc_is_that_of_all_pairs_and_of_mann_and_whitney(values: int) -> None:
+    rng = np.random.default_rng(values)
+    for count in range(2, 30):
+        score, false = rng.integers(0, values, count).astype(float), rng.permutation(count) < 1 + count // 4
+        pairs = [(a > b) + (a == b) / 2 for a in score[false] for b in score[~false]]
+        assert calibrating.roc_auc(score, false) == pytest.approx(np.mean(pairs))
+        statistic = mannwhitneyu(score[false], score[~false], method="asymptotic").statistic
+        assert calibrating.roc_auc(score, false) == pytest.approx(statistic / len(pairs))
+    assert np.isnan(calibrating.roc_auc(score, np.ones(count, bool)))
+    assert np.isnan(calibrating.roc_auc(score[:0], false[:0]))
 
 
 def test_the_fit_finds_what_made_the_data() -> None:

@@ -94,6 +94,7 @@ def between(
         mixed = rng.permuted(np.broadcast_to(every, (n, len(every))), axis=1)
         return np.asarray(mixed[:, : len(one)].mean(1) - mixed[:, len(one) :].mean(1))
 
+    # Not scipy.stats.permutation_test: it goes through all splits of small groups, for a smallest p other than the source's.
     chance = _draws(shuffled, resamples, len(every))
     return _made(what, one.mean(), other.mean(), (len(one), len(other)), observed, drawn, chance, False, share)
 

@@ -23,6 +23,7 @@ import torch
 from hallucination_data import ALL, ROLES, Floats, Rows, answers, joined, kept, made_to_say, photos, really_said
 
 from mmgradcam.metrics.hallucination import COLUMNS, LIMITS, chances
+from mmgradcam.metrics.similarity import ranks
 from mmgradcam.scenes.questions import QUESTION_KINDS
 
 Fitted = dict[str, Any]
@@ -68,10 +69,9 @@ def fit(x: Floats, false: npt.NDArray[np.bool_], share: Floats, which: Sequence[
 
 def roc_auc(score: Floats, false: npt.NDArray[np.bool_]) -> float:
     """The chance that a false statement scores above a true one; a tie is half (Mann-Whitney)."""
-    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(count) - (count - 1) / 2)[place]
+    # Of scipy's ranks: its mannwhitneyu also works out a p, and takes 8 times as long in each draw of the bootstrap.
     n = int(false.sum())
-    return float((rank[false].sum() - n * (n + 1) / 2) / (n * (len(false) - n))) if 0 < n < len(false) else float("nan")
+    return float((ranks(score)[false].sum() - n * (n + 1) / 2) / (n * (len(false) - n))) if 0 < n < len(false) else float("nan")
 
 
 def average_precision(score: Floats, false: npt.NDArray[np.bool_]) -> float:
