@@ -84,9 +84,9 @@ def test_a_word_that_hardly_rests_on_the_picture_is_drawn_faintly(picture: Image
     plain = np.asarray(picture).astype(float)
     strong, weakly_grounded = (np.asarray(relied(r, picture).overlay()).astype(float) for r in (math.log(1.6), math.log(1.4)))
     assert np.abs(weakly_grounded - plain).mean() < 0.5 * np.abs(strong - plain).mean()
-    assert "about as likely without the picture (×1.1)" in page(relied(0.1, picture))
-    assert "likelier without the picture (×0.1)" in page(relied(math.log(0.1), picture))
-    assert "×3.0 as likely with the picture" in page(relied(math.log(3), picture))
+    assert "about as likely without the image (×1.1)" in page(relied(0.1, picture))
+    assert "likelier without the image (×0.1)" in page(relied(math.log(0.1), picture))
+    assert "×3.0 as likely with the image" in page(relied(math.log(3), picture))
 
 
 def test_it_is_saved_and_read_back(picture: Image.Image, tmp_path: Path) -> None:

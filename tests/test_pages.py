@@ -7,6 +7,7 @@ import io
 import json
 import re
 import subprocess
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from conftest import chromium
 from PIL import Image
 
 from mmgradcam import Explanation, Target, TextSpan
-from mmgradcam.explanation import Metadata
+from mmgradcam.explanation import Metadata, SanityResult
 from mmgradcam.images.pictures import NOWHERE
 from mmgradcam.render import heatmaps, pages
 
@@ -67,7 +68,16 @@ def test_a_word_without_heat_says_why(tmp_path: Path) -> None:
     explanation.warnings[1] = "no gradient"
     text = page(explanation, tmp_path)
     assert "“red”: no gradient; no heat is drawn" in unescape(text)
-    assert text.count('class="mute"') == 1
+    assert text.count('class="no-map"') == 1
+
+
+def test_every_row_of_the_table_has_a_cell_for_each_column(tmp_path: Path) -> None:
+    explanation = made(["a", "red", "ball"])
+    explanation.targets[1] = replace(explanation.targets[1], grounding=2.0)  # the others have none
+    explanation.sanity_results[2] = SanityResult("pass", "why")
+    rows = re.findall(r"<tr>.*?</tr>", page(explanation, tmp_path), flags=re.S)
+    assert [len(re.findall(r"<t[hd]>", row)) for row in rows] == [5] * 4
+    assert re.findall(r"<th>(.*?)</th>", rows[0]) == ["target", "sanity check", "log-probability", "grounding", "peak (x, y)"]
 
 
 PROBE = """

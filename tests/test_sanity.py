@@ -270,9 +270,9 @@ def test_verdicts_are_drawn_escaped_and_kept(classes: Classes, pixels: Tensor, t
     body = text[text.index("<body>") :]
     assert "<img src=x" not in body
     assert unescape(body).count(EVIL) == 1
-    assert body.count('<p class="verdict') == 3
+    assert body.count('<p class="sanity ') == 3
     assert (
-        "verdict"
+        "sanity"
         not in (explain(classes, pixels).save(tmp_path / "plain.html")[0].read_text().split("<body>")[1].split("<script>")[0])
     )
     made.save(tmp_path / "kept.npz")
@@ -289,9 +289,9 @@ def test_people_read_that_the_map_passes_not_that_the_word_is_true(
     made = explain(classes, pixels, method=hirescam)
     made.sanity_results = [SanityResult(short, "why", {"weights": 0.1}) for short in (PASS, WEAK, FAIL)]
     body = unescape(page(made)).split("<body>")[1].split("<script>")[0]
-    for n, (headline, tone) in enumerate((("map passes", " good"), ("map is weak", ""), ("map fails", " bad"))):
-        assert f'<span class="mark{tone}">{headline}</span>' in body
-        assert f'class="verdict{tone}" data-of="{n}"' in body
+    for n, (headline, tone) in enumerate((("map passes", "pass"), ("map is weak", "weak"), ("map fails", "fail"))):
+        assert f'<span class="mark {tone}">{headline}</span>' in body
+        assert f'class="sanity {tone}" data-of="{n}"' in body
     caveat = "A map that passes shows what the model rests a word or answer on, not that it is true."
     assert body.count(caveat) == 1
     show_verdicts(made)

@@ -29,7 +29,7 @@ def show_words(explanation: Explanation) -> None:
     console.print(one_line(explanation.text), style="bold")
     likely = any(target.probability is not None for target in explanation.targets)
     asked = any(target.grounding is not None for target in explanation.targets)
-    table = Table("word", *["probability"] * likely, explanation.metadata.unit, *["by the picture"] * asked, "peak x, y", "")
+    table = Table("word", *["probability"] * likely, explanation.metadata.unit, *["grounding"] * asked, "peak x, y", "")
     for one in explanation:
         probability = one.targets[0].probability
         shown = ["" if probability is None else f"{probability:.3f}"] * likely
@@ -43,7 +43,7 @@ def show_words(explanation: Explanation) -> None:
         )
     console.print(table)
     show_remarks(explanation)
-    show_doubts(explanation)
+    show_hallucinations(explanation)
     show_verdicts(explanation)
 
 
@@ -57,7 +57,7 @@ def show_answers(explanation: Explanation) -> None:
     console = Console(highlight=False, markup=False)
     console.print(one_line(f"{explanation.metadata.query['question']} {explanation.labels[0]}"), style="bold")
     asked = any(target.grounding is not None for target in explanation.targets)
-    table = Table("answer", "probability", explanation.metadata.unit, *["by the picture"] * asked, "peak x, y", "")
+    table = Table("answer", "probability", explanation.metadata.unit, *["grounding"] * asked, "peak x, y", "")
     for one in explanation:
         probability = one.targets[0].probability
         shown = "" if probability is None else f"{probability:.3f}"
@@ -74,7 +74,7 @@ def show_answers(explanation: Explanation) -> None:
         words.add_row(one_line(word), f"{value:+.3f}")
     console.print(words)
     show_remarks(explanation)
-    show_doubts(explanation)
+    show_hallucinations(explanation)
     show_verdicts(explanation)
 
 
@@ -147,16 +147,16 @@ def show_remarks(explanation: Explanation) -> None:
         Console(highlight=False, markup=False, soft_wrap=True).print(one, style="yellow")
 
 
-def show_doubts(explanation: Explanation) -> None:
-    """A line per target that may be made up."""
+def show_hallucinations(explanation: Explanation) -> None:
+    """A line per target that may be hallucinated."""
     from rich.console import Console
     from rich.text import Text
 
-    from mmgradcam.render.pages import doubts
+    from mmgradcam.render.pages import hallucination_note
 
     width = max(map(len, explanation.labels), default=0)
     for one in explanation:
-        if said := doubts(one):
+        if said := hallucination_note(one):
             Console(highlight=False, soft_wrap=True).print(
                 Text.assemble(f"{one_line(one.label):<{width}}  ", (said, "bold red"))
             )

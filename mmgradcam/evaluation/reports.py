@@ -120,13 +120,13 @@ def draw_plots(made: Audit) -> bytes:
 
 
 def page(made: Audit, plots: bytes) -> str:
-    """One offline page: the tables, the plots, and what could not be read."""
+    """One self-contained HTML page: tables, plots and malformed records."""
     known, kinds = made.metrics(), made.kinds()
     wholes = {method: {n: Figure(v, v, v, 0) for n, v in made.wholes(method).items()} for method in made.methods}
     parts = {kind: {m: made.figures(m, kind) for m in made.methods} for kind in kinds[:12]} if len(kinds) > 1 else {}
     values: dict[str, Any] = {
         "title": f"{made.model} on {made.data}",
-        "pictures": made.pictures,
+        "images": made.pictures,
         "targets": len(made.rows) // max(1, len(made.methods)),
         "methods": made.methods,
         "draws": DRAWS,

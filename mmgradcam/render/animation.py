@@ -138,7 +138,7 @@ class Animation:
         return page
 
     def page(self) -> str:
-        """The page as HTML text: nothing beside it, nothing fetched; all text from models and users escaped."""
+        """The page as HTML: it fetches nothing, and all text from models and users is escaped."""
         return _page(self)
 
     def save(self, path: str | Path, film: str = ".gif") -> list[Path]:

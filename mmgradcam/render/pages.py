@@ -1,4 +1,4 @@
-"""One self-contained offline page: point at a word, see where it looks."""
+"""One self-contained HTML page: point at a target to see its map."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CELL_SIDE, MOST_CELL_PIXELS, MOST_CELL_BYTES, CELL_QUALITIES = 960, 2_000_000, 2
 
 
 def page(explanation: Explanation) -> str:
-    """The page as HTML text: no file, script or picture beside it, nothing fetched; all text from models and users escaped."""
+    """The page as HTML: it fetches nothing, and all text from models and users is escaped."""
     metadata, targets = explanation.metadata, explanation.targets
     question = metadata.query.get("question")
     width, height = explanation.picture.size
@@ -32,7 +32,7 @@ def page(explanation: Explanation) -> str:
         "checked": any(explanation.sanity_results),
         "caveat": SanityResult.CAVEAT,
         "grounded": any(target.grounding is not None for target in targets),
-        "doubted": any(target.is_hallucinated for target in targets),
+        "hallucinated": any(target.is_hallucinated for target in targets),
         "picture": picture_uri(explanation.picture),
         "width": width,
         "height": height,
@@ -45,40 +45,41 @@ def page(explanation: Explanation) -> str:
 
 def _word(index: int, one: Explanation) -> dict[str, Any]:
     """What the page shows of one target."""
-    target, result, peak = one.targets[0], one.sanity_result, one.peak
-    tones = ["mute" if one.warning else "faint" if one.weakly_grounded else "", "doubted" if target.is_hallucinated else ""]
+    target, peak = one.targets[0], one.peak
+    shown = "no-map" if one.warning else "weakly-grounded" if one.weakly_grounded else ""
     return {
         "index": index,
         "label": one.label,
-        "tone": " ".join(filter(None, tones)),
+        "classes": " ".join(filter(None, [shown, "hallucinated" if target.is_hallucinated else ""])),
         "sentence": _sentence(one),
         "probability": target.probability,
-        "doubts": doubts(one),
+        "hallucination": hallucination_note(one),
         "score": one.score,
         "grounding": "" if target.grounding is None else times(target.grounding),
-        "peak": f"{peak[0]}, {peak[1]}" if peak else (one.warning or "nowhere"),
-        "sanity": result,
-        "sanity_tone": "" if result is None else " good" if result.passes else " bad" if result.fails else "",
+        "peak": f"{peak[0]}, {peak[1]}" if peak else (one.warning or "no positive evidence"),
+        "sanity": one.sanity_result,
         "importances": _tinted(one.importances or []),
     }
 
 
-def doubts(one: Explanation) -> str:
-    """That a word or an answer may be made up, if it is flagged."""
+def hallucination_note(one: Explanation) -> str:
+    """That a target may be hallucinated, with the probability; empty where it is not flagged."""
     target = one.targets[0]
     if not target.is_hallucinated or target.hallucination_probability is None:
         return ""
-    return f"may be made up: P {target.hallucination_probability:.2f}".replace("P 0.", "P .")
+    return f"may be hallucinated: P {target.hallucination_probability:.2f}".replace("P 0.", "P .")
 
 
 def _sentence(one: Explanation) -> str:
-    score = f"{one.metadata.unit} {one.score:.3f}" + (f"; it {doubts(one)}" if one.targets[0].is_hallucinated else "")
+    score = f"{one.metadata.unit} {one.score:.3f}" + (
+        f"; it {hallucination_note(one)}" if one.targets[0].is_hallucinated else ""
+    )
     if one.warning:
         return f"“{one.label}”: {one.warning}; no heat is drawn ({score})"
     peak, grounding = one.peak or (0, 0), one.targets[0].grounding
-    relies = "" if grounding is None else f", {times(grounding)} as likely with the picture"
+    relies = "" if grounding is None else f", {times(grounding)} as likely with the image"
     if grounding is not None and one.weakly_grounded:
-        relies = f", {'about as likely' if grounding > -0.4 else 'likelier'} without the picture ({times(grounding)})"
+        relies = f", {'about as likely' if grounding > -0.4 else 'likelier'} without the image ({times(grounding)})"
     return f"“{one.label}”: {score}{relies}, peak at x {peak[0]}, y {peak[1]}"
 
 
@@ -95,7 +96,7 @@ def times(grounding: float) -> str:
 
 
 def _tinted(importances: list[tuple[str, float]]) -> list[dict[str, Any]]:
-    """Input tokens with the color of their importance: orange in favour, blue against."""
+    """Input tokens with the color of their importance: orange for positive, blue for negative."""
     most = max((abs(v) for _, v in importances), default=0.0) or 1.0
     return [
         {"text": text, "importance": v, "rgb": "246,104,40" if v >= 0 else "70,110,220", "opacity": 0.75 * abs(v) / most}

@@ -132,7 +132,7 @@ class BiasReport:
         return write_folder(path, {"report.json": told, "index.html": page})
 
     def page(self) -> str:
-        """One HTML page that fetches nothing; all text from models and users escaped."""
+        """The page as HTML: it fetches nothing, and all text from models and users is escaped."""
         spans = {
             share: max((max(abs(r.low), abs(r.high)) for r in self.rows if r.share is share), default=1.0) or 1.0
             for share in (True, False)
