@@ -181,7 +181,7 @@ def peak(one: Explanation) -> tuple[str, str]:
 
 
 def show_figures(figures: dict[str, Any]) -> None:
-    """Figures on scenes."""
+    """Figures of a policy."""
     from rich.console import Console
     from rich.table import Table
 
@@ -190,16 +190,8 @@ def show_figures(figures: dict[str, Any]) -> None:
             typer.echo(f"{title.replace('_', ' ')}: {values:.3f}")
             continue
         table = Table(title.replace("_", " "), "", title_justify="left")
-        if title == "localization":
-            table = Table("localization of", "peak", "strictly", "swapped", "centre", "random", "inside/outside", "maps")
-            for name, f in values.items():
-                shares = [f"{f.get(k, float('nan')):.3f}" for k in ("peak", "strict", "swapped", "centre", "random")]
-                table.add_row(name, *shares, f"{f.get('inside_outside', float('nan')):.1f}", str(f["count"]))
-        else:
-            for name, value in values.items():
-                several = value.items() if isinstance(value, dict) else ()
-                said = ", ".join(f"{k.replace('_', ' ')} {v:.2f}" for k, v in several)
-                table.add_row(name, said or (f"{value:.3f}" if isinstance(value, float) else str(value)))
+        for name, value in values.items():
+            table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
         Console().print(table)
 
 
