@@ -1,54 +1,17 @@
-"""Explanation methods: functions of (features, gradients), or of a `Probe` that asks the model again."""
+"""Explanation methods: functions of (features, gradients), or of a `Probe` that asks the model again.
 
-from mmgradcam.methods.cam import (
-    counterfactual,
-    eigencam,
-    eigengradcam,
-    gradcam,
-    gradcam_pp,
-    gradcam_pp_code,
-    hirescam,
-    layercam,
-    normgrad,
-    xgradcam,
-)
-from mmgradcam.methods.fusion import mean, product
-from mmgradcam.methods.input_gradients import (
-    deconvnet,
-    gradient_x_input,
-    guided_backprop,
-    guided_gradcam,
-    guided_gradcam_pp,
-    integrated_gradients,
-)
-from mmgradcam.methods.multi_layer import cam, fullgrad
-from mmgradcam.methods.perturbation import ablation_cam, occlusion, rise, score_cam, smooth, smooth_gradcam_pp
+What a module here lists in its `__all__` is a method: it has a name in `explain`, on the command line and in docs.
+"""
 
-__all__ = [
-    "ablation_cam",
-    "cam",
-    "counterfactual",
-    "deconvnet",
-    "eigencam",
-    "eigengradcam",
-    "fullgrad",
-    "gradcam",
-    "gradcam_pp",
-    "gradcam_pp_code",
-    "gradient_x_input",
-    "guided_backprop",
-    "guided_gradcam",
-    "guided_gradcam_pp",
-    "hirescam",
-    "integrated_gradients",
-    "layercam",
-    "mean",
-    "normgrad",
-    "occlusion",
-    "product",
-    "rise",
-    "score_cam",
-    "smooth",
-    "smooth_gradcam_pp",
-    "xgradcam",
-]
+from mmgradcam.methods.cam import *
+from mmgradcam.methods.cam import __all__ as _cam
+from mmgradcam.methods.fusion import *
+from mmgradcam.methods.fusion import __all__ as _fusion
+from mmgradcam.methods.input_gradients import *
+from mmgradcam.methods.input_gradients import __all__ as _input_gradients
+from mmgradcam.methods.multi_layer import *
+from mmgradcam.methods.multi_layer import __all__ as _multi_layer
+from mmgradcam.methods.perturbation import *
+from mmgradcam.methods.perturbation import __all__ as _perturbation
+
+__all__ = sorted([*_cam, *_fusion, *_input_gradients, *_multi_layer, *_perturbation])

@@ -11,6 +11,19 @@ from torch import Tensor
 
 from mmgradcam.errors import InputError
 
+__all__ = [
+    "counterfactual",
+    "eigencam",
+    "eigengradcam",
+    "gradcam",
+    "gradcam_pp",
+    "gradcam_pp_code",
+    "hirescam",
+    "layercam",
+    "normgrad",
+    "xgradcam",
+]
+
 
 def gradcam(features: Tensor, gradients: Tensor) -> Tensor:
     """Grad-CAM: relu(sum_k a_k A_k) with a_k = mean_ij G_k.

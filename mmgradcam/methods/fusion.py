@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+__all__ = ["mean", "product"]
+
 
 def product(maps: Sequence[Tensor]) -> Tensor:
     """Heat where every target layer has heat: the positive parts, each scaled to a maximum of 1, multiplied on the finest grid.

@@ -11,6 +11,8 @@ from mmgradcam.methods.cam import gradcam, gradcam_pp
 from mmgradcam.probe import Probe, gathered
 from mmgradcam.task import Method
 
+__all__ = ["deconvnet", "gradient_x_input", "guided_backprop", "guided_gradcam", "guided_gradcam_pp", "integrated_gradients"]
+
 MOST_PIXELS = 2**33
 """Bytes of the pictures that one explanation may take."""
 

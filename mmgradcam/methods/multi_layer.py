@@ -13,6 +13,8 @@ from mmgradcam.layers import TargetLayer, find_target_layer, record_calls
 from mmgradcam.methods.cam import divided
 from mmgradcam.probe import Probe, gathered
 
+__all__ = ["cam", "fullgrad"]
+
 
 def cam(probe: Probe) -> Tensor:
     """CAM: sum_k w_k A_k with the classifier's own weights w; for a head of global average pooling and one linear layer.

@@ -19,6 +19,8 @@ from mmgradcam.probe import AskingMethod, Drawn, Probe, asks
 from mmgradcam.task import Method
 from mmgradcam.utils.naming import name_of
 
+__all__ = ["ablation_cam", "occlusion", "rise", "score_cam", "smooth", "smooth_gradcam_pp"]
+
 COUNT, SIGMA = 25, 0.15
 MOST_NOISE, MOST_MASKS = 2**33, 10**6
 """Bytes of noisy copies, and masks, that one explanation may take."""
