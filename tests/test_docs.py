@@ -7,6 +7,8 @@ import importlib
 import json
 import pkgutil
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -179,3 +181,17 @@ def test_the_papers_tables_hold_no_figure_that_does_not_compare() -> None:
     for title in re.findall(r"^## (.*pointing.*)$", text, flags=re.M | re.I):
         part = text.split(f"## {title}\n")[1].split("\n## ")[0]
         assert "tolerance" in part, title
+
+
+@pytest.mark.parametrize("guide", sorted((ROOT / "docs" / "contributing").glob("*.md")), ids=lambda path: path.stem)
+def test_the_changes_that_guides_for_contributors_show_apply(guide: Path, tmp_path: Path) -> None:
+    (diff,) = re.findall(r"```diff\n(.*?)```", guide.read_text(encoding="utf-8"), flags=re.S)
+    touched = re.findall(r"^\+\+\+ b/(.+)$", diff, flags=re.M)
+    assert [name.partition("/")[0] for name in touched] == ["mmgradcam", "tests"], "one source file and one test file"
+    for name in touched:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    done = subprocess.run(["git", "apply", "-"], input=diff.encode(), cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    for name in touched:
+        assert (tmp_path / name).read_bytes() != (ROOT / name).read_bytes(), name
