@@ -18,7 +18,7 @@ SIDE = 224
 """Of the pictures made up here."""
 
 
-def hallucination_probability() -> Image.Image:
+def example_picture() -> Image.Image:
     """A picture with something everywhere: smooth noise of three sizes."""
     rng, made = np.random.default_rng(0), np.zeros((SIDE, SIDE, 3))
     for side in (4, 16, 56):
@@ -30,8 +30,8 @@ def hallucination_probability() -> Image.Image:
 def example_of(task: Task) -> Image.Image | Clip:
     """What a task is tried on when nothing is given: a picture that is made up, or a clip of it that moves to the right."""
     if task.clip_length is None:
-        return hallucination_probability()
-    picture = np.asarray(hallucination_probability())
+        return example_picture()
+    picture = np.asarray(example_picture())
     return Clip(tuple(Image.fromarray(np.roll(picture, 4 * n, axis=1)) for n in range(task.clip_length)))
 
 
