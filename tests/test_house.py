@@ -272,6 +272,9 @@ def test_the_wheel_clashes_with_nobody(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"mmgradcam", wheel.name.split("-py3")[0] + ".dist-info"}
+    for module, path in files():
+        part = "/__init__" if path.stem == "__init__" else ""
+        assert f"{module.replace('.', '/')}{part}.py" in names, f"{module}: name its folder in pyproject.toml's packages"
     for name in ("mmgradcam/py.typed", "mmgradcam/tasks/nets/encoder.py", "mmgradcam/checkpoints/__init__.py"):
         assert name in names
     templates = {f"mmgradcam/render/templates/{path.name}" for path in TEMPLATES.iterdir()}
