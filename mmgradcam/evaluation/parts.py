@@ -92,12 +92,13 @@ def key_of(
         target_layers: layers of the maps.
         batch: records a part.
     """
+    example: Any = example_of(task)  # a clip where the task takes clips
     said = [getattr(task, each, None) for each in ("labels", "vocabulary", "unit", "feature_layer")]
     return {
         "mmgradcam": __version__,
         "model": task.name,
         "weights": task.fingerprint(),
-        "preprocessing": content_of(task.prepare(example_of(task))),
+        "preprocessing": content_of(task.prepare(example)),
         "words": content_of(said),
         "data": name,
         "records": count,  # the lists of a data set have one name

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmgradcam.errors import InputError
 from mmgradcam.explanation import Explanation, Metadata
-from mmgradcam.render import heatmaps, pages
+from mmgradcam.render import drawing, heatmaps, pages
 from mmgradcam.storage import record
 from mmgradcam.storage.schema import read_saved
 from mmgradcam.utils.files import is_folder, path_of
@@ -24,7 +24,7 @@ def save(made: Explanation, path: str | Path, film: str = ".gif", folder: bool =
     if suffix == ".npz":
         return [write_file(path, record.archive(made))]
     if made.clip is not None:
-        return made.animation().save(path)
+        return drawing.animation(made).save(path)
     if suffix in (".html", ".htm"):
         return [write_file(path, pages.page(made).encode())]
     if suffix in heatmaps.FORMATS:
