@@ -218,11 +218,11 @@ def test_names(names: list[str], folders: dict[str, Path], place: Path) -> None:
             Image.new("RGB", (16, 16), "red").save(source / name, "PNG")
             paths.append(str(source / name))
     before = {path: Path(path).read_bytes() for path in paths}
-    record_calls = command("caption", *paths, "--model", str(folders["captioner"]), "--caption", "a cube", "--out", str(out))
+    done = command("caption", *paths, "--model", str(folders["captioner"]), "--caption", "a cube", "--out", str(out))
     check_whole(out)
     assert {path: Path(path).read_bytes() for path in paths} == before, "a picture was overwritten"
     assert not [p for p in place.iterdir() if p not in (source, out) and p.stat().st_mtime > source.stat().st_mtime + 1]
-    if record_calls.code == 0 and paths:
+    if done.code == 0 and paths:
         assert len(list(out.rglob("explanation.json"))) == len(paths)
 
 

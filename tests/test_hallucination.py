@@ -171,7 +171,7 @@ def test_what_cannot_be_said_is_one_line(tmp_path: Path) -> None:
         grounding(made)
     with pytest.raises(InputError, match=r"^Blind: grounding needs log-probabilities"):
         hallucination_probability(made, calibrations()["answers"])
-    with pytest.raises(InputError, match=r"^made_up: no flag is calibrated for Blind; fitted=calibrations.*$"):
+    with pytest.raises(InputError, match=r"^annotate_hallucination: no flag is calibrated for Blind; fitted=calibrations.*$"):
         hallucination_probability(made)
     assert not calibrated(made)
     with pytest.raises(InputError, match='without: expected "grey", "blur" or another picture, got \'gray\''):

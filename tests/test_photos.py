@@ -84,12 +84,12 @@ def captioner(kind: str = "lstm", beam: int = 1) -> Captioning:
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_what_words_share_runs_once_per_photo(parquet: Path, kind: str) -> None:
     task, photos = captioner(kind), Photos(parquet)
-    record_calls: dict[str, list[int]] = {"neck": [], "detectors": []}
+    seen: dict[str, list[int]] = {"neck": [], "detectors": []}
     for name, module in (("neck", task.head.per_picture), ("detectors", task.head.detectors)):
-        module.register_forward_hook(lambda m, given, out, name=name: record_calls[name].append(len(given[0])))
+        module.register_forward_hook(lambda m, given, out, name=name: seen[name].append(len(given[0])))
     said = [(["a", "red", "ball"], 1, 2), (["a", "dog", "in", "grass"], 1, 1), (["a", "man"], 0, 1)]
     made = explain(task, [photos[0].image, photos[1].image], method=hirescam, each=[{"phrases": said}, {"phrases": said[:2]}])
-    assert record_calls == {"neck": [2], "detectors": [2]}
+    assert seen == {"neck": [2], "detectors": [2]}
     assert made[0].metadata.feature_layer == "features"
     assert made[0].maps.shape[1:] == made[1].maps.shape[1:]
     for photo, one, phrases in ((0, made[0], said), (1, made[1], said[:2])):

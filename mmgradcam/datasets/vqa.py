@@ -42,24 +42,24 @@ def vqa(path: Path, images: Path | None = None, attention: Path | None = None, l
     given, asked = _pair(path)
     annotations, questions = read_json(given), read_json(asked)
     strays: list[InvalidRecord] = []
-    metadata: dict[int, list[dict[str, Any]]] = {}
+    by_image: dict[int, list[dict[str, Any]]] = {}
     try:
         texts = [one for one in questions["questions"] if isinstance(one, dict) and isinstance(one.get("question_id"), int)]
         text_of = {one["question_id"]: one.get("question") for one in texts}
         subset = str(annotations.get("data_subtype") or questions.get("data_subtype") or "val2014")
         for number, one in enumerate(annotations["annotations"]):
             if isinstance(one, dict) and all(isinstance(one.get(key), int) for key in ("image_id", "question_id")):
-                metadata.setdefault(one["image_id"], []).append(one)
+                by_image.setdefault(one["image_id"], []).append(one)
             else:
                 strays.append(InvalidRecord(f"annotation {number}", "expected the numbers image_id and question_id"))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected VQA's annotations and questions; wrong: {error}") from None
     maps = _maps(attention or _beside(given, subset))
     if looked_at:
-        metadata = {i: some for i, each in metadata.items() if (some := [one for one in each if _looked(one, maps)])}
-        if not metadata:
+        by_image = {i: some for i, each in by_image.items() if (some := [one for one in each if _looked(one, maps)])}
+        if not by_image:
             raise InputError(f"{attention}: expected maps of questions of {given.name}, of VQA's version 1; there is none")
-    names = {i: f"COCO_{subset}_{i:012d}.jpg" for i in metadata}
+    names = {i: f"COCO_{subset}_{i:012d}.jpg" for i in by_image}
     tried = (
         [images, images / subset]
         if images
@@ -70,7 +70,7 @@ def vqa(path: Path, images: Path | None = None, attention: Path | None = None, l
     def read(number: int) -> Sample:
         image, frame = open_upright(folder / names[number])
         made = []
-        for one in metadata[number]:
+        for one in by_image[number]:
             text = text_of.get(one["question_id"])
             if not isinstance(text, str) or not text.strip():
                 raise InputError(f"question {one['question_id']} has no words in {asked.name}")
@@ -78,7 +78,7 @@ def vqa(path: Path, images: Path | None = None, attention: Path | None = None, l
             made.append(Question(text, str(one.get("answer_type", "other")), _answers(one), attention=looked))
         return Sample(str(number), image, questions=tuple(made))
 
-    return Source(f"VQA {subset}", [*metadata, *strays], read, "image {}".format)
+    return Source(f"VQA {subset}", [*by_image, *strays], read, "image {}".format)
 
 
 def _pair(path: Path) -> tuple[Path, Path]:

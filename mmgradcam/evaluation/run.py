@@ -231,11 +231,11 @@ def _part(
         columns |= told
     for n, (e, k) in enumerate(whole.rows):
         (record, one), target, truth = asked[e // len(methods)], every[e].targets[k], truths[e][k]
-        metadata = (
+        fields = (
             record, one.photo.name, target.label, truth.said, truth.kind, truth.group, truth.right, float(every[e].scores[k]),
             target.probability, whole.methods[e % len(methods)],
         )  # fmt: skip
-        made["rows"].append(dict(zip(FIELDS, metadata, strict=True)) | {name: v[n] for name, v in columns.items()})
+        made["rows"].append(dict(zip(FIELDS, fields, strict=True)) | {name: v[n] for name, v in columns.items()})
     return made
 
 

@@ -145,5 +145,6 @@ def _fitted(one: Explanation) -> Calibration:
         if one.metadata.model in told["models"]:
             return told
     raise InputError(
-        f"made_up: no flag is calibrated for {one.metadata.model}; fitted=calibrations()['words'] tries that of others"
+        f"annotate_hallucination: no flag is calibrated for {one.metadata.model}; "
+        "fitted=calibrations()['words'] tries that of others"
     )

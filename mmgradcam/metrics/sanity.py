@@ -159,7 +159,7 @@ def has_likelihood(task: Task) -> bool:
 
 
 def sanity_result_of(warning: str | None, unit: str, figures: dict[str, float]) -> SanityResult:
-    """The verdict on one map, by the limits of `sanity_check`; `warning` is why it shows nothing, `unit` that of costs."""
+    """The result for one map, by the limits of `sanity_check`; `warning` is why it shows nothing, `unit` that of costs."""
     if warning:
         return SanityResult(FAIL, f"the map shows nothing ({warning})", figures)
     r, held = figures["weights"], figures["noise"]

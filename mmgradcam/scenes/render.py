@@ -126,8 +126,8 @@ def shadow_of(alpha: Array, thing: ObjectAnnotation, light: tuple[float, float, 
     silhouette = Image.fromarray((alpha * 255).astype(np.uint8))
     moved = Image.new("L", silhouette.size)
     moved.paste(silhouette, (dx, dy))
-    fill_blur = moved.filter(ImageFilter.BoxBlur(side * 0.012)).filter(ImageFilter.BoxBlur(side * 0.012))
-    return np.asarray(fill_blur, dtype=np.float64) / 255
+    blurred = moved.filter(ImageFilter.BoxBlur(side * 0.012)).filter(ImageFilter.BoxBlur(side * 0.012))
+    return np.asarray(blurred, dtype=np.float64) / 255
 
 
 def ground_of(scene: Scene, side: int, rng: np.random.Generator) -> Array:

@@ -160,7 +160,7 @@ class Kept:
     numbers: set[str] = field(default_factory=set)
     """The measures that are no shares."""
     others: int = 0
-    metadata: Explanation | None = None
+    first: Explanation | None = None
 
     def add(self, what: str, photo: Sample, value: float, share: bool = True) -> None:
         if not share:
@@ -170,7 +170,7 @@ class Kept:
     def measure(self, photo: Sample, one: Explanation, regions: Mapping[str, RegionRule] | None, said: str) -> None:
         """Where one target's heat goes."""
         self.counts[photo.group] += 1
-        self.metadata = one
+        self.first = one
         heat = one.heat()
         total = float(heat.sum())
         self.add(EMPTY, photo, float(total == 0))
@@ -191,7 +191,7 @@ class Kept:
     def report(
         self, least: float, resamples: int, seed: int, more: Sequence[Difference] = (), notes: Sequence[str] = ()
     ) -> BiasReport:
-        if self.metadata is None or min(self.counts[group] for group in self.groups) < FEWEST:
+        if self.first is None or min(self.counts[group] for group in self.groups) < FEWEST:
             got = ", ".join(f"{self.counts[group]} of {group!r}" for group in self.groups)
             raise InputError(f"expected at least {FEWEST} pictures of each group, got {got}, and {self.others} of none")
         rows, told = [], list(notes)
@@ -205,7 +205,7 @@ class Kept:
             rows.append(between(what, first, second, share=what not in self.numbers, resamples=resamples, seed=seed))
         if self.others:
             told.append(f"{self.others} pictures of neither group were left out")
-        metadata = self.metadata.metadata
+        metadata = self.first.metadata
         return BiasReport(
             metadata.model, metadata.method, metadata.feature_layer, self.groups,
             (self.counts[self.groups[0]], self.counts[self.groups[1]]), corrected([*rows, *more], least),

@@ -63,7 +63,7 @@ def edged(task: Task, blank: Task, image: Image.Image, query: Mapping[str, Any])
     return explain(task, image, method=edges, **query)
 
 
-def label_randomization(task: Task, blank: Task, image: Image.Image, query: Mapping[str, Any]) -> Explanation:
+def of_random_weights(task: Task, blank: Task, image: Image.Image, query: Mapping[str, Any]) -> Explanation:
     return explain(blank, image, **query)
 
 
@@ -71,7 +71,7 @@ HOW: dict[str, Callable[[Task, Task, Image.Image, Mapping[str, Any]], Explanatio
     "own": own,
     "gradcam at the last layer": last,
     "edges of the picture": edged,
-    "a model of random weights": label_randomization,
+    "a model of random weights": of_random_weights,
 }
 
 
@@ -128,7 +128,7 @@ def judged(task: Task, blank: Task, case: Case, number: int) -> Iterator[Row]:
             yield {"how": how, "label": one.label, "right": hit, "warning": one.warning, "figures": one.sanity_result.figures}
 
 
-def baseline_input(task: Task, case: Case) -> Task:
+def blank_task_of(task: Task, case: Case) -> Task:
     """A copy of a task whose every layer is made random, by a seed that `sanity_check` does not use."""
     made, _ = copied(task, ())
     first = explain(task, case[0], **case[1])
@@ -164,7 +164,7 @@ def gather(names: Sequence[str], data: Path | None, start: int, limit: int, phot
         made: list[Row] = []
         if case is not None:
             if name not in blanks:
-                blanks[name] = baseline_input(tasks[name], case)
+                blanks[name] = blank_task_of(tasks[name], case)
             made = list(judged(tasks[name], blanks[name], case, at))
         made = [{"model": name, "picture": picture, **row} for row in made or [{"how": None}]]
         with kept.open("a") as file:

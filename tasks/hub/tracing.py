@@ -35,15 +35,15 @@ def last_grid(model: nn.Module, pixels: Tensor, layer: str | None = None) -> Tar
     """
     device = next((p.device for p in model.parameters()), pixels.device)
     pixels = pixels.to(device)
-    record_calls = outputs_of(model, pixels[None])
+    outputs = outputs_of(model, pixels[None])
     known = [name for name, _ in model.named_modules() if name]
     if layer is not None and layer not in known:
         near = difflib.get_close_matches(layer, known, n=5, cutoff=0.4) or known[:20]
         raise InputError(f"{type(model).__name__} has no layer {layer!r}; did you mean {', '.join(near)}?")
-    for put in reversed(record_calls):
+    for put in reversed(outputs):
         if put.name != layer if layer else next(put.module.children(), None) is None:
             continue
-        for layout in _layouts(put, record_calls, pixels, getattr(model, "num_prefix_tokens", None)):
+        for layout in _layouts(put, outputs, pixels, getattr(model, "num_prefix_tokens", None)):
             target_layer = TargetLayer(put.module, layout, put.name)
             if _reached(model, target_layer, pixels):
                 return target_layer
@@ -58,7 +58,7 @@ def layer_of(task: Layer, name: str | None = None) -> TargetLayer:
     return last_grid(task.model, task.prepare(example()).pixels, name)
 
 
-def _layouts(put: LayerOutput, record_calls: list[LayerOutput], pixels: Tensor, prefix: int | None) -> Iterator[Layout | None]:
+def _layouts(put: LayerOutput, outputs: list[LayerOutput], pixels: Tensor, prefix: int | None) -> Iterator[Layout | None]:
     """Layouts that make a grid of the picture's aspect of what a layer put out; `prefix` tokens stand before it, if known."""
     height, width = pixels.shape[-2:]
     shape = put.shape
@@ -72,9 +72,7 @@ def _layouts(put: LayerOutput, record_calls: list[LayerOutput], pixels: Tensor, 
     elif len(shape) == 4 and shape[1] * shape[2] > 1 and alike(shape[1:3], height, width):
         yield channels_last
     elif len(shape) == 3:
-        grids = {
-            tuple(other.shape[2:]) for other in record_calls if len(other.shape) == 4 and alike(other.shape[2:], height, width)
-        }
+        grids = {tuple(other.shape[2:]) for other in outputs if len(other.shape) == 4 and alike(other.shape[2:], height, width)}
         coarser = [(-(-rows // d), -(-columns // d)) for d in (1, 2, 4, 8, 16, 32) for rows, columns in sorted(grids)]
         for skip in SKIPS if prefix is None else dict.fromkeys((prefix, *SKIPS)):
             for grid in coarser:
